@@ -1,0 +1,38 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+BIN    := .venv/bin
+EXTRAS := dev,train,vlm,clip,sam
+UV     := PYTHONPATH=.venv/.uv $(PYTHON) -m uv
+
+.PHONY: install demo test test-slow lint format clean
+
+install: .venv/.installed
+
+# uv comes by pip into a folder of its own, so that neither the system's Python nor the venv module is touched.
+.venv/.installed: setup.py constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m pip install --quiet --disable-pip-version-check --target .uv-boot uv
+	@test -x $(BIN)/python || PYTHONPATH=.uv-boot $(PYTHON) -m uv venv --quiet --python $(PYTHON) .venv
+	@test -d .venv/.uv || mv .uv-boot .venv/.uv
+	$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@touch $@
+
+demo: install
+	$(BIN)/entitysam demo -o out/demo
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/python -m pytest -m 'not slow' $(PYTEST_ARGS)
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+format: install
+	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+clean:
+	rm -rf .venv .uv-boot build dist *.egg-info out

@@ -1,0 +1,162 @@
+"""Configs: YAML files composed by Hydra, checked against the typed schema below.
+
+A misspelt key, in a file or on the command line, is a `ConfigError` that names its full path. Config objects stop at
+the builders (`entitysam.engine.build`): no part of the network, the data or the losses ever sees one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from entitysam.registry import ConfigError
+
+Part = dict[str, Any]  # {name: as registered, key: argument}; its keys are checked by `registry.build`
+
+
+@dataclass
+class DataConfig:
+    """Training data. `dataset` is a part of DATASETS, `mapper` says how one image becomes a clip."""
+
+    dataset: Part = field(default_factory=dict)
+    mapper: Part = field(default_factory=dict)
+    num_workers: int = 4
+
+
+@dataclass
+class OptimConfig:
+    lr: float = 5e-5
+    weight_decay: float = 0.05
+    weight_decay_norm: float = 0.0
+    weight_decay_embed: float = 0.0
+    clip_norm: float = 0.01  # full-model gradient norm; 0 = no clipping
+    warmup_iters: int = 10
+    schedule: str = "step"  # step | cosine | constant
+    steps: list[int] = field(default_factory=list)
+    gamma: float = 0.1
+    max_iters: int = 10000
+
+
+@dataclass
+class TrainConfig:
+    batch_size: int = 8  # clips per optimiser step over all devices; accumulated where it exceeds the devices
+    amp: str = "bf16"  # fp32 | bf16 | fp16
+    checkpoint_activations: bool = True
+    log_period: int = 20
+    picture_period: int = 1000
+    save_period: int = 1000
+    eval_period: int = 0  # 0 = only at the end, where `evaluation.dataset` is given
+    keep_last: int = 3
+    tensorboard: bool = True
+    wandb: str = ""  # project name; empty = off
+
+
+@dataclass
+class InferenceConfig:
+    warmup_frames: int = 3
+    score_threshold: float = 0.05
+    max_entities: int = 100
+    overlap_threshold: float = 0.7
+    mask_threshold: float = 0.5
+    hole_area: int = 8
+    amp: str = "fp32"
+
+
+@dataclass
+class EvaluationConfig:
+    dataset: Part = field(default_factory=dict)  # a part of DATASETS that yields videos
+    evaluators: list[Part] = field(default_factory=list)  # parts of EVALUATORS
+    task: str = "entity"  # entity | vps | vss | vis
+    classifier: Part = field(default_factory=dict)  # a part of CLASSIFIERS; empty = entities stay unnamed
+    paper: dict[str, float] = field(default_factory=dict)  # the paper's numbers, printed beside ours
+
+
+@dataclass
+class Config:
+    """The root of every config file."""
+
+    model: Part = field(default_factory=dict)
+    weights: str = ""  # file to start from; empty = random
+    data: DataConfig = field(default_factory=DataConfig)
+    criterion: Part = field(default_factory=dict)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    seed: int = 0
+    output_dir: str = "output/run"
+
+
+def shipped_folder(name: str) -> Path:
+    """`configs/` or `checkpoints/`: inside an installed wheel below the package, in a checkout beside it."""
+    package = Path(__file__).resolve().parent
+    inside = package / name
+    return inside if inside.is_dir() else package.parent / name
+
+
+def load_config(config: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
+    """Composes a config file with its defaults and overrides, and checks it.
+
+    Args:
+        config: path of a YAML file (its groups are looked up beside it and in the shipped `configs/`), or a name
+            below the shipped `configs/`, e.g. "entitysam_vits_stage1" or "eval/vipseg".
+        overrides: `key=value` in Hydra's syntax, e.g. "optim.lr=1e-4", "model.entity_decoder.depth=6", "model=vitl".
+
+    Returns:
+        A typed DictConfig with the fields of `Config`.
+
+    Raises:
+        ConfigError: no such file, unknown key (named by its path), wrong type, bad YAML.
+    """
+    shipped = shipped_folder("configs").resolve()
+    path = Path(config)
+    if not path.is_file() and path.suffix != ".yaml":
+        path = shipped / f"{config}.yaml"
+    if not path.is_file():
+        raise ConfigError(f"no config file '{config}' (looked for {path})")
+    path = path.resolve()
+    root = shipped if path.is_relative_to(shipped) else path.parent
+    name = path.relative_to(root).with_suffix("").as_posix()
+    searchpath = [] if root == shipped else [f"hydra.searchpath=[file://{shipped}]"]
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(root), version_base="1.3"):
+            composed = compose(name, [*searchpath, *overrides])
+        return OmegaConf.merge(OmegaConf.structured(Config), composed)  # type: ignore[return-value]
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{config}: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    """The useful first line of a Hydra / OmegaConf message, with the key's full path."""
+    cause = error.__cause__ if isinstance(error, HydraException) and error.__cause__ else error
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    full_key = getattr(cause, "full_key", None)
+    if full_key:
+        return f"{full_key}: {lines[0]}"
+    return " ".join(lines[:2])
+
+
+def to_yaml(config: DictConfig) -> str:
+    """The config as YAML, resolved; reading it back gives the same config."""
+    return OmegaConf.to_yaml(config, resolve=True)
+
+
+def to_dict(config: DictConfig) -> dict[str, Any]:
+    """The config as plain, resolved Python, e.g. to stand in a checkpoint."""
+    return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
+
+
+def from_dict(values: dict[str, Any]) -> DictConfig:
+    """A config from `to_dict`, checked again."""
+    try:
+        return OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(values))  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        raise ConfigError(_one_line(error)) from error

@@ -1,0 +1,71 @@
+"""Operations on masks, boxes and points that several parts share. Pure functions; device and dtype come from the input."""
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pycocotools import mask as coco_mask
+from torch import Tensor
+
+
+def point_sample(maps: Tensor, points_norm: Tensor, mode: str = "bilinear") -> Tensor:
+    """Values of maps at points.
+
+    Args:
+        maps: [B, C, H, W].
+        points_norm: [B, P, 2] as (x, y) in [0, 1] x [0, 1], where 0 and 1 are the outer borders of the map.
+        mode: "bilinear" or "nearest"; zeros outside.
+
+    Returns:
+        [B, C, P].
+    """
+    grid = 2.0 * points_norm.unsqueeze(2).to(maps.dtype) - 1.0
+    return F.grid_sample(maps, grid, mode=mode, align_corners=False).squeeze(3)
+
+
+def mask_iou(a: Tensor, b: Tensor) -> Tensor:
+    """IoU of every mask of `a` with every mask of `b`; the intersections are one matrix product.
+
+    Args:
+        a: bool [N, ...]; b: bool [M, ...] with the same trailing shape.
+
+    Returns:
+        float32 [N, M]; 0 where both are empty.
+    """
+    a, b = a.flatten(1).float(), b.flatten(1).float()
+    intersection = a @ b.T
+    union = a.sum(1)[:, None] + b.sum(1)[None] - intersection
+    return intersection / union.clamp(min=1)
+
+
+def mask_to_box(mask: np.ndarray) -> list[int]:
+    """Box [x, y, width, height] in pixels around the True pixels of [H, W]; zeros for an empty mask (COCO convention)."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return [0, 0, 0, 0]
+    return [int(columns[0]), int(rows[0]), int(columns[-1] - columns[0] + 1), int(rows[-1] - rows[0] + 1)]
+
+
+def rle_encode(mask: np.ndarray) -> dict[str, Any]:
+    """COCO run-length code of a mask [H, W], `counts` as text so that it can stand in JSON."""
+    rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {"size": [int(n) for n in rle["size"]], "counts": rle["counts"].decode("ascii")}
+
+
+def rle_decode(rle: dict[str, Any]) -> np.ndarray:
+    """bool [H, W] mask of a COCO run-length code, compressed or not."""
+    if isinstance(rle["counts"], list):
+        rle = coco_mask.frPyObjects(rle, *rle["size"])
+    return coco_mask.decode(rle).astype(bool)
+
+
+def ids_to_rgb(ids: np.ndarray) -> np.ndarray:
+    """Segment ids [H, W] in 0..2^24-1 -> uint8 [H, W, 3] with id = R + 256 G + 65536 B."""
+    return np.stack([ids & 255, (ids >> 8) & 255, (ids >> 16) & 255], axis=-1).astype(np.uint8)
+
+
+def rgb_to_ids(rgb: np.ndarray) -> np.ndarray:
+    """uint8 [H, W, 3] -> int32 [H, W] with id = R + 256 G + 65536 B."""
+    rgb = rgb.astype(np.int32)
+    return rgb[..., 0] + 256 * rgb[..., 1] + 65536 * rgb[..., 2]

@@ -1,0 +1,87 @@
+"""Packaging of entitysam. `configs/` and the tiny weights live at the top of the repository and travel inside the wheel."""
+
+import shutil
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).parent
+# Top-level folders an installed wheel needs, copied below the package; entitysam/config.py finds both places.
+SHIPPED = {"configs": "*.*", "checkpoints": "entitysam_tiny*"}
+
+
+class BuildWithData(build_py):
+    """Copies configs, prompt files and the tiny weights into the package as it is built."""
+
+    def run(self):
+        super().run()
+        if self.editable_mode:
+            return
+        for folder, pattern in SHIPPED.items():
+            for source in sorted((ROOT / folder).rglob(pattern)):
+                target = Path(self.build_lib) / "entitysam" / folder / source.relative_to(ROOT / folder)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, target)
+
+
+INSTALL = [
+    "torch>=2.5",
+    "torchvision>=0.20",
+    "timm>=1.0.15",
+    "numpy>=1.26",
+    "scipy>=1.11",
+    "pillow>=10",
+    "hydra-core>=1.3.2",
+    "omegaconf>=2.3",
+    "fvcore>=0.1.5.post20221221",
+    "av>=12",
+    "opencv-python-headless>=4.8",
+    "pycocotools>=2.0.7",
+    "safetensors>=0.4.3",
+    "huggingface_hub>=0.24",
+    "rich>=13",
+    "matplotlib>=3.8",
+    "scikit-image>=0.22",
+    "natsort>=8",
+]
+EXTRAS = {
+    "train": ["tensorboard>=2.16"],
+    "wandb": ["wandb>=0.17"],
+    "vlm": ["openai>=1.40"],
+    "clip": ["open_clip_torch>=2.26"],
+    "sam": ["segment-anything>=1.0"],
+    "detectron2": ["detectron2 @ git+https://github.com/facebookresearch/detectron2.git"],
+    "dev": [
+        "pytest>=8",
+        "pytest-timeout>=2.3",
+        "ruff>=0.6",
+        "mypy>=1.11",
+        "import-linter>=2.0",
+        "pre-commit>=3.8",
+        "build>=1.2",
+        "pip>=23",
+    ],
+}
+
+setup(
+    name="entitysam",
+    version="0.1.0",
+    description="Segment and track every entity of a video: EntitySAM, E-SAM and MASA.",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["entitysam", "entitysam.*"]),
+    package_data={"entitysam": ["py.typed"]},
+    install_requires=INSTALL,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["entitysam = entitysam.cli:main"]},
+    cmdclass={"build_py": BuildWithData},
+    classifiers=[
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+    ],
+)
