@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from pycocotools import mask as coco_mask
 from torch import Tensor
