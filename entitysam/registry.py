@@ -1,10 +1,22 @@
 """Names in YAML -> classes. One registry per kind of part; `build` turns a config node into an object."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from fvcore.common.registry import Registry
+from fvcore.common.registry import Registry as ClassNameRegistry
+
+
+class Registry(ClassNameRegistry):
+    """fvcore's registry, with the names of the YAML files instead of class names: `@MODELS.register("hiera")`."""
+
+    def register(self, name: str) -> Callable[[Any], Any]:  # type: ignore[override]
+        def decorate(factory: Any) -> Any:
+            self._do_register(name, factory)
+            return factory
+
+        return decorate
+
 
 MODELS = Registry("model part")
 CRITERIA = Registry("criterion")
