@@ -1,0 +1,120 @@
+"""Workers of one training run. On a single process every function is a no-op, so callers never ask."""
+
+import datetime
+import os
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def is_running() -> bool:
+    """True inside a process group."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    """Index of this process among all, 0 on a single process."""
+    return dist.get_rank() if is_running() else 0
+
+
+def world_size() -> int:
+    """Number of processes, 1 on a single process."""
+    return dist.get_world_size() if is_running() else 1
+
+
+def mean(value: Tensor) -> Tensor:
+    """Average of a float tensor over the workers; every worker has to call it."""
+    if world_size() == 1:
+        return value
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return total / world_size()
+
+
+def mean_dict(values: Mapping[str, Tensor]) -> dict[str, float]:
+    """Average of named scalars over the workers, in one message."""
+    if not values:
+        return {}
+    stacked = mean(torch.stack([value.detach().float() for value in values.values()]))
+    return dict(zip(values, stacked.tolist(), strict=True))
+
+
+def any_worker(flag: bool, device: torch.device) -> bool:
+    """True where the flag is set on at least one worker, so that all leave a loop together."""
+    if world_size() == 1:
+        return flag
+    message = torch.tensor(float(flag), device=device)
+    dist.all_reduce(message, op=dist.ReduceOp.MAX)
+    return bool(message.item())
+
+
+def gather(value: Any) -> list[Any]:
+    """The picklable value of every worker, in rank order, on every worker."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def barrier() -> None:
+    if world_size() > 1:
+        dist.barrier()
+
+
+@contextmanager
+def process_group(device: str, init_method: str = "env://"):
+    """Joins the group that the environment variables RANK, WORLD_SIZE and LOCAL_RANK describe (torchrun's names).
+
+    A process without them, or alone, runs without a group. NCCL on CUDA, gloo elsewhere.
+
+    Yields:
+        The torch.device of this worker.
+    """
+    size, local_rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
+    on_cuda = torch.device(device).type == "cuda"
+    own = torch.device("cuda", local_rank) if on_cuda else torch.device(device)
+    if on_cuda:
+        torch.cuda.set_device(own)
+    if size == 1:
+        yield own
+        return
+    backend = "nccl" if on_cuda else "gloo"
+    dist.init_process_group(backend, init_method, timeout=datetime.timedelta(minutes=30))
+    try:
+        yield own
+    finally:
+        dist.destroy_process_group()
+
+
+def launch(worker: Callable[..., None], num_workers: int, arguments: tuple[Any, ...]) -> None:
+    """Runs `worker(*arguments)` in `num_workers` processes of this machine, each with torchrun's variables set.
+
+    With one worker, or already under torchrun, it runs in this process.
+    """
+    if num_workers <= 1 or "WORLD_SIZE" in os.environ:
+        worker(*arguments)
+        return
+    torch.multiprocessing.spawn(_spawned, (worker, num_workers, _free_port(), arguments), nprocs=num_workers)
+
+
+def _spawned(local_rank: int, worker: Callable[..., None], size: int, port: int, arguments: tuple[Any, ...]) -> None:
+    os.environ.update(
+        RANK=str(local_rank),
+        LOCAL_RANK=str(local_rank),
+        WORLD_SIZE=str(size),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+    )
+    worker(*arguments)
+
+
+def _free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
