@@ -1,0 +1,85 @@
+"""Decoding in a background thread, a few frames ahead of the consumer."""
+
+import threading
+from collections import deque
+from collections.abc import Generator
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class ReadAhead(Generic[T]):
+    """Iterates over `items`, produced by a thread that stays at most `depth` items ahead.
+
+    An exception of the producer is raised here, after the items before it. `close` (also at the end, and when the
+    object is dropped) stops the thread and closes `items` inside it.
+
+    Args:
+        items: a generator; only the thread touches it.
+        depth: items kept ready, at least 1.
+        newest_only: when the consumer is slow, forget old items instead of making the producer wait.
+    """
+
+    def __init__(self, items: Generator[T, None, None], depth: int, newest_only: bool = False) -> None:
+        self._items = items
+        self._depth = depth
+        self._newest_only = newest_only
+        self._ready: deque[T] = deque()
+        self._changed = threading.Condition()
+        self._stopped = False
+        self._finished = False
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._produce, name="read-ahead", daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> "ReadAhead[T]":
+        return self
+
+    def __next__(self) -> T:
+        with self._changed:
+            while not self._ready and not self._finished:
+                self._changed.wait()
+            if self._ready:
+                item = self._ready.popleft()
+                self._changed.notify_all()
+                return item
+        self.close()
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        raise StopIteration
+
+    def close(self) -> None:
+        """Stops the thread and waits for it; items not yet taken are dropped. May be called twice."""
+        with self._changed:
+            self._stopped = True
+            self._ready.clear()
+            self._changed.notify_all()
+        self._thread.join()
+
+    def _produce(self) -> None:
+        try:
+            for item in self._items:
+                if not self._hand_over(item):
+                    break
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._items.close()
+            with self._changed:
+                self._finished = True
+                self._changed.notify_all()
+
+    def _hand_over(self, item: T) -> bool:
+        """Queues one item; False once the consumer has closed."""
+        with self._changed:
+            while len(self._ready) >= self._depth and not self._stopped:
+                if self._newest_only:
+                    self._ready.popleft()
+                else:
+                    self._changed.wait()
+            if self._stopped:
+                return False
+            self._ready.append(item)
+            self._changed.notify_all()
+            return True
