@@ -1,0 +1,79 @@
+"""The border types of the evaluators: a video (or an image) with its ground truth and its prediction.
+
+Pixels are read frame by frame when an evaluator asks for them, so that one video costs the memory of a frame.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from entitysam.evaluation.evaluator import EvaluationError
+from entitysam.evaluation.overlaps import Overlaps, frame_overlaps
+
+
+@dataclass(frozen=True)
+class PanopticSequence:
+    """One side, truth or prediction, of a panoptic video: what the JSON lists and what the PNGs hold.
+
+    Attributes:
+        segments: per frame the `segments_info` of the file, in file order: mappings with `id` (1..2^24-1),
+            `category_id`, `area` in pixels and `iscrowd`. Ids mean something within one video only. Predictions may
+            lack `area` and `iscrowd`, and class-agnostic ones `category_id`.
+        read: frame index -> int32 [H, W] map of segment ids; 0 = VOID.
+    """
+
+    segments: Sequence[Sequence[Mapping[str, Any]]]
+    read: Callable[[int], np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.segments)
+
+
+@dataclass(frozen=True)
+class PanopticVideo:
+    """Frames of truth and prediction are paired by position. An image is a video of one frame.
+
+    Give one object to all evaluators of panoptic maps: its frames are decoded once for all of them.
+
+    Attributes:
+        video_id: its name in the benchmark's files.
+        truth: the annotation.
+        prediction: None where the video was not predicted.
+    """
+
+    video_id: Any
+    truth: PanopticSequence
+    prediction: PanopticSequence | None
+
+    @cached_property
+    def overlaps(self) -> Overlaps:
+        """Pixels of every (truth id, predicted id) pair on every frame.
+
+        Raises:
+            EvaluationError: no prediction; the numbers of frames or the sizes of a frame differ.
+        """
+        truth, prediction = self.truth, self.prediction
+        if prediction is None:
+            raise EvaluationError(f"video {self.video_id}: not predicted")
+        if len(truth) != len(prediction):
+            raise EvaluationError(
+                f"video {self.video_id}: {len(prediction)} frames predicted, {len(truth)} frames annotated"
+            )
+        frames = []
+        for frame in range(len(truth)):
+            truth_ids, predicted_ids = truth.read(frame), prediction.read(frame)
+            if truth_ids.shape != predicted_ids.shape:
+                raise EvaluationError(
+                    f"video {self.video_id}, frame {frame}: predicted map is {_size(predicted_ids)}, "
+                    f"ground truth {_size(truth_ids)}"
+                )
+            frames.append(frame_overlaps(truth_ids, predicted_ids))
+        return Overlaps.from_frames(frames)
+
+
+def _size(array: np.ndarray) -> str:
+    """Width x height of [H, W], as users know the size of a picture."""
+    return "x".join(str(side) for side in reversed(array.shape))
