@@ -2,9 +2,10 @@
 
 from entitysam.evaluation.evaluator import EvaluationError, Evaluator, build_evaluators
 from entitysam.evaluation.panoptic_png import read_panoptic_png
+from entitysam.evaluation.semantic import SemanticSegmentation
 from entitysam.evaluation.stq import STQ, EntitySTQ
 from entitysam.evaluation.tube_pq import VEQ, VPQ
-from entitysam.evaluation.videos import PanopticSequence, PanopticVideo
+from entitysam.evaluation.videos import PanopticSequence, PanopticVideo, SemanticVideo
 
 __all__ = [
     "STQ",
@@ -15,6 +16,8 @@ __all__ = [
     "Evaluator",
     "PanopticSequence",
     "PanopticVideo",
+    "SemanticSegmentation",
+    "SemanticVideo",
     "build_evaluators",
     "read_panoptic_png",
 ]

@@ -65,13 +65,43 @@ class PanopticVideo:
         frames = []
         for frame in range(len(truth)):
             truth_ids, predicted_ids = truth.read(frame), prediction.read(frame)
-            if truth_ids.shape != predicted_ids.shape:
-                raise EvaluationError(
-                    f"video {self.video_id}, frame {frame}: predicted map is {_size(predicted_ids)}, "
-                    f"ground truth {_size(truth_ids)}"
-                )
+            _check_size(self.video_id, frame, truth_ids, predicted_ids)
             frames.append(frame_overlaps(truth_ids, predicted_ids))
         return Overlaps.from_frames(frames)
+
+
+@dataclass(frozen=True)
+class SemanticVideo:
+    """A video with one class per pixel.
+
+    Attributes:
+        video_id: its name in the benchmark's files.
+        frames: number of annotated frames.
+        read_truth: frame index -> uint8 [H, W] as the data set stores it (VSPW: 0 others, 1..124 classes, 255 void).
+        read_prediction: frame index -> uint8 [H, W] predicted classes 0..C-1 (the stored label minus 1).
+    """
+
+    video_id: Any
+    frames: int
+    read_truth: Callable[[int], np.ndarray]
+    read_prediction: Callable[[int], np.ndarray]
+
+    def read(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
+        """Truth and prediction of one frame.
+
+        Raises:
+            EvaluationError: their sizes differ.
+        """
+        truth, predicted = self.read_truth(frame), self.read_prediction(frame)
+        _check_size(self.video_id, frame, truth, predicted)
+        return truth, predicted
+
+
+def _check_size(video_id: Any, frame: int, truth: np.ndarray, predicted: np.ndarray) -> None:
+    if truth.shape != predicted.shape:
+        raise EvaluationError(
+            f"video {video_id}, frame {frame}: predicted map is {_size(predicted)}, ground truth {_size(truth)}"
+        )
 
 
 def _size(array: np.ndarray) -> str:
