@@ -48,12 +48,14 @@ class OptimConfig:
 class TrainConfig:
     batch_size: int = 8  # clips per optimiser step over all devices; accumulated where it exceeds the devices
     amp: str = "bf16"  # fp32 | bf16 | fp16
-    checkpoint_activations: bool = True
     log_period: int = 20
     picture_period: int = 1000
     save_period: int = 1000
     eval_period: int = 0  # 0 = only at the end, where `evaluation.dataset` is given
-    keep_last: int = 3
+    keep_last: int = 3  # checkpoints kept; 0 = all
+    best_metric: str = "VEQ"  # of the evaluation; its best checkpoint stays as best.pt
+    find_unused_parameters: bool = True  # clips of one frame use no point offsets, so DDP must not wait for them
+    device: str = "auto"  # cuda where there is one, else cpu
     tensorboard: bool = True
     wandb: str = ""  # project name; empty = off
 
@@ -83,7 +85,7 @@ class Config:
     """The root of every config file."""
 
     model: Part = field(default_factory=dict)
-    weights: str = ""  # file to start from; empty = random
+    weights: Any = ""  # file, or list of files (releases of SAM 2.1 and DINOv2), to start from; empty = random
     data: DataConfig = field(default_factory=DataConfig)
     criterion: Part = field(default_factory=dict)
     optim: OptimConfig = field(default_factory=OptimConfig)

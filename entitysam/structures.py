@@ -83,6 +83,9 @@ class Clip:
     source: str
     index: int = -1
 
+    def to(self, device: torch.device | str) -> "Clip":
+        return Clip(self.frames.to(device, non_blocking=True), self.targets.to(device), self.source, self.index)
+
     def pin_memory(self) -> "Clip":
         targets = Targets(self.targets.masks.pin_memory(), self.targets.categories.pin_memory())
         return Clip(self.frames.pin_memory(), targets, self.source, self.index)

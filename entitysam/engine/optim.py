@@ -1,0 +1,71 @@
+"""AdamW with the published parameter groups, and learning-rate schedules as functions of the iteration."""
+
+import math
+
+import torch
+from omegaconf import DictConfig
+from torch import nn
+
+from entitysam.registry import ConfigError
+
+
+def parameter_groups(model: nn.Module, config: DictConfig) -> list[dict]:
+    """Trained parameters by weight decay: everything else, norms, embeddings.
+
+    Embeddings are `nn.Embedding` tables and parameters whose own name ends in "embed" or "code"; norms are modules whose
+    class is called so. Frozen parameters are in no group, shared ones in one.
+
+    Args:
+        model: its `requires_grad` says what is trained.
+        config: `OptimConfig`.
+
+    Raises:
+        ConfigError: nothing is trained.
+    """
+    decays = {"other": config.weight_decay, "norm": config.weight_decay_norm, "embed": config.weight_decay_embed}
+    members: dict[str, list[nn.Parameter]] = {kind: [] for kind in decays}
+    seen: set[int] = set()
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad and id(parameter) not in seen:
+                seen.add(id(parameter))
+                members[_kind(module, name)].append(parameter)
+    if not seen:
+        raise ConfigError("model.frozen: every parameter is frozen, nothing is left to train")
+    return [{"params": members[kind], "weight_decay": decay} for kind, decay in decays.items() if members[kind]]
+
+
+def _kind(module: nn.Module, name: str) -> str:
+    if "Norm" in type(module).__name__:
+        return "norm"
+    if isinstance(module, nn.Embedding) or name.endswith(("embed", "code")):
+        return "embed"
+    return "other"
+
+
+def build_optimizer(model: nn.Module, config: DictConfig) -> torch.optim.AdamW:
+    """AdamW over the trained parameters; `config` is an `OptimConfig`."""
+    return torch.optim.AdamW(parameter_groups(model, config), lr=config.lr)
+
+
+def learning_rate(config: DictConfig, iteration: int) -> float:
+    """Learning rate of an iteration (from 0): linear warm-up, then constant, steps of `gamma`, or half a cosine to 0.
+
+    Raises:
+        ConfigError: unknown schedule.
+    """
+    if config.schedule == "constant":
+        factor = 1.0
+    elif config.schedule == "step":
+        factor = config.gamma ** sum(iteration >= step for step in config.steps)
+    elif config.schedule == "cosine":
+        factor = 0.5 * (1 + math.cos(math.pi * min(1.0, iteration / config.max_iters)))
+    else:
+        raise ConfigError(f"optim.schedule: step, cosine or constant, not '{config.schedule}'")
+    warmup = min(1.0, (iteration + 1) / config.warmup_iters) if config.warmup_iters > 0 else 1.0
+    return config.lr * factor * warmup
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate

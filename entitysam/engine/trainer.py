@@ -1,0 +1,287 @@
+"""The training loop, visible from top to bottom."""
+
+import logging
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from entitysam import distributed
+from entitysam.config import to_dict
+from entitysam.engine.logging import RunLogger
+from entitysam.engine.optim import build_optimizer, learning_rate, set_learning_rate
+from entitysam.engine.pictures import clip_picture
+from entitysam.engine.training_state import CheckpointFolder, TrainingState, save_atomically
+from entitysam.losses.entity_criterion import EntityCriterion, mean_num_masks
+from entitysam.registry import ConfigError
+from entitysam.structures import Clip, ClipOutput
+
+logger = logging.getLogger(__name__)
+AMP_DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+ClipSource = Callable[
+    [int], Iterator[Clip]
+]  # clips consumed so far by all workers -> this worker's clips from there on
+Evaluation = Callable[[nn.Module, int], dict[str, float]]  # (model, iteration) -> named numbers, 100 = perfect
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss or the gradient is infinite or not a number; the message names iteration, images and the saved dump."""
+
+
+def fit(
+    model: nn.Module,
+    criterion: EntityCriterion,
+    clips_from: ClipSource,
+    config: DictConfig,
+    device: torch.device,
+    resume: bool = False,
+    evaluate: Evaluation | None = None,
+) -> bool:
+    """Trains until `optim.max_iters` and writes everything to `output_dir`.
+
+    A step sees `train.batch_size` clips over all workers, one clip per forward pass; where there are fewer workers,
+    gradients are accumulated. Random points are drawn from the seed and the clip's index, so the result does not
+    depend on how many workers share a step.
+
+    Args:
+        model: on `device`; `model(frames [T, 3, S, S])` -> ClipOutput; `requires_grad` says what is trained.
+        criterion: losses of one clip.
+        clips_from: gives this worker's share of the clips from a position on; worker r of W takes r, r + W, ...
+        config: the whole `Config`.
+        resume: go on from the newest readable checkpoint of `output_dir`, if there is one.
+        evaluate: called every `train.eval_period` iterations, and at the end, on every worker.
+
+    Returns:
+        True when finished, False when a signal (SIGTERM, SIGINT) ended it after saving.
+
+    Raises:
+        ConfigError: a batch that cannot be divided, or checkpoints in `output_dir` that would be overwritten.
+        NonFiniteLoss: see there.
+    """
+    train, optim = config.train, config.optim
+    accumulate = clips_per_worker(train.batch_size)
+    folder = Path(config.output_dir)
+    scaler = torch.amp.GradScaler(device.type, enabled=train.amp == "fp16")
+    state = TrainingState(model, build_optimizer(model, optim), scaler, to_dict(config))
+    checkpoints = CheckpointFolder(folder, train.keep_last)
+    start_or_resume(state, checkpoints, resume)
+
+    network = distribute(model, device, train.find_unused_parameters)
+    log = RunLogger(folder, train, optim.max_iters, device, state.iteration, state.config)
+    clips = clips_from(state.clips)
+    with StopSignal() as stop:
+        while state.iteration < optim.max_iters:
+            model.train()
+            started = time.perf_counter()
+            batch = [next(clips).to(device) for _ in range(accumulate)]
+            waited = time.perf_counter() - started
+
+            rate = learning_rate(optim, state.iteration)
+            set_learning_rate(state.optimizer, rate)
+            losses, output = backward(network, criterion, batch, scaler, train.amp, config.seed)
+            scaler.unscale_(state.optimizer)
+            norm = clip_gradients(model, optim.clip_norm)
+            means = distributed.mean_dict({**losses, "grad_norm": norm})
+            stop_if_not_finite(state, means, losses, batch, folder, scaler.is_enabled())
+            scaler.step(state.optimizer)
+            scaler.update()
+            state.optimizer.zero_grad(set_to_none=True)
+            state.iteration += 1
+            state.clips += train.batch_size
+
+            log.iteration(state.iteration, means, rate, {"step": time.perf_counter() - started, "data": waited})
+            finished = state.iteration == optim.max_iters
+            if due(train.picture_period, state.iteration) or (finished and train.picture_period > 0):
+                log.picture(state.iteration, "clip", clip_picture(batch[-1], output, *match(criterion, output, batch)))
+            is_best = False
+            if evaluate is not None and (due(train.eval_period, state.iteration) or finished):
+                is_best = run_evaluation(evaluate, state, log, train.best_metric)
+            stopped = distributed.any_worker(stop.asked, device)
+            if due(train.save_period, state.iteration) or finished or stopped or is_best:
+                checkpoints.save(state, is_best)
+            if stopped and not finished:
+                logger.info("stopped by a signal after iteration %d; --resume goes on from there", state.iteration)
+                break
+    log.close()
+    return state.iteration >= optim.max_iters
+
+
+def backward(
+    network: nn.Module,
+    criterion: EntityCriterion,
+    batch: list[Clip],
+    scaler: torch.amp.GradScaler,
+    amp: str,
+    seed: int,
+) -> tuple[dict[str, Tensor], ClipOutput]:
+    """Forward and backward of this worker's clips of a step; workers talk once, with the last clip.
+
+    Returns:
+        the losses, averaged over the clips, and the last clip's output.
+    """
+    device = batch[0].frames.device
+    masks_per_clip = sum(len(clip.targets) * len(clip.frames) for clip in batch) / len(batch)
+    num_masks = mean_num_masks(masks_per_clip, device)
+    sums: dict[str, Tensor] = {}
+    for i, clip in enumerate(batch):
+        silent = isinstance(network, DistributedDataParallel) and i + 1 < len(batch)
+        with network.no_sync() if silent else nullcontext():  # type: ignore[operator]
+            with autocast(amp, device):
+                output = network(clip.frames)
+            losses = criterion(output, clip.targets, clip_generator(seed, clip.index, device), num_masks)
+            scaler.scale(losses["total"] / len(batch)).backward()
+        for name, loss in losses.items():
+            sums[name] = sums.get(name, 0) + loss.detach() / len(batch)
+        output = ClipOutput(output.entity_logits.detach(), output.iou.detach(), output.mask_logits.detach())
+    return sums, output
+
+
+def autocast(amp: str, device: torch.device):
+    """The autocast of `train.amp`; a null context for fp32.
+
+    Raises:
+        ConfigError: unknown precision.
+    """
+    if amp not in AMP_DTYPES:
+        raise ConfigError(f"train.amp: {', '.join(AMP_DTYPES)}, not '{amp}'")
+    dtype = AMP_DTYPES[amp]
+    return torch.autocast(device.type, dtype=dtype) if dtype is not None else nullcontext()
+
+
+def clip_generator(seed: int, index: int, device: torch.device) -> torch.Generator:
+    """Source of a clip's random points: the same on any worker and after any resume."""
+    return torch.Generator(device).manual_seed((seed * 1_000_003 + index) % 2**63)
+
+
+def clips_per_worker(batch_size: int) -> int:
+    """Clips each worker accumulates per step.
+
+    Raises:
+        ConfigError: the workers cannot share the batch evenly.
+    """
+    workers = distributed.world_size()
+    if batch_size < 1 or batch_size % workers:
+        raise ConfigError(f"train.batch_size: {batch_size} clips cannot be shared evenly by {workers} worker(s)")
+    return batch_size // workers
+
+
+def distribute(model: nn.Module, device: torch.device, find_unused_parameters: bool) -> nn.Module:
+    """DistributedDataParallel where there are several workers."""
+    if distributed.world_size() == 1:
+        return model
+    return DistributedDataParallel(
+        model,
+        device_ids=[device] if device.type == "cuda" else None,
+        broadcast_buffers=False,
+        find_unused_parameters=find_unused_parameters,
+        gradient_as_bucket_view=True,
+    )
+
+
+def clip_gradients(model: nn.Module, max_norm: float) -> Tensor:
+    """Scales all gradients together to at most `max_norm` (0: leaves them) and returns the norm they had."""
+    trained = [parameter for parameter in model.parameters() if parameter.grad is not None]
+    return nn.utils.clip_grad_norm_(trained, max_norm if max_norm > 0 else float("inf"))
+
+
+def stop_if_not_finite(
+    state: TrainingState,
+    means: dict[str, float],
+    losses: dict[str, Tensor],
+    batch: list[Clip],
+    folder: Path,
+    scaled: bool,
+) -> None:
+    """Raises NonFiniteLoss on every worker as soon as one has such a loss; each saves its own clips first.
+
+    With fp16 an infinite gradient is the GradScaler's daily business: the step is skipped, nothing stops.
+    """
+    watched = [value for name, value in means.items() if not (scaled and name == "grad_norm")]
+    if bool(torch.isfinite(torch.tensor(watched)).all()):
+        return
+    dump = folder / f"non_finite_iteration_{state.iteration:07d}_worker_{distributed.rank()}.pt"
+    own = {name: float(loss) for name, loss in losses.items()}
+    sources = [clip.source for clip in batch]
+    content = {
+        "iteration": state.iteration,
+        "losses": own,
+        "sources": sources,
+        "indices": [clip.index for clip in batch],
+        "frames": [clip.frames.cpu() for clip in batch],
+        "masks": [clip.targets.masks.cpu() for clip in batch],
+        "model": state.model.state_dict(),
+    }
+    save_atomically(content, dump)
+    shown = ", ".join(f"{name} {value:.4g}" for name, value in {**own, "grad_norm": means["grad_norm"]}.items())
+    raise NonFiniteLoss(f"iteration {state.iteration}: {shown}; images: {', '.join(sources)}; saved {dump}")
+
+
+def start_or_resume(state: TrainingState, checkpoints: CheckpointFolder, resume: bool) -> None:
+    """Loads the newest checkpoint if asked to.
+
+    Raises:
+        ConfigError: a fresh start where an earlier run's checkpoints lie.
+    """
+    if not resume:
+        if checkpoints.files():
+            raise ConfigError(
+                f"output_dir: {checkpoints.folder} holds checkpoints of an earlier run; "
+                "go on with --resume, or choose another output_dir"
+            )
+        return
+    path = checkpoints.load_newest(state)
+    if path is None:
+        logger.warning("nothing to resume in %s; starting from the beginning", checkpoints.folder)
+    else:
+        logger.info("resumed %s: iteration %d, %d clips seen", path, state.iteration, state.clips)
+
+
+def run_evaluation(evaluate: Evaluation, state: TrainingState, log: RunLogger, best_metric: str) -> bool:
+    """Evaluates, logs, and says whether `best_metric` is better than ever."""
+    state.model.eval()
+    results = evaluate(state.model, state.iteration)
+    log.scalars(state.iteration, {f"eval/{name}": value for name, value in results.items()})
+    logger.info("evaluation: %s", "  ".join(f"{name} {value:.2f}" for name, value in results.items()))
+    value = results.get(best_metric)
+    if value is None or (state.best is not None and value <= state.best):
+        return False
+    state.best = value
+    return True
+
+
+def match(criterion: EntityCriterion, output: ClipOutput, batch: list[Clip]) -> tuple[Tensor, Tensor]:
+    """Matched pairs of the last clip, for pictures; own random source, so that looking changes nothing."""
+    generator = clip_generator(0, batch[-1].index, output.mask_logits.device)
+    return criterion.match(output, batch[-1].targets, generator)
+
+
+def due(period: int, iteration: int) -> bool:
+    return period > 0 and iteration % period == 0
+
+
+class StopSignal:
+    """Turns the first SIGTERM or SIGINT into a flag, so that the run can save; a second one has its usual effect."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.previous: dict[int, object] = {}
+
+    def __enter__(self) -> "StopSignal":
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.previous[number] = signal.signal(number, self._ask)
+        return self
+
+    def _ask(self, number: int, _frame: object) -> None:
+        self.asked = True
+        signal.signal(number, self.previous[number])  # type: ignore[arg-type]
+
+    def __exit__(self, *_exception: object) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
