@@ -1,0 +1,121 @@
+"""Entity maps drawn over frames: tint, outline and number of every entity, in a colour that belongs to its id."""
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+NUM_COLOURS = 255
+LABEL_MAP_SIDE = 480  # places for labels are searched on a map of at most this side
+
+
+def colour_of(ids: np.ndarray | int) -> np.ndarray:
+    """RGB colours of entity ids: uint8 [..., 3]; black for 0.
+
+    A colour depends on the id alone: not on the other entities, the frame or the order. The first ids are the most
+    different from each other; after 255 they repeat.
+    """
+    ids = np.asarray(ids)
+    return np.where(ids[..., None] > 0, _palette()[(ids - 1) % NUM_COLOURS], 0).astype(np.uint8)
+
+
+@lru_cache(maxsize=1)
+def _palette() -> np.ndarray:
+    """uint8 [255, 3]: each next colour is the one farthest, as the eye sees it, from all before it."""
+    levels = np.linspace(0, 255, 18).round()
+    rgb = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1).reshape(-1, 3)
+    lab = oklab(rgb)
+    chroma = np.hypot(lab[:, 1], lab[:, 2])
+    vivid = (chroma > 0.12) & (lab[:, 0] > 0.5) & (lab[:, 0] < 0.93)  # neither grey, nor too dark, nor too pale
+    rgb, lab = rgb[vivid], lab[vivid]
+    chosen = [int(np.argmin(np.abs(rgb - (255, 60, 60)).sum(1)))]
+    distance = np.linalg.norm(lab - lab[chosen[0]], axis=1)
+    while len(chosen) < NUM_COLOURS:
+        chosen.append(int(distance.argmax()))
+        distance = np.minimum(distance, np.linalg.norm(lab - lab[chosen[-1]], axis=1))
+    return rgb[chosen].astype(np.uint8)
+
+
+def oklab(rgb: np.ndarray) -> np.ndarray:
+    """sRGB colours in 0..255, [..., 3] -> OKLab (lightness 0..1, a, b), where distances are near to what the eye sees.
+
+    Björn Ottosson, "A perceptual color space for image processing", 2020.
+    """
+    value = np.asarray(rgb, float) / 255
+    linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    to_cones = [[0.4122214708, 0.5363325363, 0.0514459929], [0.2119034982, 0.6806995451, 0.1073969566]]
+    to_cones.append([0.0883024619, 0.2817188376, 0.6299787005])
+    to_lab = [[0.2104542553, 0.7936177850, -0.0040720468], [1.9779984951, -2.4285922050, 0.4505937099]]
+    to_lab.append([0.0259040371, 0.7827717662, -0.8086757660])
+    return np.cbrt(linear @ np.array(to_cones).T) @ np.array(to_lab).T
+
+
+def draw_entities(frame: np.ndarray, ids: np.ndarray, opacity: float = 0.45, labels: bool = True) -> np.ndarray:
+    """A copy of the frame with its entities tinted, outlined and numbered.
+
+    Args:
+        frame: uint8 [H, W, 3] RGB.
+        ids: int [H, W]; 0 = no entity, left as it is.
+        opacity: of the tint, 0..1; outlines are opaque.
+        labels: write each entity's id where it is widest.
+    """
+    colours = colour_of(ids)
+    weight = np.where(ids > 0, np.float32(opacity), np.float32(0))[..., None]
+    drawn = np.rint(frame + (colours.astype(np.float32) - frame) * weight).astype(np.uint8)
+    outline, border = outlines(ids, width=max(1, round(min(ids.shape) / 270)))
+    drawn[outline] = colours[outline]
+    drawn[border] = 20
+    return _draw_labels(drawn, ids) if labels else drawn
+
+
+def outlines(ids: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where outlines run.
+
+    Args:
+        ids: int [H, W].
+        width: of the coloured line inside each entity, in pixels.
+
+    Returns:
+        bool [H, W] pixels of entities within `width` of another id, and bool [H, W] the one-pixel line outside of it:
+        pixels that differ from the one to their left or above. The image's own border is no outline.
+    """
+    edge = np.zeros(ids.shape, np.uint8)
+    edge[:, 1:] |= ids[:, 1:] != ids[:, :-1]
+    edge[1:] |= ids[1:] != ids[:-1]
+    border = edge.astype(bool)
+    size = 2 * width + 1
+    # The line between two pixels is marked on its right or lower one, so the near side needs one step more.
+    near = cv2.dilate(edge, np.ones((size, size), np.uint8))
+    return near.astype(bool) & (ids > 0) & ~border, border
+
+
+def _draw_labels(drawn: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    size = int(np.clip(min(ids.shape) / 24, 10, 40))
+    font = ImageFont.load_default(size)
+    image = Image.fromarray(drawn)
+    canvas = ImageDraw.Draw(image)
+    for entity, (x, y), radius in label_places(ids):
+        if radius > 0.6 * size:
+            stroke = max(1, size // 8)
+            canvas.text((x, y), str(entity), "white", font, anchor="mm", stroke_width=stroke, stroke_fill="black")
+    return np.asarray(image)
+
+
+def label_places(ids: np.ndarray) -> list[tuple[int, tuple[float, float], float]]:
+    """For each entity: (id, centre (x, y), radius) of about the largest circle inside it, in pixels of `ids`.
+
+    Of the places that are nearly as wide as the widest, the one nearest to the entity's middle is taken: long shapes
+    have many, and the number should not jump between them from frame to frame.
+    """
+    step = -(-max(ids.shape) // LABEL_MAP_SIDE)
+    small = ids[::step, ::step]
+    places = []
+    for entity in np.unique(small[small > 0]).tolist():
+        inside = np.pad((small == entity).astype(np.uint8), 1)
+        distance = cv2.distanceTransform(inside, cv2.DIST_L2, 3)[1:-1, 1:-1]
+        wide = np.argwhere(distance >= 0.85 * distance.max())
+        middle = np.argwhere(inside[1:-1, 1:-1]).mean(0)
+        row, column = wide[((wide - middle) ** 2).sum(1).argmin()].tolist()
+        places.append((entity, (float(column * step), float(row * step)), float(distance[row, column] * step)))
+    return places

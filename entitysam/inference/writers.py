@@ -1,0 +1,112 @@
+"""The result folder of one segmented video.
+
+| file | content |
+| --- | --- |
+| `overlay.mp4` | the frames with their entities drawn |
+| `masks/<frame>.png` | entity ids, RGB, id = R + 256 G + 65536 B |
+| `segments.json` | panoptic video annotations: which ids are on which frame |
+| `tracks.json` | per entity: first and last frame, score, box, area and run-length mask on every frame |
+| `contact_sheet.png` | a few frames, original above overlay |
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from entitysam.inference.drawing import draw_entities
+from entitysam.inference.drawing_sheet import ContactSheet
+from entitysam.inference.writers_files import make_folder, whole_file, write_ids
+from entitysam.inference.writers_json import SegmentsWriter, TracksWriter, describe_entities, listed_masks, unfinished
+from entitysam.inference.writers_video import VideoWriter
+
+OVERLAY, MASKS, SEGMENTS, TRACKS, SHEET = "overlay.mp4", "masks", "segments.json", "tracks.json", "contact_sheet.png"
+
+
+@dataclass
+class WrittenResult:
+    """What a finished result folder holds: number of frames, number of entities, and warnings to show."""
+
+    num_frames: int
+    num_entities: int
+    warnings: list[str]
+
+
+class ResultWriter:
+    """Fills a result folder frame by frame; used in a `with` block that ends with `finish`.
+
+    Every file is whole or absent. Without `finish` (an error, Ctrl-C) the masks written so far stay, and a hidden list of them.
+
+    Args:
+        folder: created where it is not there; see `remove_results` for one that holds an earlier run's.
+        video_id: the video's name in the JSON files and on the contact sheet.
+        width, height: of the frames in pixels.
+        fps: of the overlay; None where the input has no rate.
+
+    Raises:
+        OutputError: the folder cannot be written to.
+    """
+
+    def __init__(self, folder: Path, video_id: str, width: int, height: int, fps: float | None) -> None:
+        self.folder = folder
+        self._video_id = video_id
+        self._masks = make_folder(folder / MASKS)
+        self._sheet = ContactSheet()
+        self._segments = SegmentsWriter(folder / SEGMENTS, video_id)
+        self._tracks = TracksWriter(video_id, width, height, fps)
+        self._overlay = VideoWriter(folder / OVERLAY, width, height, fps)
+        self._num_frames = 0
+
+    def add(self, name: str, frame: np.ndarray, ids: np.ndarray, frame_scores: Mapping[int, float]) -> None:
+        """Appends one frame.
+
+        Args:
+            name: of the frame, the stem of its mask.
+            frame: uint8 [H, W, 3] RGB.
+            ids: int [H, W]; 0 = no entity.
+            frame_scores: score on this frame, 0..1, of (at least) the ids in `ids`.
+        """
+        write_ids(self._masks / f"{name}.png", ids)
+        entities = describe_entities(ids)
+        self._segments.add(f"{name}.png", entities)
+        self._tracks.add(name, entities, dict(frame_scores))
+        drawn = draw_entities(frame, ids)
+        self._overlay.add(drawn)
+        self._sheet.add(name, frame, drawn)
+        self._num_frames += 1
+
+    def finish(self, scores: Mapping[int, float]) -> WrittenResult:
+        """Writes the files that need the whole video.
+
+        Args:
+            scores: score over the video, 0..1, of (at least) every id that was seen.
+        """
+        num_entities = len(self._tracks.entities)
+        self._overlay.close()
+        self._tracks.write(self.folder / TRACKS, dict(scores))
+        title = f"{self._video_id} · {self._num_frames} frames · {num_entities} entities"
+        with whole_file(self.folder / SHEET) as temporary:
+            self._sheet.draw(title).save(temporary, format="PNG")
+        self._segments.write()
+        warnings = [self._overlay.warning] if self._overlay.warning else []
+        return WrittenResult(self._num_frames, num_entities, warnings)
+
+    def __enter__(self) -> "ResultWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._overlay.discard()
+        self._segments.close()
+        self._tracks.close()
+
+
+def remove_results(folder: Path) -> None:
+    """Removes the results of an earlier run from a folder: of the masks, exactly those that it listed as written."""
+    for mask in listed_masks(folder / SEGMENTS):
+        (folder / MASKS / Path(mask).name).unlink(missing_ok=True)
+    for path in (folder / SEGMENTS, unfinished(folder / SEGMENTS), folder / TRACKS, folder / OVERLAY, folder / SHEET):
+        path.unlink(missing_ok=True)
