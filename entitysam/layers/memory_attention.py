@@ -1,0 +1,112 @@
+"""SAM 2's memory attention: the current map looks at what is remembered, for every entity on its own."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from entitysam.layers.attention import attend
+from entitysam.layers.position import axial_rotation, rotate, sine_position
+
+
+def _pairs_to_halves(weight: Tensor) -> Tensor:
+    """Reorders rows so that RoPE's neighbouring channel pairs (2c, 2c+1) become (c, c + C/2)."""
+    return torch.cat([weight[0::2], weight[1::2]])
+
+
+class RotaryAttention(nn.Module):
+    """Single-head attention with axial RoPE on queries and keys (SAM 2's `RoPEAttention`).
+
+    Args:
+        channels: C of the queries and the output.
+        context_channels: of keys and values, if they come from elsewhere.
+    """
+
+    def __init__(self, channels: int, context_channels: int | None = None):
+        super().__init__()
+        self.q_proj = nn.Linear(channels, channels)
+        self.k_proj = nn.Linear(context_channels or channels, channels)
+        self.v_proj = nn.Linear(context_channels or channels, channels)
+        self.out_proj = nn.Linear(channels, channels)
+
+    def forward(
+        self, x: Tensor, context: Tensor, context_position: Tensor | None, rotation: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        """Attention of a grid to one or several grids of the same size.
+
+        Args:
+            x: [B or 1, hw, C].
+            context: [B, M * hw, Cm], M grids one after the other.
+            context_position: [M * hw, Cm] code added for the keys, the same for all B, or None.
+            rotation: cosine and sine, each [hw, C / 2].
+
+        Returns:
+            [B, hw, C].
+        """
+        cells = x.shape[1]
+        query = rotate(F.linear(x, _pairs_to_halves(self.q_proj.weight), _pairs_to_halves(self.q_proj.bias)), *rotation)
+        key_weight, key_bias = _pairs_to_halves(self.k_proj.weight), _pairs_to_halves(self.k_proj.bias)
+        if context_position is None:
+            key = F.linear(context, key_weight, key_bias)
+        else:  # linear, so the part that all entities share is projected once
+            key = F.linear(context, key_weight) + F.linear(context_position, key_weight, key_bias)
+        key = rotate(key.unflatten(1, (-1, cells)), *rotation).flatten(1, 2)
+        # softmax(QK) (M W) = (softmax(QK) M) W: values stay as they were remembered, and W joins the output layer.
+        mixed = attend(query.expand(len(context), -1, -1), key, context.to(key.dtype))
+        weight = self.out_proj.weight @ self.v_proj.weight
+        bias = self.out_proj.weight @ self.v_proj.bias + self.out_proj.bias
+        return F.linear(mixed, weight, bias)
+
+
+class MemoryAttentionLayer(nn.Module):
+    """Pre-norm self-attention, cross-attention to the memories, MLP; each with a residual."""
+
+    def __init__(self, channels: int, memory_channels: int, hidden: int):
+        super().__init__()
+        self.self_attn = RotaryAttention(channels)
+        self.cross_attn_image = RotaryAttention(channels, memory_channels)
+        self.linear1 = nn.Linear(channels, hidden)
+        self.linear2 = nn.Linear(hidden, channels)
+        self.norm1 = nn.LayerNorm(channels)
+        self.norm2 = nn.LayerNorm(channels)
+        self.norm3 = nn.LayerNorm(channels)
+
+    def forward(self, x: Tensor, memory: Tensor, position: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+        """x [B or 1, hw, C], memory [B, M * hw, Cm], position [M * hw, Cm] -> [B, hw, C]."""
+        normed = self.norm1(x)
+        x = x + self.self_attn(normed, normed, None, rotation)
+        x = x + self.cross_attn_image(self.norm2(x), memory, position, rotation)
+        return x + self.linear2(F.relu(self.linear1(self.norm3(x))))
+
+
+class MemoryAttention(nn.Module):
+    """Conditions a feature map on every entity's memories (SAM 2, section 4, "Memory attention").
+
+    Args:
+        channels: C of the map.
+        memory_channels: Cm of the memories.
+        depth: number of layers.
+        hidden: width of the MLPs.
+
+    The map enters without a batch of entities: until the first cross-attention all entities see the same, so the first
+    self-attention runs once. Entities then go through in groups of `group`, which keeps the MLP's activations small.
+    """
+
+    group = 10
+
+    def __init__(self, channels: int = 256, memory_channels: int = 64, depth: int = 4, hidden: int = 2048):
+        super().__init__()
+        self.layers = nn.ModuleList(MemoryAttentionLayer(channels, memory_channels, hidden) for _ in range(depth))
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, cells: Tensor, memory: Tensor, memory_position: Tensor) -> Tensor:
+        """cells [hw, C], memory [Q, M * hw, Cm], memory_position [M * hw, Cm] -> [Q, hw, C]."""
+        size = round(cells.shape[0] ** 0.5)
+        rotation = axial_rotation(size, cells.shape[1], cells)
+        shared = (cells + 0.1 * sine_position(size, cells.shape[1], cells))[None]
+        groups = []
+        for some in memory.split(self.group):
+            x = shared
+            for layer in self.layers:
+                x = layer(x, some, memory_position, rotation)
+            groups.append(self.norm(x))
+        return torch.cat(groups)

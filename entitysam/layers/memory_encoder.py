@@ -1,0 +1,75 @@
+"""SAM 2's memory encoder: a mask and the frame's map -> what is remembered of the entity."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from entitysam.layers.common import LayerNorm2d
+
+
+class ConvNeXtBlock(nn.Module):
+    """Depth-wise 7 x 7 convolution and an MLP per cell, with a learnt residual scale (SAM 2's `CXBlock`)."""
+
+    def __init__(self, channels: int, kernel: int = 7):
+        super().__init__()
+        self.dwconv = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels)
+        self.norm = LayerNorm2d(channels)
+        self.pwconv1 = nn.Linear(channels, 4 * channels)
+        self.pwconv2 = nn.Linear(4 * channels, channels)
+        self.gamma = nn.Parameter(1e-6 * torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.dwconv(x)).permute(0, 2, 3, 1)
+        y = self.gamma * self.pwconv2(F.gelu(self.pwconv1(y)))
+        return x + y.permute(0, 3, 1, 2)
+
+
+class MaskDownsampler(nn.Module):
+    """Four stride-2 convolutions, one mask -> C channels at stride 16 (SAM 2's `MaskDownSampler`)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        layers: list[nn.Module] = []
+        widths = [1, 4, 16, 64, 256]
+        for width_in, width_out in zip(widths, widths[1:]):
+            layers += [nn.Conv2d(width_in, width_out, 3, stride=2, padding=1), LayerNorm2d(width_out), nn.GELU()]
+        self.encoder = nn.Sequential(*layers, nn.Conv2d(widths[-1], channels, 1))
+
+    def forward(self, masks: Tensor) -> Tensor:
+        """[Q, 1, S, S] -> [Q, C, S/16, S/16]."""
+        return self.encoder(masks)
+
+
+class MemoryEncoder(nn.Module):
+    """Fuses downsampled masks with the frame's raw map (SAM 2, section 4, "Memory encoder").
+
+    Args:
+        channels: C of the map.
+        memory_channels: Cm of the memories.
+        depth: ConvNeXt blocks of the fuser.
+
+    Entities go through in groups of `group`: their masks are encoded at full image size, by far the largest activations.
+    """
+
+    group = 10
+    mask_scale, mask_bias = 20.0, -10.0  # SAM 2's sigmoid_scale_for_mem_enc and sigmoid_bias_for_mem_enc
+
+    def __init__(self, channels: int = 256, memory_channels: int = 64, depth: int = 2):
+        super().__init__()
+        self.mask_downsampler = MaskDownsampler(channels)
+        self.pix_feat_proj = nn.Conv2d(channels, channels, 1)
+        self.fuser = nn.Sequential(*(ConvNeXtBlock(channels) for _ in range(depth)))
+        self.out_proj = nn.Conv2d(channels, memory_channels, 1)
+
+    def forward(self, feature: Tensor, mask_logits: Tensor) -> Tensor:
+        """feature [1, C, h, w], mask_logits [Q, S/4, S/4] -> memories [Q, hw, Cm]."""
+        pixels = self.pix_feat_proj(feature)
+        return torch.cat([self._encode(pixels, some) for some in mask_logits.split(self.group)])
+
+    def _encode(self, pixels: Tensor, mask_logits: Tensor) -> Tensor:
+        size = 16 * pixels.shape[-1]
+        masks = F.interpolate(mask_logits[:, None].float(), size=(size, size), mode="bilinear", align_corners=False)
+        masks = masks.sigmoid() * self.mask_scale + self.mask_bias
+        masks = masks.contiguous(memory_format=torch.channels_last)
+        fused = self.fuser(pixels + self.mask_downsampler(masks))
+        return self.out_proj(fused).flatten(2).transpose(1, 2).contiguous()

@@ -1,0 +1,75 @@
+"""Position codes of SAM and SAM 2: sine, random Fourier, and rotations (axial RoPE)."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def sine_position(size: int, channels: int, like: Tensor, temperature: float = 10000.0) -> Tensor:
+    """Fixed sine code of a square grid, normalised to one turn per side (DETR; SAM 2's `PositionEmbeddingSine`).
+
+    Args:
+        size: cells per side.
+        channels: C; the first half encodes rows, the second half columns.
+        like: gives device and dtype.
+
+    Returns:
+        [size * size, C], row-major.
+    """
+    half = channels // 2
+    coordinate = torch.arange(1, size + 1, device=like.device, dtype=torch.float32)
+    coordinate = coordinate / (size + 1e-6) * (2 * math.pi)
+    pair = torch.arange(half, device=like.device) // 2
+    angle = coordinate[:, None] / temperature ** (2 * pair / half)
+    code = torch.stack([angle[:, 0::2].sin(), angle[:, 1::2].cos()], dim=2).flatten(1)
+    rows = code[:, None].expand(size, size, half)
+    columns = code[None].expand(size, size, half)
+    return torch.cat([rows, columns], dim=2).flatten(0, 1).to(like.dtype)
+
+
+class RandomFourierPosition(nn.Module):
+    """Position code by random spatial frequencies (SAM's `PositionEmbeddingRandom`).
+
+    Args:
+        channels: C of the code.
+    """
+
+    def __init__(self, channels: int = 256):
+        super().__init__()
+        self.register_buffer("frequencies", torch.randn(2, channels // 2))
+
+    def forward(self, points_norm: Tensor) -> Tensor:
+        """Code of points (x, y) in [0, 1]: [..., 2] -> [..., C]."""
+        angle = 2 * math.pi * ((2 * points_norm - 1) @ self.frequencies.to(points_norm.dtype))
+        return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+    def grid(self, size: int) -> Tensor:
+        """Code of the cell centres of a square grid: [size * size, C], row-major."""
+        centre = (torch.arange(size, device=self.frequencies.device, dtype=self.frequencies.dtype) + 0.5) / size
+        y, x = torch.meshgrid(centre, centre, indexing="ij")
+        return self(torch.stack([x, y], dim=-1)).flatten(0, 1)
+
+
+def axial_rotation(size: int, channels: int, like: Tensor, theta: float = 10000.0) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of axial RoPE on a square grid: the first C/4 pairs turn with x, the rest with y (RoPE-ViT).
+
+    Returns:
+        two float32 tensors [size * size, C / 2], for `rotate`.
+    """
+    frequency = 1.0 / theta ** (torch.arange(0, channels, 4, device=like.device).float() / channels)
+    cell = torch.arange(size * size, device=like.device)
+    angle = torch.cat(
+        [torch.outer((cell % size).float(), frequency), torch.outer((cell // size).float(), frequency)], dim=1
+    )
+    return angle.cos(), angle.sin()
+
+
+def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Turns channel pairs (c, c + C/2) of [..., N, C] by the angles [N, C/2]; in float32, returned in x's dtype.
+
+    SAM 2 pairs neighbouring channels; `layers.memory_attention` reorders the projections' rows so that halves can be
+    used instead, which needs no strided access and changes no dot product.
+    """
+    first, second = x.float().chunk(2, dim=-1)
+    return torch.cat([first * cosine - second * sine, first * sine + second * cosine], dim=-1).to(x.dtype)

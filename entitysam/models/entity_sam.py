@@ -1,0 +1,170 @@
+"""EntitySAM: every entity of a video, without prompts and categories (paper Figure 2a, read from left to right)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from entitysam.models.dual_encoder import DualEncoder, ImageFeatures
+from entitysam.models.memory import VideoState
+from entitysam.models.prompt_generator import PromptGenerator
+from entitysam.structures import ClipOutput, FrameOutput
+
+PIXEL_MEAN = (0.485, 0.456, 0.406)
+PIXEL_STD = (0.229, 0.224, 0.225)
+
+
+class EntitySAM(nn.Module):
+    """The network; stateless: time lives in the `VideoState` that `step` takes and returns.
+
+    Args:
+        dual_encoder, memory, prompt_generator, entity_decoder: the boxes of the figure; prompt_generator may be None.
+        image_size: S, a multiple of 32; frames are resized to S x S.
+        frozen: dotted names of the parts that are not trained: kept in eval mode and out of the graph.
+        entity_score: "max" of both entity logits (quirk 3) or the "entity" logit.
+        checkpoint_activations: in training, recompute each frame's decoder in the backward pass instead of storing it.
+    """
+
+    def __init__(
+        self,
+        dual_encoder: DualEncoder,
+        memory: nn.Module,
+        prompt_generator: PromptGenerator | None,
+        entity_decoder: nn.Module,
+        image_size: int = 1024,
+        frozen: Sequence[str] = (),
+        entity_score: str = "max",
+        checkpoint_activations: bool = False,
+    ):
+        super().__init__()
+        if image_size <= 0 or image_size % 32:
+            raise ValueError(f"model.image_size: must be a positive multiple of 32, not {image_size}")
+        if entity_score not in ("max", "entity"):
+            raise ValueError(f"model.entity_score: 'max' or 'entity', not '{entity_score}'")
+        self.dual_encoder = dual_encoder
+        self.memory = memory
+        self.prompt_generator = prompt_generator
+        self.entity_decoder = entity_decoder
+        self.image_size = image_size
+        self.entity_score = entity_score
+        self.checkpoint_activations = checkpoint_activations
+        self.frozen = tuple(frozen)
+        self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(PIXEL_STD).view(3, 1, 1), persistent=False)
+        for name in self.frozen:
+            self.get_submodule(name).requires_grad_(False)
+
+    @property
+    def num_entities(self) -> int:
+        """Q, the number of entities that can be told apart."""
+        return self.entity_decoder.mask_queries.num_embeddings  # type: ignore[union-attr,return-value]
+
+    @property
+    def device(self) -> torch.device:
+        return self.pixel_mean.device
+
+    def train(self, mode: bool = True) -> "EntitySAM":
+        """Frozen parts stay in eval mode (quirk 6)."""
+        super().train(mode)
+        for name in self.frozen:
+            self.get_submodule(name).eval()
+        return self
+
+    # One frame of a video -------------------------------------------------------------------------------------------
+
+    def initial_state(self) -> VideoState:
+        """State before the first frame."""
+        return VideoState()
+
+    def step(self, frame: np.ndarray | Tensor, state: VideoState) -> tuple[FrameOutput, VideoState]:
+        """Segments the next frame of a video.
+
+        Args:
+            frame: uint8 [H, W, 3] RGB of any size, or float [3, S, S], already normalised.
+            state: what `initial_state` or the previous step gave.
+
+        Returns:
+            the output, and the state for the next frame; the given state stays valid.
+        """
+        return self.propagate(self.encode(self.prepare(frame)[None])[0], state)
+
+    def prepare(self, frame: np.ndarray | Tensor) -> Tensor:
+        """Frame as `step` takes it -> normalised float [3, S, S] on the model's device (spec: PIL bicubic, aspect not kept)."""
+        if isinstance(frame, Tensor) and frame.is_floating_point():
+            expected = (3, self.image_size, self.image_size)
+            if tuple(frame.shape) != expected:
+                raise ValueError(f"a normalised frame must be {list(expected)}, not {list(frame.shape)}")
+            return frame.to(self.device)
+        pixels = frame.cpu().numpy() if isinstance(frame, Tensor) else np.asarray(frame)
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+            raise ValueError(f"a frame must be uint8 [H, W, 3] RGB, not {pixels.dtype} {list(pixels.shape)}")
+        side = (self.image_size, self.image_size)
+        resized = np.array(Image.fromarray(pixels).resize(side, Image.Resampling.BICUBIC))
+        return self._normalise(torch.from_numpy(resized).to(self.device).permute(2, 0, 1))
+
+    def _normalise(self, pixels: Tensor) -> Tensor:
+        return (pixels.float() / 255 - self.pixel_mean) / self.pixel_std
+
+    def encode(self, images: Tensor) -> list[ImageFeatures]:
+        """Both encoders over normalised images [B, 3, S, S]; the frames of a video do not depend on each other here."""
+        return self.dual_encoder.encode(images)
+
+    def propagate(self, features: ImageFeatures, state: VideoState) -> tuple[FrameOutput, VideoState]:
+        """Everything of a step that comes after the encoders."""
+        with self._grad_for(self.memory):
+            conditioned = self._maybe_recomputed(self.memory.read, features.cells, state.memories)
+        output = self._maybe_recomputed(self._decode, conditioned, features, state.points)
+        with self._grad_for(self.memory):
+            memories = self._maybe_recomputed(self.memory.write, features.cells, output.mask_logits, state.memories)
+        return output, VideoState(state.frames + 1, output.points.detach(), memories)
+
+    def _decode(self, conditioned: Tensor, features: ImageFeatures, points: Tensor | None) -> FrameOutput:
+        """Conditioned cells [Q or 1, hw, C] -> the frame's output."""
+        embedding = self.dual_encoder.fuse(conditioned, features.semantic)
+        prompts = None
+        if self.prompt_generator is not None:
+            prompts = self.prompt_generator(conditioned, features, points)
+            position = self.prompt_generator.prompt_encoder.position.grid(features.size)
+        else:
+            position = torch.zeros_like(features.cells)
+        mask_logits, iou, entity_logits = self.entity_decoder(embedding, position, prompts, features)
+        if prompts is not None:
+            entity_logits, points = prompts.entity_logits, prompts.points
+        else:
+            points = torch.zeros(len(iou), 2, device=iou.device)
+        confidence = entity_logits.max(dim=1).values if self.entity_score == "max" else entity_logits[:, 1]
+        score = iou.float() * confidence.float().sigmoid()  # paper equation 6
+        return FrameOutput(mask_logits, iou, entity_logits, points, score)
+
+    def _maybe_recomputed(self, function, *arguments):
+        """Activation checkpointing in training; else a plain call."""
+        if self.checkpoint_activations and self.training and torch.is_grad_enabled():
+            return checkpoint(function, *arguments, use_reentrant=False)
+        return function(*arguments)
+
+    @staticmethod
+    def _grad_for(part: nn.Module):
+        """No graph through a frozen part."""
+        return torch.set_grad_enabled(torch.is_grad_enabled() and any(p.requires_grad for p in part.parameters()))
+
+    # A training clip ------------------------------------------------------------------------------------------------
+
+    def forward(self, frames: Tensor) -> ClipOutput:
+        """The same step over the T frames of a clip, and the outputs put together.
+
+        Args:
+            frames: uint8 [T, 3, S, S] RGB, or float, already normalised.
+        """
+        images = frames if frames.is_floating_point() else self._normalise(frames)
+        state, outputs = self.initial_state(), []
+        for features in self.encode(images):
+            output, state = self.propagate(features, state)
+            outputs.append(output)
+        return ClipOutput(
+            entity_logits=torch.stack([output.entity_logits for output in outputs]).mean(0),
+            iou=torch.stack([output.iou for output in outputs], dim=1),
+            mask_logits=torch.stack([output.mask_logits for output in outputs], dim=1),
+        )
