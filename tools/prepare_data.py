@@ -1,0 +1,87 @@
+"""Makes, converts and checks data sets; `datasets/README.md` says what goes where.
+
+Examples:
+  python tools/prepare_data.py synthetic --out datasets/synthetic
+  python tools/prepare_data.py check coco --root datasets/coco --split train2017
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from entitysam.data.synthetic_writer import SyntheticSet, write_synthetic
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    add_synthetic(commands)
+    arguments = parser.parse_args()
+    try:
+        return arguments.run(arguments)
+    except (ValueError, OSError) as error:
+        print(f"prepare_data: {error}", file=sys.stderr)
+        return 1
+
+
+def progress_bar() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    return Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+
+
+def add_synthetic(commands) -> None:
+    defaults = SyntheticSet()
+    command = commands.add_parser("synthetic", help="write the synthetic data set", description=write_synthetic.__doc__)
+    command.add_argument("--out", type=Path, default=Path("datasets/synthetic"))
+    command.add_argument("--images", type=count, default=defaults.train_images, help="training pictures")
+    command.add_argument("--val-images", type=count, default=defaults.val_images, help="validation pictures")
+    command.add_argument("--train-videos", type=count, default=defaults.train_videos, help="training videos")
+    command.add_argument("--train-frames", type=count, default=defaults.train_frames, help="frames of each")
+    command.add_argument("--videos", type=count, default=defaults.val_videos, help="validation videos")
+    command.add_argument("--frames", type=count, default=defaults.val_frames, help="frames of each")
+    command.add_argument("--size", type=size, default=defaults.video_size, metavar="WxH", help="of the videos")
+    command.add_argument("--image-size", type=size, metavar="WxH", help="of the pictures (256 to 320 at random)")
+    command.add_argument("--seed", type=count, default=defaults.seed)
+    command.add_argument("--workers", type=count, default=os.cpu_count(), help="processes")
+    command.set_defaults(run=run_synthetic)
+
+
+def run_synthetic(arguments: argparse.Namespace) -> int:
+    plan = SyntheticSet(
+        train_images=arguments.images,
+        val_images=arguments.val_images,
+        train_videos=arguments.train_videos,
+        train_frames=arguments.train_frames,
+        val_videos=arguments.videos,
+        val_frames=arguments.frames,
+        video_size=arguments.size,
+        image_size=arguments.image_size,
+        seed=arguments.seed,
+    )
+    with progress_bar() as bar:
+        task = bar.add_task("synthetic", total=len(plan))
+        write_synthetic(arguments.out, plan, arguments.workers, lambda done: bar.update(task, completed=done))
+    print(f"{len(plan)} pictures and videos in {arguments.out}")
+    return 0
+
+
+def count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"'{text}' is below 0")
+    return number
+
+
+def size(text: str) -> tuple[int, int]:
+    """ "320x192" -> (192, 320), (height, width)."""
+    width, cross, height = text.partition("x")
+    if not (cross and width.isdigit() and height.isdigit() and int(width) >= 16 and int(height) >= 16):
+        raise argparse.ArgumentTypeError(f"'{text}' is not WIDTHxHEIGHT with sides of 16 or more, e.g. 320x192")
+    return int(height), int(width)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
