@@ -1,23 +1,32 @@
 """Evaluators of every benchmark, registered by name in `entitysam.registry.EVALUATORS`."""
 
+from entitysam.evaluation.entity_ap import EntityAP, make_exclusive
 from entitysam.evaluation.evaluator import EvaluationError, Evaluator, build_evaluators
 from entitysam.evaluation.panoptic_png import read_panoptic_png
 from entitysam.evaluation.semantic import SemanticSegmentation
 from entitysam.evaluation.stq import STQ, EntitySTQ
+from entitysam.evaluation.tube_ap import OVISAP, AgnosticYouTubeVISAP, YouTubeVISAP
 from entitysam.evaluation.tube_pq import VEQ, VPQ
-from entitysam.evaluation.videos import PanopticSequence, PanopticVideo, SemanticVideo
+from entitysam.evaluation.videos import Instance, InstanceVideo, PanopticSequence, PanopticVideo, SemanticVideo
 
 __all__ = [
+    "OVISAP",
     "STQ",
     "VEQ",
     "VPQ",
+    "AgnosticYouTubeVISAP",
+    "EntityAP",
     "EntitySTQ",
     "EvaluationError",
     "Evaluator",
+    "Instance",
+    "InstanceVideo",
     "PanopticSequence",
     "PanopticVideo",
     "SemanticSegmentation",
     "SemanticVideo",
+    "YouTubeVISAP",
     "build_evaluators",
+    "make_exclusive",
     "read_panoptic_png",
 ]

@@ -97,6 +97,44 @@ class SemanticVideo:
         return truth, predicted
 
 
+@dataclass(frozen=True)
+class Instance:
+    """A mask tube of a video, or a mask of an image; annotated or predicted.
+
+    Attributes:
+        category_id: category of the data set.
+        masks: per frame a compressed COCO RLE (`ops.rle_encode`), None where the object is absent; an image has one.
+        score: confidence of a prediction; higher is better.
+        crowd: annotation of a group, neither to be found nor to be punished.
+        area: annotated area in pixels (a tube's: mean over the frames where it is visible); None = count the masks.
+        occlusion: of OVIS annotations, per frame "no_occlusion", "slight_occlusion", "severe_occlusion" or None.
+        annotation_id: of an annotation, for messages. The reference formats break on 0 (its match does not count).
+    """
+
+    category_id: int
+    masks: Sequence[Mapping[str, Any] | None]
+    score: float = 1.0
+    crowd: bool = False
+    area: float | None = None
+    occlusion: Sequence[str | None] | None = None
+    annotation_id: int = 1
+
+
+@dataclass(frozen=True)
+class InstanceVideo:
+    """A video, or an image, with its annotated and its predicted instances, both in file order.
+
+    Attributes:
+        video_id: its id in the benchmark's files.
+        truth: the annotations.
+        prediction: the detections; masks may overlap.
+    """
+
+    video_id: Any
+    truth: Sequence[Instance]
+    prediction: Sequence[Instance]
+
+
 def _check_size(video_id: Any, frame: int, truth: np.ndarray, predicted: np.ndarray) -> None:
     if truth.shape != predicted.shape:
         raise EvaluationError(
