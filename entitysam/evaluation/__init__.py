@@ -3,6 +3,7 @@
 from entitysam.evaluation.entity_ap import EntityAP, make_exclusive
 from entitysam.evaluation.evaluator import EvaluationError, Evaluator, build_evaluators
 from entitysam.evaluation.panoptic_png import read_panoptic_png
+from entitysam.evaluation.panoptic_quality import PanopticQuality
 from entitysam.evaluation.semantic import SemanticSegmentation
 from entitysam.evaluation.stq import STQ, EntitySTQ
 from entitysam.evaluation.tube_ap import OVISAP, AgnosticYouTubeVISAP, YouTubeVISAP
@@ -21,6 +22,7 @@ __all__ = [
     "Evaluator",
     "Instance",
     "InstanceVideo",
+    "PanopticQuality",
     "PanopticSequence",
     "PanopticVideo",
     "SemanticSegmentation",

@@ -108,30 +108,31 @@ class VEQ(TubePQ):
         return rows
 
 
-@EVALUATORS.register("vpq")
-class VPQ(TubePQ):
-    """Video panoptic quality: as VEQ, per category, averaged over the categories that occur. Percent.
-
-    `compute` gives VPQ, VPQ-Th, VPQ-St and VPQ@k; NaN where a group has no category in some window (the published
-    evaluator divides by zero there).
+class CategoryPQ(TubePQ):
+    """Panoptic quality per category: what VPQ and the PQ of images share.
 
     Args:
         categories: mappings with `id` and `isthing`, from the ground-truth file.
         windows: lengths of the clips in frames.
     """
 
-    def __init__(self, categories: Sequence[Mapping[str, Any]], windows: Sequence[int] = WINDOWS) -> None:
+    def __init__(self, categories: Sequence[Mapping[str, Any]], windows: Sequence[int]) -> None:
         super().__init__(windows)
         self.category_ids = np.unique([int(category["id"]) for category in categories])
         is_thing = {int(category["id"]): bool(category["isthing"]) for category in categories}
         self.is_thing = np.array([is_thing[int(category)] for category in self.category_ids], bool)
+        self.groups = {"": np.ones_like(self.is_thing), "-Th": self.is_thing, "-St": ~self.is_thing}
+
+    def _tubes(self, video: PanopticVideo, warnings: Counter[str]) -> VideoTubes:
+        return VideoTubes.of_video(video, warnings)
 
     def measure(self, video: PanopticVideo, warnings: Counter[str]) -> TubeCounts:
-        tubes = VideoTubes.of_video(video, warnings, check_listed_area=False)
-        for t, n in np.argwhere(tubes.predicted.listed & ~np.isin(tubes.predicted.category, self.category_ids))[:1]:
+        tubes = self._tubes(video, warnings)
+        predicted = tubes.predicted
+        for t, n in np.argwhere(predicted.listed & ~np.isin(predicted.category, self.category_ids))[:1]:
             raise EvaluationError(
-                f"video {video.video_id}, prediction, frame {t}: id {tubes.predicted.ids[n]} has category "
-                f"{tubes.predicted.category[t, n]}, which the ground truth does not know"
+                f"video {video.video_id}, prediction, frame {t}: id {predicted.ids[n]} has category "
+                f"{predicted.category[t, n]}, which the ground truth does not know"
             )
         unknown = tubes.truth.listed & ~np.isin(tubes.truth.category, self.category_ids)
         warnings["annotated segments of an unknown category, left out"] += int(unknown.any(0).sum())
@@ -140,19 +141,24 @@ class VPQ(TubePQ):
         columns = (values[:, :-1] for values in (counts.iou_sum, counts.tp, counts.fp, counts.fn))
         return TubeCounts(counts.frames, *columns)
 
+
+@EVALUATORS.register("vpq")
+class VPQ(CategoryPQ):
+    """Video panoptic quality: as VEQ, per category, averaged over the categories that occur. Percent.
+
+    `compute` gives VPQ, VPQ-Th, VPQ-St and VPQ@k; NaN where a group has no category in some window (the published
+    evaluator divides by zero there).
+    """
+
+    def __init__(self, categories: Sequence[Mapping[str, Any]], windows: Sequence[int] = WINDOWS) -> None:
+        super().__init__(categories, windows)
+
     def summarise(self, records: Sequence[TubeCounts]) -> dict[str, float]:
         total = TubeCounts.total(records, len(self.windows), len(self.category_ids))
-        result = {}
-        for name, group in (
-            ("VPQ", np.ones_like(self.is_thing)),
-            ("VPQ-Th", self.is_thing),
-            ("VPQ-St", ~self.is_thing),
-        ):
-            per_window = 100 * group_mean(total.quality()[0], total.counted() & group)
-            result[name] = float(per_window.mean())
-            if name == "VPQ":
-                at_window = {f"VPQ@{window}": float(value) for window, value in zip(self.windows, per_window)}
-        return result | at_window
+        quality, counted = 100 * total.quality()[0], total.counted()
+        per_window = {name: group_mean(quality, counted & group) for name, group in self.groups.items()}
+        result = {f"VPQ{name}": float(values.mean()) for name, values in per_window.items()}
+        return result | {f"VPQ@{window}": float(value) for window, value in zip(self.windows, per_window[""])}
 
 
 def group_mean(values: np.ndarray, members: np.ndarray) -> np.ndarray:
