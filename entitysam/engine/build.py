@@ -72,7 +72,7 @@ def entity_sam(
     channels: int,
     num_entities: int,
     image_encoder: Mapping[str, Any],
-    memory: Mapping[str, Any],
+    memory: Mapping[str, Any] | None,
     entity_decoder: Mapping[str, Any],
     semantic_encoder: Mapping[str, Any] | None = None,
     prompt_generator: Mapping[str, Any] | None = None,
@@ -99,7 +99,7 @@ def entity_sam(
     try:
         return EntitySAM(
             dual_encoder,
-            build(MODELS, memory, "model.memory", channels=channels),
+            build(MODELS, memory or {"name": "no_memory"}, "model.memory", channels=channels),
             prompts,
             decoder,
             image_size=image_size,
