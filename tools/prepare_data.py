@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from entitysam.data.checks import CHECKS
 from entitysam.data.synthetic_writer import SyntheticSet, write_synthetic
 
 
@@ -19,6 +20,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     add_synthetic(commands)
+    add_check(commands)
     arguments = parser.parse_args()
     try:
         return arguments.run(arguments)
@@ -66,6 +68,35 @@ def run_synthetic(arguments: argparse.Namespace) -> int:
         write_synthetic(arguments.out, plan, arguments.workers, lambda done: bar.update(task, completed=done))
     print(f"{len(plan)} pictures and videos in {arguments.out}")
     return 0
+
+
+def add_check(commands) -> None:
+    command = commands.add_parser("check", help="look for broken, missing and contradicting files")
+    command.add_argument("name", choices=sorted(CHECKS))
+    command.add_argument("--root", type=Path, help="folder of the data set")
+    command.add_argument("--split", help="part of it")
+    command.add_argument("--workers", type=count, default=os.cpu_count(), help="processes")
+    command.set_defaults(run=run_check)
+
+
+def run_check(arguments: argparse.Namespace) -> int:
+    check = CHECKS[arguments.name]
+    root, split = arguments.root or Path(check.root), arguments.split or check.split
+    with progress_bar() as bar:
+        task = bar.add_task(f"check {arguments.name} {split}", total=None)
+        report = check.run(
+            root,
+            split,
+            arguments.workers,
+            total=lambda pictures: bar.update(task, total=pictures),
+            progress=lambda done: bar.update(task, completed=done),
+        )
+    for problem in report.problems:
+        print(problem)
+    if report.empty:
+        print(f"note: {len(report.empty)} without an entity, e.g. {report.empty[0]}; they train as empty clips")
+    print(f"{report.checked} pictures checked, {len(report.problems)} problems")
+    return 1 if report.problems else 0
 
 
 def count(text: str) -> int:

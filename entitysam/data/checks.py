@@ -1,0 +1,123 @@
+"""Finds what is wrong with a data set before training does: every file is opened, every segment compared."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from entitysam.data.coco import PanopticFiles, map_problems
+from entitysam.data.images import DataError, read_id_map, read_image
+from entitysam.data.instances import InstanceJson, instance_mask, read_instance_index
+from entitysam.data.parallel import Progress, parallel_map
+
+
+@dataclass
+class CheckReport:
+    """What a check found.
+
+    Attributes:
+        checked: pictures looked at.
+        problems: one line each, the file first.
+        empty: files without an entity (none listed, or crowds only); they train as clips without targets.
+    """
+
+    checked: int
+    problems: list[str] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
+
+
+Total = Callable[[int], None]  # called once with the number of pictures to come
+
+
+def check_coco(
+    root: Path, split: str, workers: int = 0, total: Total = lambda n: None, progress: Progress = lambda done: None
+) -> CheckReport:
+    """Checks COCO panoptic data: broken and missing files, sizes, and every disagreement of json and PNG.
+
+    Raises:
+        DataError: there is nothing to check: folder or json missing, or not such a json.
+    """
+    files = PanopticFiles(root, split)
+    records, problems = files.read_index()
+    jobs = [(files.images / record["image"], files.masks / record["mask"], record["segments"]) for record in records]
+    total(len(jobs))
+    found = parallel_map(_check_panoptic, jobs, workers, progress)
+    empty = [str(job[0]) for job in jobs if all(segment["iscrowd"] for segment in job[2])]
+    return CheckReport(len(jobs), problems + [problem for one in found for problem in one], empty)
+
+
+def _check_panoptic(job: tuple[Path, Path, list[dict[str, Any]]]) -> list[str]:
+    image_file, mask_file, segments = job
+    try:
+        ids = read_id_map(mask_file)
+    except DataError as error:
+        return [str(error), *_image_problems(image_file, None)]
+    problems = [f"{mask_file}: {problem}" for problem in map_problems(ids, segments)]
+    return problems + _image_problems(image_file, ids.shape)
+
+
+def check_instances(
+    root: Path, split: str, workers: int = 0, total: Total = lambda n: None, progress: Progress = lambda done: None
+) -> CheckReport:
+    """Checks COCO-style instances, root/<split> and root/annotations/instances_<split>.json, as `check_coco`."""
+    return _check_instance_json(
+        root / split, root / "annotations" / f"instances_{split}.json", workers, total, progress
+    )
+
+
+def check_entityseg(
+    root: Path, split: str, workers: int = 0, total: Total = lambda n: None, progress: Progress = lambda done: None
+) -> CheckReport:
+    """Checks one part of EntitySeg, root/annotations/<split>.json, as `check_coco`."""
+    return _check_instance_json(root / "images", root / "annotations" / f"{split}.json", workers, total, progress)
+
+
+def _check_instance_json(
+    images: Path, annotations: Path, workers: int, total: Total, progress: Progress
+) -> CheckReport:
+    records, problems = read_instance_index(annotations)
+    find = InstanceJson(images, []).find
+    jobs = [(find(record["image"]), record) for record in records]
+    total(len(jobs))
+    found = parallel_map(_check_instances, jobs, workers, progress)
+    empty = [str(path) for path, record in jobs if not record["instances"]]
+    return CheckReport(len(jobs), problems + [problem for one in found for problem in one], empty)
+
+
+def _check_instances(job: tuple[Path, dict[str, Any]]) -> list[str]:
+    path, record = job
+    problems = _image_problems(path, (record["height"], record["width"]))
+    for instance in record["instances"]:
+        try:
+            if not np.any(instance_mask(instance, record["height"], record["width"], str(path))):
+                problems.append(f"{path}: annotation {instance['id']} has no pixels")
+        except DataError as error:
+            problems.append(str(error))
+    return problems
+
+
+def _image_problems(path: Path, size: tuple[int, int] | None) -> list[str]:
+    try:
+        read_image(path, size)
+    except DataError as error:
+        return [str(error)]
+    return []
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check with what it looks at by default."""
+
+    run: Callable[..., CheckReport]
+    root: str
+    split: str
+
+
+# Names of `tools/prepare_data.py check NAME`.
+CHECKS = {
+    "coco": Check(check_coco, "datasets/coco", "train2017"),
+    "instances": Check(check_instances, "datasets/coco", "train2017"),
+    "entityseg": Check(check_entityseg, "datasets/entityseg", "entityseg_train_01"),
+}
