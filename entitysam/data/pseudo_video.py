@@ -1,0 +1,154 @@
+"""Mappers: a picture, re-augmented frame by frame, or a piece of video becomes a training clip."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+
+from entitysam.data.images import DataError
+from entitysam.data.samples import ImageSample, VideoSample
+from entitysam.data.transforms import (
+    Augmentation,
+    AugmentationRanges,
+    draw_augmentation,
+    frame_affines,
+    shrink,
+    warp_frame,
+)
+from entitysam.registry import DATASETS, ConfigError
+from entitysam.structures import Clip, Targets
+
+Random = np.random.Generator
+
+
+class _Mapper:
+    """What both mappers share: geometry, frames to tensors, ids to targets."""
+
+    def __init__(self, image_size: int, max_targets: int | None, ranges: AugmentationRanges) -> None:
+        if image_size < 1 or (max_targets is not None and max_targets < 1):
+            raise ConfigError(f"image_size {image_size} and max_targets {max_targets} must be at least 1")
+        self.image_size, self.max_targets, self.ranges = image_size, max_targets, ranges
+
+    def _clip(
+        self,
+        images: Sequence[np.ndarray],
+        id_maps: Sequence[np.ndarray],
+        augmentation: Augmentation,
+        sample: ImageSample | VideoSample,
+        rng: Random,
+    ) -> Clip:
+        height, width = id_maps[0].shape
+        affines, resized = frame_affines(augmentation, height, width, self.image_size, self.ranges.shift)
+        distinct = {id(image): image for image in images}  # a picture that serves all frames is shrunk once
+        shrunk = {key: shrink(image, resized) for key, image in distinct.items()}
+        warped = [
+            warp_frame(*shrunk[id(image)], ids, affine, resized, self.image_size)
+            for image, ids, affine in zip(images, id_maps, affines)
+        ]
+        frames = torch.from_numpy(np.stack([pixels for pixels, _ in warped])).permute(0, 3, 1, 2).contiguous()
+        ids = np.stack([one for _, one in warped])
+        return Clip(frames, self._targets(ids, sample.categories, rng), sample.source)
+
+    def _targets(self, ids: np.ndarray, categories: dict[int, int], rng: Random) -> Targets:
+        """Targets of id maps uint16 [T, S, S]: entities seen on some frame, at most `max_targets`, drawn at random."""
+        visible = np.flatnonzero(np.bincount(ids.ravel()))
+        visible = visible[visible > 0]
+        if self.max_targets is not None and len(visible) > self.max_targets:
+            visible = np.sort(rng.choice(visible, self.max_targets, replace=False))
+        masks = np.empty((len(visible), *ids.shape), bool)
+        for mask, number in zip(masks, visible):
+            np.equal(ids, number, out=mask)
+        return Targets(torch.from_numpy(masks), torch.tensor([categories[int(n)] for n in visible], dtype=torch.int64))
+
+
+@DATASETS.register("pseudo_video")
+class PseudoVideo(_Mapper):
+    """A picture and its ids -> T frames of one pseudo-video.
+
+    Args:
+        num_frames: T.
+        image_size: S.
+        max_targets: keep at most this many entities (for very dense sets; COCO needs no limit).
+        flip_probability, angle, centre, scale, shift: see `AugmentationRanges`.
+
+    Raises:
+        ConfigError: a number out of its range.
+    """
+
+    def __init__(
+        self,
+        num_frames: int = 8,
+        image_size: int = 1024,
+        max_targets: int | None = None,
+        flip_probability: float = 0.5,
+        angle: float = 15.0,
+        centre: Iterable[float] = (0.4, 0.6),
+        scale: Iterable[float] = (0.25, 4.0),
+        shift: float = 0.1,
+    ) -> None:
+        super().__init__(image_size, max_targets, _ranges(flip_probability, angle, centre, scale, shift))
+        if num_frames < 1:
+            raise ConfigError(f"num_frames {num_frames} must be at least 1")
+        self.num_frames = num_frames
+
+    def __call__(self, sample: ImageSample, rng: Random) -> Clip:
+        """Makes the clip; a pure function of the sample and the generator's state.
+
+        Raises:
+            DataError: more entities than an id can tell apart (65534), or a piece of video instead of a picture.
+        """
+        if not isinstance(sample, ImageSample):
+            raise DataError(f"{sample.source}: mapper 'pseudo_video' takes pictures; for videos use 'video_clip'")
+        _check_ids(sample)
+        augmentation = draw_augmentation(rng, self.num_frames, self.ranges)
+        images, id_maps = [sample.image] * self.num_frames, [sample.ids] * self.num_frames
+        return self._clip(images, id_maps, augmentation, sample, rng)
+
+
+@DATASETS.register("video_clip")
+class VideoClip(_Mapper):
+    """A piece of true video -> a clip of the same frames, flipped, scaled and cropped alike; half of them backwards.
+
+    Arguments as for `PseudoVideo`; by default nothing is added to the video's own motion.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 1024,
+        max_targets: int | None = None,
+        flip_probability: float = 0.5,
+        angle: float = 0.0,
+        centre: Iterable[float] = (0.4, 0.6),
+        scale: Iterable[float] = (0.5, 2.0),
+        shift: float = 0.0,
+        reverse_probability: float = 0.5,
+    ) -> None:
+        super().__init__(image_size, max_targets, _ranges(flip_probability, angle, centre, scale, shift))
+        self.reverse_probability = reverse_probability
+
+    def __call__(self, sample: VideoSample, rng: Random) -> Clip:
+        """Makes the clip; a pure function of the sample and the generator's state.
+
+        Raises:
+            DataError: as `PseudoVideo`, or a picture instead of a piece of video.
+        """
+        if not isinstance(sample, VideoSample):
+            raise DataError(f"{sample.source}: mapper 'video_clip' takes videos; for pictures use 'pseudo_video'")
+        _check_ids(sample)
+        augmentation = draw_augmentation(rng, len(sample.frames), self.ranges)
+        step = -1 if rng.random() < self.reverse_probability else 1
+        return self._clip(list(sample.frames[::step]), list(sample.ids[::step]), augmentation, sample, rng)
+
+
+def _ranges(
+    flip_probability: float, angle: float, centre: Iterable[float], scale: Iterable[float], shift: float
+) -> AugmentationRanges:
+    centre_pair, scale_pair = tuple(centre), tuple(scale)
+    if len(centre_pair) != 2 or len(scale_pair) != 2:
+        raise ConfigError(f"centre {list(centre_pair)} and scale {list(scale_pair)} must be [low, high]")
+    return AugmentationRanges(flip_probability, angle, centre_pair, scale_pair, shift)
+
+
+def _check_ids(sample: ImageSample | VideoSample) -> None:
+    if sample.ids.max(initial=0) > 65534:
+        raise DataError(f"{sample.source}: id {sample.ids.max()} is too large; number the entities 1..n")
