@@ -1,0 +1,74 @@
+"""The mask gallery of the dense point grid, EMR's reference (E-SAM, section 3.3, Eq. 6)."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from entitysam.esam.bitmasks import MaskSet
+from entitysam.esam.prompting import OBJECT, PromptedMasks
+from entitysam.esam.suppression import mask_nms
+
+
+@dataclass
+class Gallery:
+    """Distinct masks of the dense grid, and which of them guides at each point.
+
+    Attributes:
+        masks: R masks by descending score, no two of them with an IoU above theta_O.
+        points: float [P, 2] (x, y) image pixels; only points with a guidance mask.
+        guidance: int64 [P] index into `masks` of G_p, Eq. (6).
+    """
+
+    masks: MaskSet
+    points: Tensor
+    guidance: Tensor
+
+
+def build_gallery(prompted: PromptedMasks, num_points: int, object_nms: float, tolerance: float) -> Gallery:
+    """Gathers the object map O64 and best map B64 and lets each point choose its guidance mask.
+
+    Which guidance is the most frequent can be counted only among equal masks, and no two points give exactly the same
+    one: masks that NMS at theta_O declares duplicates count as their representative (ours). A point keeps its voice
+    where one of its two masks failed SAM's filters: the other guides (ours).
+
+    Args:
+        num_points: P, points of the dense grid.
+        object_nms: theta_O.
+        tolerance: tau.
+    """
+    wanted = prompted.is_best | (prompted.level == OBJECT)
+    masks = replace(prompted.masks, logits=None)[wanted]
+    kept, representative = mask_nms(masks, object_nms)
+    candidates = PromptedMasks(masks, prompted.level[wanted], prompted.is_best[wanted], prompted.point[wanted])
+    chosen = guidance_of_points(candidates, num_points, tolerance)
+    chosen = chosen[chosen >= 0]
+    return Gallery(masks[kept], masks.points[chosen], representative[chosen])
+
+
+def guidance_of_points(prompted: PromptedMasks, num_points: int, tolerance: float) -> Tensor:
+    """Index of each point's guidance mask G_p among the prompted masks: int64 [num_points], -1 without any mask."""
+    index = torch.arange(len(prompted.point), device=prompted.point.device)
+    of_object = torch.full((num_points,), -1, dtype=torch.int64, device=index.device)
+    of_best = of_object.clone()
+    is_object = prompted.level == OBJECT
+    of_object[prompted.point[is_object]] = index[is_object]
+    of_best[prompted.point[prompted.is_best]] = index[prompted.is_best]
+    scores = torch.cat([prompted.masks.scores, prompted.masks.scores.new_zeros(1)])  # -1 reads the last
+    return choose_guidance(of_object, of_best, scores[of_object], scores[of_best], tolerance)
+
+
+def choose_guidance(
+    of_object: Tensor, of_best: Tensor, object_score: Tensor, best_score: Tensor, tolerance: float
+) -> Tensor:
+    """Eq. (6) for P points: the object mask where the best is better by less than tau, else the best mask.
+
+    Args:
+        of_object, of_best: int64 [P] indices of the two masks, -1 where there is none.
+        object_score, best_score: float [P] in 0..1.
+
+    Returns:
+        int64 [P] index of the guidance mask, -1 where there is none.
+    """
+    trusts_object = (best_score - object_score < tolerance) | (of_best < 0)
+    return torch.where(trusts_object & (of_object >= 0), of_object, of_best)

@@ -1,0 +1,81 @@
+"""MMG, multi-level mask generation (E-SAM, section 3.2): reliable object masks, details where the image is crowded."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torchvision.ops import nms
+
+from entitysam.esam.bitmasks import MaskSet, boxes
+from entitysam.esam.prompting import OBJECT, PART, SUBPART, PromptedMasks
+from entitysam.esam.superpixels import Superpixels
+from entitysam.esam.suppression import mask_nms, matches_any
+
+
+@dataclass(frozen=True)
+class MaskGenerationConfig:
+    """Attributes:
+    enabled: False: the candidates are SAM's plain automatic masks (the ablation of Table 3).
+    object_nms: theta_O, NMS threshold of object masks (Table 4: 0.8).
+    object_best_iou: gamma_O, least IoU of an object mask with some best mask, Eq. (2) (Table 4: 0.6).
+    base_nms: N_t, least NMS threshold of part and subpart masks, Eq. (4) (ours: 0.7, SAM's NMS threshold).
+    automatic_nms: NMS threshold on boxes of the plain automatic masks (SAM's automatic mask generator: 0.7).
+    """
+
+    enabled: bool = True
+    object_nms: float = 0.8
+    object_best_iou: float = 0.6
+    base_nms: float = 0.7
+    automatic_nms: float = 0.7
+
+
+@dataclass
+class MultiLevelMasks:
+    """What MMG hands on.
+
+    Attributes:
+        objects: candidates for entities by descending score, with logits.
+        parts, subparts: masks by descending score, as hints where to prompt again.
+    """
+
+    objects: MaskSet
+    parts: MaskSet
+    subparts: MaskSet
+
+
+def generate_masks(prompted: PromptedMasks, superpixels: Superpixels, config: MaskGenerationConfig) -> MultiLevelMasks:
+    """Multi-level masks of the coarse grid; the plain automatic masks as `objects` where MMG is switched off."""
+    details = replace(prompted.masks, logits=None)
+    density = superpixels.density if config.enabled else torch.zeros_like(superpixels.density)
+    parts = detail_masks(details[prompted.level == PART], density, config)
+    subparts = detail_masks(details[prompted.level == SUBPART], density, config)
+    objects = object_masks(prompted, config) if config.enabled else automatic_masks(prompted.masks, config)
+    return MultiLevelMasks(objects, parts, subparts)
+
+
+def object_masks(prompted: PromptedMasks, config: MaskGenerationConfig) -> MaskSet:
+    """The refined object map: NMS at theta_O, then only masks that some best mask confirms (Eq. 2)."""
+    objects = prompted.masks[prompted.level == OBJECT]
+    objects = objects[mask_nms(objects, config.object_nms)[0]]
+    best = replace(prompted.masks, logits=None)[prompted.is_best]
+    return objects[matches_any(objects, best, config.object_best_iou)]
+
+
+def detail_masks(masks: MaskSet, density: Tensor, config: MaskGenerationConfig) -> MaskSet:
+    """Adaptive NMS (Eq. 4): a kept mask suppresses others above max(N_t, mean density over it)."""
+    return masks[mask_nms(masks, (mean_density(masks, density)).clamp(min=config.base_nms))[0]]
+
+
+def mean_density(masks: MaskSet, density: Tensor) -> Tensor:
+    """Mean of the density map [h, w] over each of N masks: float [N]; 0 for empty masks."""
+    sums = [
+        masks[slice(start, start + 256)].masks.flatten(1).float() @ density.flatten()
+        for start in range(0, len(masks), 256)
+    ]
+    return torch.cat(sums) / masks.areas.clamp(min=1) if sums else density.new_zeros(0)
+
+
+def automatic_masks(masks: MaskSet, config: MaskGenerationConfig) -> MaskSet:
+    """SAM's plain automatic masks: every level together, NMS on boxes, by descending score."""
+    found = boxes(masks.words, masks.width).float()
+    return masks[nms(found, masks.scores, config.automatic_nms)]

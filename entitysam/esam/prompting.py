@@ -1,0 +1,124 @@
+"""Point grids -> SAM's masks by level, after the filters of SAM's automatic mask generation (E-SAM, section 3.2, Eq. 1)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from entitysam.esam.bitmasks import MaskSet, areas, pack_above, to_half
+from entitysam.esam.protocol import PromptableImage
+from entitysam.registry import ConfigError
+
+OBJECT, PART, SUBPART = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class PromptingConfig:
+    """How the segmenter is asked.
+
+    Attributes:
+        points_per_side: coarse grid (Table 4: 32).
+        gallery_points_per_side: dense grid of the gallery (Table 4: 64).
+        points_per_batch: points per call of the decoder (SAM's default: 64); no influence on the result.
+        min_score: least predicted IoU (SAM's automatic mask generator: 0.88).
+        min_stability: least stability score (SAM's automatic mask generator: 0.95).
+        stability_offset: how far the logit threshold moves for the stability score (SAM: 1.0).
+    """
+
+    points_per_side: int = 32
+    gallery_points_per_side: int = 64
+    points_per_batch: int = 64
+    min_score: float = 0.88
+    min_stability: float = 0.95
+    stability_offset: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("points_per_side", "gallery_points_per_side", "points_per_batch"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: must be at least 1, not {getattr(self, name)}")
+
+
+@dataclass
+class PromptedMasks:
+    """The masks of a set of points that pass the filters.
+
+    Attributes:
+        masks: N masks, in the order of their points.
+        level: int64 [N] OBJECT, PART or SUBPART: rank by area among the three masks of its point.
+        is_best: bool [N] whether it has the highest score of its point.
+        point: int64 [N] index of its point.
+    """
+
+    masks: MaskSet
+    level: Tensor
+    is_best: Tensor
+    point: Tensor
+
+
+def point_grid(per_side: int, height: int, width: int) -> Tensor:
+    """Centres of per_side x per_side equal cells of the image, row by row: float [per_side ** 2, 2] as (x, y) pixels."""
+    steps = (torch.arange(per_side) + 0.5) / per_side
+    y, x = torch.meshgrid(steps * height, steps * width, indexing="ij")
+    return torch.stack([x, y], -1).view(-1, 2)
+
+
+def prompt(
+    image: PromptableImage,
+    points: Tensor,
+    config: PromptingConfig,
+    every_level: bool = True,
+    keep_logits: bool = True,
+) -> PromptedMasks:
+    """Asks for every point, sorts its three masks by area (Eq. 1) and keeps those that pass SAM's filters.
+
+    Args:
+        points: [P, 2] (x, y) image pixels.
+        every_level: False: only each point's object mask and its best mask.
+        keep_logits: keep the logits of the masks (2 h w bytes each), so that they can be drawn at any resolution.
+    """
+    parts = [
+        _prompt_batch(image, batch, config, every_level, keep_logits) for batch in points.split(config.points_per_batch)
+    ]
+    firsts = range(0, len(points), config.points_per_batch)
+    return PromptedMasks(
+        MaskSet.cat([part.masks for part in parts]),
+        torch.cat([part.level for part in parts]),
+        torch.cat([part.is_best for part in parts]),
+        torch.cat([part.point + first for part, first in zip(parts, firsts)]),
+    )
+
+
+def _prompt_batch(
+    image: PromptableImage, points: Tensor, config: PromptingConfig, every_level: bool, keep_logits: bool
+) -> PromptedMasks:
+    logits, scores = image.predict(points)
+    # A point none of whose masks is good enough needs no further look; sorting needs the areas of all three otherwise.
+    asked = (scores >= config.min_score).any(1).nonzero().squeeze(1)
+    if len(asked) < len(points):
+        logits, scores = logits[asked], scores[asked]
+    words = pack_above(logits.flatten(0, 1), 0.0)
+    area = areas(words).view(-1, 3)
+    rank = area.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    best = torch.zeros_like(rank, dtype=torch.bool).scatter_(1, scores.argmax(1, keepdim=True), True)
+    wanted = torch.ones_like(best) if every_level else best | (rank == OBJECT)
+    wanted &= (scores >= config.min_score) & (area > 0)
+    index = wanted.flatten().nonzero().squeeze(1)
+    chosen = logits.flatten(0, 1)[index]
+    stable = stability(chosen, config.stability_offset) >= config.min_stability
+    index, chosen = index[stable], chosen[stable]
+    point = asked[index // 3]
+    masks = MaskSet(
+        words[index],
+        logits.shape[-1],
+        scores.flatten()[index].float(),
+        points.to(scores.device)[point],
+        area.flatten()[index],
+        to_half(chosen) if keep_logits else None,
+    )
+    return PromptedMasks(masks, rank.flatten()[index], best.flatten()[index], point)
+
+
+def stability(logits: Tensor, offset: float) -> Tensor:
+    """IoU of each mask thresholded at +offset with the same at -offset (SAM): logits [N, h, w] -> [N] in 0..1."""
+    inner, outer = areas(pack_above(logits, offset)), areas(pack_above(logits, -offset))
+    return inner / outer.clamp(min=1)
