@@ -109,11 +109,14 @@ class PseudoVideo(_Mapper):
 class VideoClip(_Mapper):
     """A piece of true video -> a clip of the same frames, flipped, scaled and cropped alike; half of them backwards.
 
-    Arguments as for `PseudoVideo`; by default nothing is added to the video's own motion.
+    Arguments as for `PseudoVideo`, except that by default nothing is added to the video's own motion, and:
+        num_frames: take a run of so many frames out of the piece, at random; None takes them all.
+        reverse_probability: of playing the clip backwards.
     """
 
     def __init__(
         self,
+        num_frames: int | None = None,
         image_size: int = 1024,
         max_targets: int | None = None,
         flip_probability: float = 0.5,
@@ -124,20 +127,27 @@ class VideoClip(_Mapper):
         reverse_probability: float = 0.5,
     ) -> None:
         super().__init__(image_size, max_targets, _ranges(flip_probability, angle, centre, scale, shift))
-        self.reverse_probability = reverse_probability
+        self.num_frames, self.reverse_probability = num_frames, reverse_probability
 
     def __call__(self, sample: VideoSample, rng: Random) -> Clip:
         """Makes the clip; a pure function of the sample and the generator's state.
 
         Raises:
-            DataError: as `PseudoVideo`, or a picture instead of a piece of video.
+            DataError: as `PseudoVideo`, a picture instead of a piece of video, or a piece of too few frames.
         """
         if not isinstance(sample, VideoSample):
             raise DataError(f"{sample.source}: mapper 'video_clip' takes videos; for pictures use 'pseudo_video'")
         _check_ids(sample)
-        augmentation = draw_augmentation(rng, len(sample.frames), self.ranges)
-        step = -1 if rng.random() < self.reverse_probability else 1
-        return self._clip(list(sample.frames[::step]), list(sample.ids[::step]), augmentation, sample, rng)
+        available = len(sample.frames)
+        wanted = available if self.num_frames is None else self.num_frames
+        if not 1 <= wanted <= available:
+            raise DataError(f"{sample.source}: num_frames {wanted} of a piece of {available} frames")
+        augmentation = draw_augmentation(rng, wanted, self.ranges)
+        start = int(rng.integers(available - wanted + 1))
+        order = list(range(start, start + wanted))
+        if rng.random() < self.reverse_probability:
+            order.reverse()
+        return self._clip([sample.frames[t] for t in order], [sample.ids[t] for t in order], augmentation, sample, rng)
 
 
 def _ranges(
