@@ -54,7 +54,6 @@ class TrainConfig:
     eval_period: int = 0  # 0 = only at the end, where `evaluation.dataset` is given
     keep_last: int = 3  # checkpoints kept; 0 = all
     best_metric: str = "VEQ"  # of the evaluation; its best checkpoint stays as best.pt
-    find_unused_parameters: bool = True  # clips of one frame use no point offsets, so DDP must not wait for them
     device: str = "auto"  # cuda where there is one, else cpu
     tensorboard: bool = True
     wandb: str = ""  # project name; empty = off
@@ -130,10 +129,17 @@ def load_config(config: str | Path, overrides: Sequence[str] = ()) -> DictConfig
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(root), version_base="1.3"):
-            composed = compose(name, [*searchpath, *overrides])
+            composed = compose(name, [*searchpath, *(_forced(override, (root, shipped)) for override in overrides)])
         return OmegaConf.merge(OmegaConf.structured(Config), composed)  # type: ignore[return-value]
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{config}: {_one_line(error)}") from error
+
+
+def _forced(override: str, roots: Sequence[Path]) -> str:
+    """`key=value` as Hydra's `++key=value`, which also sets keys that only the schema names; groups stay as they are."""
+    key = override.partition("=")[0]
+    is_group = any((root / key).is_dir() for root in roots)
+    return override if is_group or key[:1] in "+~" or "@" in key else f"++{override}"
 
 
 def _one_line(error: Exception) -> str:

@@ -2,14 +2,16 @@
 
 import datetime
 import os
+import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 
 def is_running() -> bool:
@@ -68,7 +70,7 @@ def barrier() -> None:
 
 
 @contextmanager
-def process_group(device: str, init_method: str = "env://"):
+def process_group(device: torch.device | str, init_method: str = "env://") -> Iterator[torch.device]:
     """Joins the group that the environment variables RANK, WORLD_SIZE and LOCAL_RANK describe (torchrun's names).
 
     A process without them, or alone, runs without a group. NCCL on CUDA, gloo elsewhere.
@@ -92,15 +94,37 @@ def process_group(device: str, init_method: str = "env://"):
         dist.destroy_process_group()
 
 
+class WorkerError(RuntimeError):
+    """A worker process failed; the message is its last line."""
+
+
 def launch(worker: Callable[..., None], num_workers: int, arguments: tuple[Any, ...]) -> None:
     """Runs `worker(*arguments)` in `num_workers` processes of this machine, each with torchrun's variables set.
 
-    With one worker, or already under torchrun, it runs in this process.
+    With one worker, or already under torchrun, it runs in this process. SIGTERM is passed on to the workers.
+
+    Raises:
+        WorkerError: a worker raised; the others are ended.
+        SystemExit: a worker left with a code of its own.
     """
     if num_workers <= 1 or "WORLD_SIZE" in os.environ:
         worker(*arguments)
         return
-    torch.multiprocessing.spawn(_spawned, (worker, num_workers, _free_port(), arguments), nprocs=num_workers)
+    context = torch.multiprocessing.start_processes(
+        _spawned, (worker, num_workers, _free_port(), arguments), nprocs=num_workers, join=False, start_method="spawn"
+    )
+    previous = signal.signal(signal.SIGTERM, lambda *_: [process.terminate() for process in context.processes])
+    try:
+        while not context.join():
+            pass
+    except ProcessRaisedException as error:
+        raise WorkerError(str(error).strip().splitlines()[-1]) from error
+    except ProcessExitedException as error:
+        for process in context.processes:
+            process.join()
+        raise SystemExit(error.exit_code) from error
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _spawned(local_rank: int, worker: Callable[..., None], size: int, port: int, arguments: tuple[Any, ...]) -> None:

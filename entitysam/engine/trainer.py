@@ -25,6 +25,8 @@ from entitysam.structures import Clip, ClipOutput
 logger = logging.getLogger(__name__)
 AMP_DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
+FINAL = "model_final.pt"  # weights and config alone, to evaluate or to start the next stage from
+
 ClipSource = Callable[
     [int], Iterator[Clip]
 ]  # clips consumed so far by all workers -> this worker's clips from there on
@@ -73,7 +75,7 @@ def fit(
     checkpoints = CheckpointFolder(folder, train.keep_last)
     start_or_resume(state, checkpoints, resume)
 
-    network = distribute(model, device, train.find_unused_parameters)
+    network = distribute(model, device)
     log = RunLogger(folder, train, optim.max_iters, device, state.iteration, state.config)
     clips = clips_from(state.clips)
     with StopSignal() as stop:
@@ -110,7 +112,11 @@ def fit(
                 logger.info("stopped by a signal after iteration %d; --resume goes on from there", state.iteration)
                 break
     log.close()
-    return state.iteration >= optim.max_iters
+    if state.iteration < optim.max_iters:
+        return False
+    if distributed.rank() == 0:
+        save_atomically({"model": model.state_dict(), "config": state.config}, folder / FINAL)
+    return True
 
 
 def backward(
@@ -172,15 +178,18 @@ def clips_per_worker(batch_size: int) -> int:
     return batch_size // workers
 
 
-def distribute(model: nn.Module, device: torch.device, find_unused_parameters: bool) -> nn.Module:
-    """DistributedDataParallel where there are several workers."""
+def distribute(model: nn.Module, device: torch.device) -> nn.Module:
+    """DistributedDataParallel where there are several workers.
+
+    It must look for parameters without a gradient: point offsets are not used in clips of one frame.
+    """
     if distributed.world_size() == 1:
         return model
     return DistributedDataParallel(
         model,
         device_ids=[device] if device.type == "cuda" else None,
         broadcast_buffers=False,
-        find_unused_parameters=find_unused_parameters,
+        find_unused_parameters=True,
         gradient_as_bucket_view=True,
     )
 

@@ -1,0 +1,129 @@
+"""A training run from its config: builds model, criterion and data, and hands over to `trainer.fit`."""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from omegaconf import DictConfig
+from torch import nn
+
+from entitysam import distributed
+from entitysam.checkpoint import load_weights
+from entitysam.config import from_dict, to_dict, to_yaml
+from entitysam.data.loader import build_loader
+from entitysam.engine.build import build_model, pick_device
+from entitysam.engine.logging import peak_memory_gb, set_up_logging
+from entitysam.engine.trainer import ClipSource, backward, clips_per_worker, fit
+from entitysam.losses import EntityCriterion
+from entitysam.models.entity_sam import EntitySAM
+from entitysam.registry import CRITERIA, DATASETS, ConfigError, build
+from entitysam.structures import Clip
+
+logger = logging.getLogger(__name__)
+
+
+def run(values: dict[str, Any], resume: bool = False, dry_run: bool = False) -> bool:
+    """Trains on this process, or on this worker of a group that torchrun's environment variables describe.
+
+    Args:
+        values: the config as `config.to_dict` gives it.
+        resume: go on from the newest checkpoint of `output_dir`.
+        dry_run: build everything and train on one clip per worker, but write nothing.
+
+    Returns:
+        False when a signal ended it early.
+
+    Raises:
+        ConfigError, FileNotFoundError: what cannot be built, in one line.
+    """
+    config = from_dict(values)
+    with distributed.process_group(pick_device(config.train.device)) as device:
+        folder = Path(config.output_dir)
+        set_up_logging(None if dry_run else folder)
+        clips_per_worker(config.train.batch_size)
+        torch.manual_seed(config.seed)
+        model = build_model(config.model).to(device)
+        load_initial_weights(model, config.weights)
+        criterion = build(CRITERIA, config.criterion, "criterion")
+        logger.info("%s", describe(model, config))
+        clips_from = clip_source(config, device)
+        if dry_run:
+            try_one_clip(model, criterion, next(clips_from(0)).to(device), config)
+            return True
+        if distributed.rank() == 0:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "config.yaml").write_text(to_yaml(config))
+        return fit(model, criterion, clips_from, config, device, resume)
+
+
+def load_initial_weights(model: EntitySAM, weights: str | Sequence[str]) -> None:
+    """Loads one file, or several that hold different parts; none leaves the model random.
+
+    Args:
+        weights: files; "timm" stands for the semantic encoder's weights from timm's hub.
+
+    Raises:
+        ConfigError, CheckpointError, FileNotFoundError: weights that cannot be used.
+    """
+    for path in [weights] if isinstance(weights, str) else weights:
+        if path == "timm":
+            trunk = getattr(model.dual_encoder.semantic_encoder, "trunk", None)
+            if trunk is None:
+                raise ConfigError("weights: 'timm' needs a model.semantic_encoder of timm")
+            timm.models.load_pretrained(trunk, num_classes=0)
+            logger.info("timm: %s", trunk.pretrained_cfg["architecture"])
+        elif path:
+            report = load_weights(model, path)
+            logger.info("%s: %d tensors of %s", path, report.loaded, report.kind)
+
+
+def clip_source(config: DictConfig, device: torch.device) -> ClipSource:
+    """The data of a run: from a position in the data order to this worker's endless clips.
+
+    The mapper makes clips of the model's size unless it says otherwise.
+
+    Raises:
+        ConfigError, DataError: a data set or mapper that cannot be built.
+    """
+    values = to_dict(config)
+    node = {"image_size": values["model"].get("image_size", 1024), **values["data"]["mapper"]}
+    mapper = build(DATASETS, node, "data.mapper")
+    dataset = build(DATASETS, values["data"]["dataset"], "data.dataset")
+    return partial(
+        _worker_clips,
+        *(dataset, mapper),
+        seed=config.seed,
+        num_workers=config.data.num_workers,
+        pin_memory=device.type == "cuda",
+    )
+
+
+def _worker_clips(dataset: Any, mapper: Any, start: int, **settings: Any) -> Iterator[Clip]:
+    rank, world_size = distributed.rank(), distributed.world_size()
+    return build_loader(dataset, mapper, start=start, rank=rank, world_size=world_size, **settings)
+
+
+def describe(model: nn.Module, config: DictConfig) -> str:
+    """One line on what is going to happen."""
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    workers, batch = distributed.world_size(), config.train.batch_size
+    return (
+        f"training {trained / 1e6:.2f} of {total / 1e6:.2f} million parameters for {config.optim.max_iters} iterations "
+        f"of {batch} clips ({workers} worker(s) x {batch // workers}), {config.train.amp}, into {config.output_dir}"
+    )
+
+
+def try_one_clip(model: nn.Module, criterion: EntityCriterion, clip: Clip, config: DictConfig) -> None:
+    """Forward and backward of one clip, reported in one line."""
+    started = time.perf_counter()
+    scaler = torch.amp.GradScaler(clip.frames.device.type, enabled=False)
+    losses, _ = backward(model.train(), criterion, [clip], scaler, config.train.amp, config.seed)
+    shown = "  ".join(f"{name} {float(loss):.4f}" for name, loss in losses.items())
+    seconds, memory = time.perf_counter() - started, peak_memory_gb(clip.frames.device)
+    logger.info("dry run on %s: %s  (%.1f s, %.1f GB)", clip.source, shown, seconds, memory)

@@ -1,0 +1,111 @@
+"""Two gloo processes on this CPU: the same numbers as one process, and signals and errors that reach everyone."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from standin import StandIn, clips_from, run_config
+
+from entitysam import distributed
+from entitysam.engine.trainer import fit
+from entitysam.engine.training_state import CheckpointFolder
+from entitysam.losses import EntityCriterion
+from entitysam.losses.entity_criterion import mean_num_masks
+
+HERE = Path(__file__).parent
+
+
+def train(folder, changes, endless=False):
+    """One worker of a run; module level, so that it can be spawned."""
+    torch.set_num_threads(1)
+    with distributed.process_group("cpu") as device:
+        torch.manual_seed(0)
+        finished = fit(StandIn(), EntityCriterion(num_points=128), clips_from, run_config(folder, **changes), device)
+    if not finished:
+        sys.exit(143)
+
+
+def check_reductions(folder):
+    with distributed.process_group("cpu") as device:
+        rank = distributed.rank()
+        found = {
+            "num_masks": mean_num_masks(4 * rank, device).item(),
+            "mean": distributed.mean_dict({"a": torch.tensor(rank + 1.0), "b": torch.tensor(3.0)}),
+            "any": [distributed.any_worker(rank == 1, device), distributed.any_worker(False, device)],
+            "gathered": distributed.gather(f"worker {rank}"),
+        }
+        Path(folder, f"{rank}.json").write_text(json.dumps(found))
+
+
+def fail():
+    with distributed.process_group("cpu"):
+        raise ValueError("only one line of this")
+
+
+def test_reductions_over_two_workers(tmp_path):
+    distributed.launch(check_reductions, 2, (str(tmp_path),))
+    for rank in (0, 1):
+        found = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert found == {
+            "num_masks": 2.0,
+            "mean": {"a": 1.5, "b": 3.0},
+            "any": [True, False],
+            "gathered": ["worker 0", "worker 1"],
+        }
+
+
+def test_everything_is_a_no_op_on_one_process():
+    assert (distributed.rank(), distributed.world_size()) == (0, 1)
+    assert distributed.mean_dict({"a": torch.tensor(2.0)}) == {"a": 2.0}
+    assert distributed.any_worker(True, torch.device("cpu"))
+    assert distributed.gather(3) == [3]
+    distributed.barrier()
+
+
+def test_two_workers_equal_one_at_equal_batch(tmp_path):
+    changes = {"train__batch_size": 4, "optim__max_iters": 4}
+    train(tmp_path / "one", changes)
+    distributed.launch(train, 2, (str(tmp_path / "two"), changes))
+    one, two = (torch.load(tmp_path / run / "model_final.pt", weights_only=True)["model"] for run in ("one", "two"))
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-4, atol=1e-5, msg=name)
+    texts = [(tmp_path / run / "metrics.jsonl").read_text() for run in ("one", "two")]
+    rows = [[json.loads(line) for line in text.splitlines()] for text in texts]
+    for a, b in zip(*rows, strict=True):
+        assert a["total"] == pytest.approx(b["total"], rel=1e-4)
+        assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-3)
+
+
+def test_batch_that_cannot_be_shared(tmp_path):
+    with pytest.raises(
+        distributed.WorkerError, match=r"train\.batch_size: 3 clips cannot be shared evenly by 2 worker"
+    ):
+        distributed.launch(train, 2, (str(tmp_path), {"train__batch_size": 3}))
+
+
+def test_error_of_a_worker_is_one_line():
+    with pytest.raises(distributed.WorkerError, match=r"^(\S+: )?only one line of this$"):
+        distributed.launch(fail, 2, ())
+
+
+def test_sigterm_reaches_the_workers(tmp_path):
+    code = (
+        "import test_distributed as t; from entitysam import distributed;"
+        f"distributed.launch(t.train, 2, ({str(tmp_path)!r}, {{'optim__max_iters': 1000000}}))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", "if __name__ == '__main__':\n    " + code], cwd=HERE)
+    deadline = time.time() + 120
+    while not (tmp_path / "metrics.jsonl").is_file() and time.time() < deadline:
+        time.sleep(0.2)
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.wait(timeout=120) == 143
+    (saved,) = CheckpointFolder(tmp_path, 3).files()
+    content = torch.load(saved, weights_only=True)
+    assert len(content["random"]) == 2
+    assert content["clips"] == 2 * content["iteration"]

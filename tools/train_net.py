@@ -1,0 +1,47 @@
+"""Trains EntitySAM from a config.
+
+Examples:
+  python tools/train_net.py --config configs/tiny_stage1.yaml
+  python tools/train_net.py --config configs/entitysam_vits_stage1.yaml --num-gpus 8 optim.lr=1e-4 train.batch_size=16
+  python tools/train_net.py --config configs/entitysam_vits_stage1.yaml --num-gpus 8 --resume
+  torchrun --nnodes 2 --nproc-per-node 8 ... tools/train_net.py --config configs/entitysam_vitl_stage1.yaml
+"""
+
+import argparse
+import sys
+
+from entitysam import distributed
+from entitysam.config import load_config, to_dict, to_yaml
+from entitysam.engine.training import run
+
+INTERRUPTED = 143  # what a shell reports of a process that SIGTERM ended
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, help="a YAML file, or a name below configs/")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config, e.g. optim.lr=1e-4")
+    parser.add_argument(
+        "--num-gpus", type=int, default=1, help="processes on this machine (on a CPU: train.device=cpu)"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in output_dir, if any")
+    parser.add_argument("--print-config", action="store_true", help="print the composed config and leave")
+    parser.add_argument("--dry-run", action="store_true", help="build everything, train on one clip, write nothing")
+    arguments = parser.parse_intermixed_args()
+    try:
+        config = load_config(arguments.config, arguments.overrides)
+        if arguments.print_config:
+            print(to_yaml(config), end="")
+            return
+        distributed.launch(worker, arguments.num_gpus, (to_dict(config), arguments.resume, arguments.dry_run))
+    except (ValueError, FileNotFoundError, RuntimeError) as error:
+        sys.exit(f"error: {error}")
+
+
+def worker(config: dict, resume: bool, dry_run: bool) -> None:
+    if not run(config, resume, dry_run):
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()
