@@ -1,9 +1,30 @@
 """entitysam: every entity of a video, segmented and tracked, without prompts and without categories."""
 
-from entitysam import ops
-from entitysam.checkpoint import load_weights
-from entitysam.engine.build import build_model
-from entitysam.models.entity_sam import EntitySAM
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from entitysam import ops
+    from entitysam.checkpoint import load_weights
+    from entitysam.engine.build import build_model
+    from entitysam.inference.video import VideoSegmenter, segment_video
+    from entitysam.models.entity_sam import EntitySAM
 
 __version__ = "0.1.0"
-__all__ = ["EntitySAM", "build_model", "load_weights", "ops"]
+__all__ = ["EntitySAM", "VideoSegmenter", "build_model", "load_weights", "ops", "segment_video"]
+_HOME = {
+    "EntitySAM": "entitysam.models.entity_sam",
+    "VideoSegmenter": "entitysam.inference.video",
+    "build_model": "entitysam.engine.build",
+    "load_weights": "entitysam.checkpoint",
+    "segment_video": "entitysam.inference.video",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a part when it is first used: torch takes seconds, and `entitysam --help` needs none of it."""
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    if name in ("ops", "inference"):
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

@@ -103,8 +103,9 @@ def _translate(name: str, table: Iterable[tuple[re.Pattern[str], str]]) -> str |
     for pattern, target in table:
         match = pattern.fullmatch(name)
         if match:
-            parts = iter(match.groups())
-            return re.sub(r"\*", lambda _: next(parts), target)
+            for part in match.groups():
+                target = target.replace("*", part, 1)
+            return target
     return None
 
 

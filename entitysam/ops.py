@@ -2,7 +2,9 @@
 
 from typing import Any
 
+import cv2
 import numpy as np
+import torch
 import torch.nn.functional as F
 from pycocotools import mask as coco_mask
 from torch import Tensor
@@ -21,6 +23,31 @@ def point_sample(maps: Tensor, points_norm: Tensor, mode: str = "bilinear") -> T
     """
     grid = 2.0 * points_norm.unsqueeze(2).to(maps.dtype) - 1.0
     return F.grid_sample(maps, grid, mode=mode, align_corners=False).squeeze(3)
+
+
+def fill_holes(mask_logits: Tensor, max_area: int = 8, value: float = 0.1) -> Tensor:
+    """Sets small holes of masks to a weakly positive logit (SAM 2's post-processing, at the resolution of the logits).
+
+    Args:
+        mask_logits: [..., h, w].
+        max_area: 8-connected regions of logit <= 0 with at most so many cells are holes; 0 = fill nothing.
+        value: logit of a filled cell.
+
+    Returns:
+        a new tensor of the same shape.
+    """
+    filled = mask_logits.clone()
+    if max_area <= 0:
+        return filled
+    flat = filled.flatten(0, -3) if filled.ndim > 2 else filled[None]
+    background = (flat <= 0).to(torch.uint8).cpu().numpy()
+    for mask, empty in zip(flat, background):
+        count, labels, stats, _ = cv2.connectedComponentsWithStats(empty, connectivity=8)
+        small = stats[:, cv2.CC_STAT_AREA] <= max_area
+        small[0] = False  # label 0 is the mask itself
+        if count > 1 and small.any():
+            mask[torch.from_numpy(small[labels]).to(mask.device)] = value
+    return filled
 
 
 def mask_iou(a: Tensor, b: Tensor) -> Tensor:

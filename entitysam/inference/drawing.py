@@ -5,6 +5,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
 
 NUM_COLOURS = 255
 LABEL_MAP_SIDE = 480  # places for labels are searched on a map of at most this side
@@ -17,12 +18,12 @@ def colour_of(ids: np.ndarray | int) -> np.ndarray:
     different from each other; after 255 they repeat.
     """
     ids = np.asarray(ids)
-    return np.where(ids[..., None] > 0, _palette()[(ids - 1) % NUM_COLOURS], 0).astype(np.uint8)
+    return _palette()[np.where(ids > 0, (ids - 1) % NUM_COLOURS + 1, 0)]
 
 
 @lru_cache(maxsize=1)
 def _palette() -> np.ndarray:
-    """uint8 [255, 3]: each next colour is the one farthest, as the eye sees it, from all before it."""
+    """uint8 [256, 3]: black, then 255 colours, each the one that looks most different from all before it."""
     levels = np.linspace(0, 255, 18).round()
     rgb = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1).reshape(-1, 3)
     lab = oklab(rgb)
@@ -34,7 +35,7 @@ def _palette() -> np.ndarray:
     while len(chosen) < NUM_COLOURS:
         chosen.append(int(distance.argmax()))
         distance = np.minimum(distance, np.linalg.norm(lab - lab[chosen[-1]], axis=1))
-    return rgb[chosen].astype(np.uint8)
+    return np.concatenate([np.zeros((1, 3)), rgb[chosen]]).astype(np.uint8)
 
 
 def oklab(rgb: np.ndarray) -> np.ndarray:
@@ -61,8 +62,8 @@ def draw_entities(frame: np.ndarray, ids: np.ndarray, opacity: float = 0.45, lab
         labels: write each entity's id where it is widest.
     """
     colours = colour_of(ids)
-    weight = np.where(ids > 0, np.float32(opacity), np.float32(0))[..., None]
-    drawn = np.rint(frame + (colours.astype(np.float32) - frame) * weight).astype(np.uint8)
+    drawn = frame.copy()
+    cv2.copyTo(cv2.addWeighted(frame, 1 - opacity, colours, opacity, 0), (ids > 0).astype(np.uint8), drawn)
     outline, border = outlines(ids, width=max(1, round(min(ids.shape) / 270)))
     drawn[outline] = colours[outline]
     drawn[border] = 20
@@ -111,11 +112,14 @@ def label_places(ids: np.ndarray) -> list[tuple[int, tuple[float, float], float]
     step = -(-max(ids.shape) // LABEL_MAP_SIDE)
     small = ids[::step, ::step]
     places = []
-    for entity in np.unique(small[small > 0]).tolist():
-        inside = np.pad((small == entity).astype(np.uint8), 1)
-        distance = cv2.distanceTransform(inside, cv2.DIST_L2, 3)[1:-1, 1:-1]
+    for index, slices in enumerate(ndimage.find_objects(small)):
+        if slices is None:
+            continue
+        inside = np.pad((small[slices] == index + 1).astype(np.uint8), 1)
+        distance = cv2.distanceTransform(inside, cv2.DIST_L2, 3)
         wide = np.argwhere(distance >= 0.85 * distance.max())
-        middle = np.argwhere(inside[1:-1, 1:-1]).mean(0)
+        middle = np.argwhere(inside).mean(0)
         row, column = wide[((wide - middle) ** 2).sum(1).argmin()].tolist()
-        places.append((entity, (float(column * step), float(row * step)), float(distance[row, column] * step)))
+        x, y = (slices[1].start + column - 1) * step, (slices[0].start + row - 1) * step
+        places.append((index + 1, (float(x), float(y)), float(distance[row, column] * step)))
     return places

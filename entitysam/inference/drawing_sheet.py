@@ -1,5 +1,6 @@
 """The contact sheet: evenly chosen frames of a video, each original above its overlay."""
 
+import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -72,11 +73,11 @@ class ContactSheet:
         return [self._kept[place] for place in places.round().astype(int)]
 
     def _thumbnail(self, pixels: np.ndarray) -> Image.Image:
-        image = Image.fromarray(pixels)
-        if image.width <= self._width:
-            return image
-        height = max(1, round(image.height * self._width / image.width))
-        return image.resize((self._width, height), Image.Resampling.LANCZOS, reducing_gap=2.0)
+        height, width = pixels.shape[:2]
+        if width > self._width:
+            size = (self._width, max(1, round(height * self._width / width)))
+            pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+        return Image.fromarray(pixels)
 
 
 def _write(canvas: ImageDraw.ImageDraw, place: tuple[int, int], text: str, size: int, width: int) -> None:

@@ -18,8 +18,9 @@ import numpy as np
 
 from entitysam.inference.drawing import draw_entities
 from entitysam.inference.drawing_sheet import ContactSheet
-from entitysam.inference.writers_files import make_folder, whole_file, write_ids
+from entitysam.inference.writers_files import make_folder, whole_file
 from entitysam.inference.writers_json import SegmentsWriter, TracksWriter, describe_entities, listed_masks, unfinished
+from entitysam.inference.writers_masks import write_ids
 from entitysam.inference.writers_video import VideoWriter
 
 OVERLAY, MASKS, SEGMENTS, TRACKS, SHEET = "overlay.mp4", "masks", "segments.json", "tracks.json", "contact_sheet.png"

@@ -1,15 +1,10 @@
-"""Files that are either whole or not there, and the id PNGs."""
+"""Files that are either whole or not there."""
 
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import numpy as np
-from PIL import Image
-
-from entitysam.ops import ids_to_rgb, rgb_to_ids
 
 
 class OutputError(OSError):
@@ -49,20 +44,18 @@ def make_folder(folder: Path) -> Path:
     return folder
 
 
-def write_ids(path: Path, ids: np.ndarray) -> None:
-    """Writes entity ids [H, W], each in 0..2^24-1, as an RGB PNG with id = R + 256 G + 65536 B.
+def check_folder(folder: Path) -> Path:
+    """Checks that a folder is there or could be created, and leaves everything as it is.
 
     Raises:
-        OutputError: `path` cannot be written.
+        OutputError: something else has its name, or what is above it cannot be written to.
     """
-    with whole_file(path) as temporary:
-        Image.fromarray(ids_to_rgb(ids)).save(temporary, format="PNG", compress_level=4)
-
-
-def read_ids(path: Path) -> np.ndarray:
-    """int32 [H, W] ids of a PNG from `write_ids`."""
-    with Image.open(path) as image:
-        return rgb_to_ids(np.asarray(image.convert("RGB")))
+    existing = next(path for path in [folder, *folder.resolve().parents] if path.exists())
+    if not existing.is_dir():
+        raise OutputError(f"{folder}: cannot be written to ({existing} is not a folder)")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise OutputError(f"{folder}: cannot be written to (no permission for {existing})")
+    return folder
 
 
 def as_stem(name: str) -> str:

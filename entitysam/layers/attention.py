@@ -83,11 +83,15 @@ class Attention(nn.Module):
             [Q, K, C].
         """
         q = self._split(self.q_proj(tokens))  # [Q, heads, K, d]
-        # The keys' bias adds the same to every cell of a row and leaves the softmax unchanged.
         weight = self.k_proj.weight.unflatten(0, (self.heads, -1)).to(q.dtype)
-        carried = torch.einsum("qhkd,hdc->qhkc", q * q.shape[-1] ** -0.5, weight).flatten(1, 2)
-        scores = torch.matmul(carried, cells_key.to(q.dtype).transpose(1, 2)).softmax(-1)
-        mean = torch.matmul(scores.to(cells.dtype), cells).unflatten(1, (self.heads, -1))  # [Q, heads, K, C]
+        q = q * q.shape[-1] ** -0.5
+        carried = torch.einsum("qhkd,hdc->qhkc", q, weight).flatten(1, 2)
+        # The keys' bias adds the same to every cell of a row: softmax ignores it. Its value would only cost precision, so
+        # its gradient alone is kept (zero, up to rounding), and with it the parameter in use.
+        offset = torch.einsum("qhkd,hd->qhk", q, self.k_proj.bias.unflatten(0, (self.heads, -1)).to(q.dtype)).flatten(1)
+        scores = torch.matmul(carried, cells_key.to(q.dtype).transpose(1, 2)) + (offset - offset.detach())[..., None]
+        weights = scores.softmax(-1)
+        mean = torch.matmul(weights.to(cells.dtype), cells).unflatten(1, (self.heads, -1))  # [Q, heads, K, C]
         v_weight = self.v_proj.weight.unflatten(0, (self.heads, -1)).to(mean.dtype)
         mixed = torch.einsum("qhkc,hdc->qkhd", mean, v_weight).flatten(2) + self.v_proj.bias
         return self.out_proj(mixed)

@@ -1,5 +1,7 @@
 """SAM 2's memory encoder: a mask and the frame's map -> what is remembered of the entity."""
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,7 +33,7 @@ class MaskDownsampler(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         widths = [1, 4, 16, 64, 256]
-        for width_in, width_out in zip(widths, widths[1:]):
+        for width_in, width_out in pairwise(widths):
             layers += [nn.Conv2d(width_in, width_out, 3, stride=2, padding=1), LayerNorm2d(width_out), nn.GELU()]
         self.encoder = nn.Sequential(*layers, nn.Conv2d(widths[-1], channels, 1))
 

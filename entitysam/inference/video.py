@@ -1,0 +1,242 @@
+"""A video in, its entities out: offline by the published protocol, or online, frame by frame."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from entitysam.inference.online import Event, OnlineEntities
+from entitysam.inference.panoptic import PanopticMerge
+from entitysam.inference.readers import open_frames
+from entitysam.inference.spool import Spool
+from entitysam.ops import fill_holes
+from entitysam.structures import FrameOutput, VideoSegments
+
+STATE_PERIOD = 50  # frames between saved states, where a spool folder is given
+AMP = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class FrameModel(Protocol):
+    """What this module needs of a network (`entitysam.EntitySAM` has it)."""
+
+    device: Any
+
+    def initial_state(self) -> Any: ...
+    def prepare(self, frame: np.ndarray) -> Tensor: ...
+    def encode(self, images: Tensor) -> Any: ...
+    def propagate(self, features: Any, state: Any) -> tuple[FrameOutput, Any]: ...
+
+
+@dataclass(frozen=True)
+class FrameResult:
+    """One frame, segmented online.
+
+    Attributes:
+        index: number of the frame, from 0.
+        frame: uint8 [H, W, 3] RGB.
+        ids: int32 [H, W]; 0 = no entity. An entity keeps its id for the whole video.
+        scores: id -> running confidence in 0..1, for the ids on this frame.
+        events: entities born, lost and back on this frame.
+    """
+
+    index: int
+    frame: np.ndarray
+    ids: np.ndarray
+    scores: dict[int, float]
+    events: list[Event]
+
+
+class SegmentedVideo:
+    """A segmented video whose maps are made when they are asked for, from logits on disk.
+
+    Attributes:
+        num_frames, height, width: of the maps.
+        scores: float32 [n] score of segment 1..n over the video.
+        query_of_segment: int64 [n].
+        frame_scores: float32 [n, T] score of each segment on each frame.
+    """
+
+    def __init__(self, spool: Spool, merged: PanopticMerge, device: torch.device, passes: np.ndarray):
+        self._spool, self._merge, self._device = spool, merged, device
+        self.num_frames = spool.num_frames
+        self.height, self.width = merged.out_size
+        self.query_of_segment, _ = self._run()
+        self.scores = merged.scores.numpy()[self.query_of_segment]
+        self.frame_scores = passes[-self.num_frames :].T[self.query_of_segment]
+
+    def _run(self) -> tuple[np.ndarray, Iterator[np.ndarray]]:
+        return self._merge.run(lambda: self._spool.chunks(self._device))
+
+    def iter_ids(self) -> Iterator[np.ndarray]:
+        """The entity maps, int32 [H, W] in order; memory does not depend on the video's length."""
+        yield from self._run()[1]
+
+    @property
+    def ids(self) -> np.ndarray:
+        """All maps at once, int32 [T, H, W]."""
+        return np.stack(list(self.iter_ids()))
+
+    def to_segments(self) -> VideoSegments:
+        return VideoSegments(self.ids, self.scores, self.query_of_segment, self.frame_scores)
+
+
+class VideoSegmenter:
+    """Runs a model over videos.
+
+    Args:
+        model: an `EntitySAM` in eval mode, on its device.
+        warmup_frames: extra passes over the first frame before the video starts (3 in the published evaluation; the paper
+            recommends 2 for pictures).
+        score_threshold, max_entities, overlap_threshold, mask_threshold: see `PanopticMerge`.
+        hole_area: holes of at most so many cells are filled.
+        amp: "fp32", "bf16" or "fp16" autocast.
+        count_warmup: quirk 4: the warm-up passes count in an entity's mean score.
+    """
+
+    def __init__(
+        self,
+        model: FrameModel,
+        *,
+        warmup_frames: int = 3,
+        score_threshold: float = 0.05,
+        max_entities: int = 100,
+        overlap_threshold: float = 0.7,
+        mask_threshold: float = 0.5,
+        hole_area: int = 8,
+        amp: str = "fp32",
+        count_warmup: bool = True,
+    ):
+        if amp not in AMP:
+            raise ValueError(f"amp must be one of {', '.join(AMP)}, not '{amp}'")
+        self.model = model
+        self.warmup_frames = warmup_frames
+        self.hole_area = hole_area
+        self.amp = AMP[amp]
+        self.count_warmup = count_warmup
+        self.settings: dict[str, Any] = {
+            "score_threshold": score_threshold,
+            "max_entities": max_entities,
+            "overlap_threshold": overlap_threshold,
+            "mask_threshold": mask_threshold,
+        }
+
+    def _autocast(self) -> AbstractContextManager:
+        return nullcontext() if self.amp is None else torch.autocast(self.model.device.type, dtype=self.amp)
+
+    def _passes(self, frame: np.ndarray, state: Any, first: bool) -> tuple[list[FrameOutput], Any]:
+        """The passes over one frame, whose features are computed once, and the state behind them; the last one's masks count."""
+        outputs = []
+        with torch.inference_mode(), self._autocast():
+            features = self.model.encode(self.model.prepare(frame)[None])[0]
+            for _ in range(1 + self.warmup_frames if first else 1):
+                output, state = self.model.propagate(features, state)
+                outputs.append(output)
+        return outputs, state
+
+    def segment(
+        self,
+        frames: Iterable[np.ndarray],
+        out_size: tuple[int, int] | None = None,
+        on_frame: Callable[[], None] | None = None,
+        spool: Path | None = None,
+    ) -> SegmentedVideo:
+        """Offline: the published protocol (spec section 2), with constant memory.
+
+        Args:
+            frames: uint8 [H, W, 3] RGB, from the video's first frame.
+            out_size: (H, W) of the maps; that of the frames by default.
+            on_frame: called after every frame.
+            spool: folder for intermediate results. If it holds those of an interrupted run over the same frames with the
+                same settings, the run continues there, to the same result.
+
+        Raises:
+            ValueError: no frames.
+        """
+        store = Spool(spool)
+        on_frame = on_frame or (lambda: None)
+        saved = store.load_state(self.model.device)
+        state, done = self.model.initial_state(), 0
+        if saved is not None:
+            state, done = type(state)(**saved["state"]), saved["frames"]
+            store.open(tuple(saved["shape"]), done, done + self.warmup_frames)
+        for _ in range(done):
+            on_frame()
+        try:
+            for index, frame in enumerate(islice(frames, done, None), start=done):
+                out_size = out_size or frame.shape[:2]
+                outputs, state = self._passes(frame, state, first=index == 0)
+                if index == 0:
+                    store.open(tuple(outputs[0].mask_logits.shape), 0, 0)  # type: ignore[arg-type]
+                for output in outputs:
+                    store.add_score(output.score)
+                store.add_logits(fill_holes(outputs[-1].mask_logits, self.hole_area))
+                done = index + 1
+                if spool is not None and done % STATE_PERIOD == 0:
+                    self._save(store, state, done)
+                on_frame()
+        except BaseException:
+            if spool is not None and done:
+                self._save(store, state, done)
+            store.close()
+            raise
+        if not done:
+            raise ValueError("no frames to segment")
+        return self._merged(store, out_size or store.shape[1:])
+
+    def _save(self, store: Spool, state: Any, done: int) -> None:
+        store.save_state({"state": vars(state), "frames": done, "shape": store.shape})
+
+    def _merged(self, store: Spool, out_size: tuple[int, int]) -> SegmentedVideo:
+        passes = store.scores()
+        counted = passes if self.count_warmup else passes[self.warmup_frames :]
+        mean = torch.from_numpy(counted).mean(0)
+        return SegmentedVideo(store, PanopticMerge(mean, out_size, **self.settings), self.model.device, passes)
+
+    def stream(self, frames: Iterable[np.ndarray], spool: Path | None = None) -> Iterator[FrameResult]:
+        """Online: one result per frame, as soon as the frame is there, without look-ahead.
+
+        Args:
+            frames: uint8 [H, W, 3] RGB.
+            spool: folder for the state of an interrupted run; the results then go on after the last frame it finished.
+        """
+        store = Spool(spool) if spool is not None else None
+        saved = store.load_state(self.model.device) if store is not None else None
+        entities = OnlineEntities(**self.settings)
+        state, done = self.model.initial_state(), 0
+        if saved is not None:
+            state, done = type(state)(**saved["state"]), saved["frames"]
+            entities.load_state(saved["entities"])
+        try:
+            for index, frame in enumerate(islice(frames, done, None), start=done):
+                outputs, state = self._passes(frame, state, first=index == 0)
+                for output in outputs:
+                    entities.count(output.score)
+                logits = fill_holes(outputs[-1].mask_logits, self.hole_area)
+                ids, scores, events = entities.update(logits, frame.shape[:2])
+                done = index + 1
+                yield FrameResult(index, frame, ids, scores, events)
+        finally:
+            if store is not None and done:
+                store.save_state({"state": vars(state), "frames": done, "entities": entities.state()})
+
+
+def segment_video(model: FrameModel, source: str | Path | int, **settings: Any) -> VideoSegments:
+    """Segments a video file, folder or glob of images by the published protocol.
+
+    Args:
+        model: an `EntitySAM` in eval mode.
+        source: see `entitysam.inference.readers.open_frames`.
+        settings: of `VideoSegmenter`; besides `stride` and `max_frames` of the reader.
+
+    Returns:
+        the entity maps of all frames and their scores.
+    """
+    reading = {key: settings.pop(key) for key in ("stride", "max_frames") if key in settings}
+    with open_frames(source, **reading) as frames:
+        return VideoSegmenter(model, **settings).segment(frames).to_segments()
