@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+import cv2
 import numpy as np
 import torch
 
@@ -45,13 +46,17 @@ class _Mapper:
             warp_frame(*shrunk[id(image)], ids, affine, resized, self.image_size)
             for image, ids, affine in zip(images, id_maps, affines)
         ]
-        frames = torch.from_numpy(np.stack([pixels for pixels, _ in warped])).permute(0, 3, 1, 2).contiguous()
+        frames = np.empty((len(warped), 3, self.image_size, self.image_size), np.uint8)
+        for frame, (pixels, _) in zip(frames, warped):
+            frame[:] = pixels.transpose(2, 0, 1)
         ids = np.stack([one for _, one in warped])
-        return Clip(frames, self._targets(ids, sample.categories, rng), sample.source)
+        return Clip(torch.from_numpy(frames), self._targets(ids, sample.categories, rng), sample.source)
 
     def _targets(self, ids: np.ndarray, categories: dict[int, int], rng: Random) -> Targets:
-        """Targets of id maps uint16 [T, S, S]: entities seen on some frame, at most `max_targets`, drawn at random."""
-        visible = np.flatnonzero(np.bincount(ids.ravel()))
+        """Targets of id maps uint [T, S, S]: entities seen on some frame, at most `max_targets`, drawn at random."""
+        numbers = max(categories, default=0) + 1
+        counts = cv2.calcHist([ids.reshape(-1, self.image_size)], [0], None, [numbers], [0, numbers])
+        visible = np.flatnonzero(counts)
         visible = visible[visible > 0]
         if self.max_targets is not None and len(visible) > self.max_targets:
             visible = np.sort(rng.choice(visible, self.max_targets, replace=False))

@@ -154,16 +154,17 @@ def warp_frame(
         size: S.
 
     Returns:
-        uint8 [S, S, 3] bilinear and uint16 [S, S] nearest; both 0 outside the picture.
+        uint8 [S, S, 3] bilinear, and uint8 or uint16 [S, S] nearest; both 0 outside the picture.
     """
-    marked = (ids + 1).astype(np.uint16)  # so that 0 means outside, and void inside is 1
+    # So that 0 means outside, and void inside is 1; in the smallest type that holds them, for speed.
+    marked = (ids + 1).astype(np.uint8 if ids.max(initial=0) < 255 else np.uint16)
     warped_ids = _warp(marked, affine, size, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT)
     # Where the picture is smaller than the square, the crop begins at the picture's corner and ends with the picture.
     warped_ids[resized[0] :] = 0
     warped_ids[:, resized[1] :] = 0
     inside = warped_ids > 0
     pixels = _warp(picture, affine @ to_original, size, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE)
-    return pixels * inside[..., None], warped_ids - inside
+    return cv2.bitwise_and(pixels, pixels, mask=inside.view(np.uint8)), warped_ids - inside
 
 
 def _warp(pixels: np.ndarray, affine: np.ndarray, size: int, interpolation: int, border: int) -> np.ndarray:
