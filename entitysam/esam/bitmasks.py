@@ -19,6 +19,8 @@ _GATHER_BITS = 0x0102040810204080  # times 8 bytes of 0 or 1: their bits, first 
 def pack(masks: Tensor) -> Tensor:
     """bool [N, h, w] -> int64 [N, h, ceil(w / 64)]; the bits beyond w are 0."""
     masks = F.pad(masks, (0, -masks.shape[-1] % WORD)) if masks.shape[-1] % WORD else masks.contiguous()
+    if not masks.numel():
+        return torch.zeros(*masks.shape[:2], masks.shape[2] // WORD, dtype=torch.int64, device=masks.device)
     if masks.device.type == "cpu":  # numpy packs with vector instructions, torch has no such operation
         return torch.from_numpy(np.packbits(masks.numpy(), axis=-1, bitorder="little")).view(torch.int64)
     octets = (masks.view(torch.int64) * _GATHER_BITS) >> 56
@@ -42,7 +44,8 @@ def unpack(words: Tensor, width: int) -> Tensor:
 def popcount(words: Tensor) -> Tensor:
     """Set bits of every word: int64 -> int64 (uint8 range 0..64) of the same shape."""
     if words.device.type == "cpu" and hasattr(np, "bitwise_count"):  # numpy >= 2: one instruction per word
-        return torch.from_numpy(np.bitwise_count(words.numpy()).astype(np.int64))
+        # Of signed words numpy counts the absolute value.
+        return torch.from_numpy(np.bitwise_count(words.numpy().view(np.uint64)).astype(np.int64))
     words = words - ((words >> 1) & 0x5555555555555555)
     words = (words & 0x3333333333333333) + ((words >> 2) & 0x3333333333333333)
     words = (words + (words >> 4)) & 0x0F0F0F0F0F0F0F0F

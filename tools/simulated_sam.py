@@ -1,0 +1,253 @@
+"""A simulated SAM: answers points from ground truth, with the mistakes that E-SAM is meant to repair.
+
+It stands in for SAM where there are no weights: it proves the algorithm, it says nothing about SAM's own accuracy. What
+it imitates, each with the probabilities of `Habits` and fixed by a seed and the position of the point:
+
+- three masks per point: an entity, one of its parts, one of the part's subparts, in random order;
+- parts often have the higher score (over-segmentation of the automatic masks);
+- some object masks swallow a neighbour (under-segmentation), with a somewhat lower score; then the part is the entity;
+- some entities mostly come as parts even at the object level, and only now and then as a whole;
+- some entities are found only by a point near the centre of one of their parts, elsewhere the answer is poor;
+- borders are wavy, predicted scores follow the IoU with the region meant, plus noise;
+- features of one entity are alike, of one kind of entity somewhat alike, with noise.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.ndimage import distance_transform_edt, gaussian_filter
+from torch import Tensor
+
+from entitysam.esam.bitmasks import areas, pack_above
+
+GRID_SIDE = 256
+FEATURE_SIDE = 64
+NUM_WAVES = 64
+
+
+@dataclass(frozen=True)
+class Habits:
+    """How often and how badly the simulated SAM errs; probabilities, lengths in cells of the mask grid."""
+
+    swallows: float = 0.2  # a point's object mask takes a neighbour in
+    in_pieces: float = 0.3  # share of entities that mostly come as parts
+    whole_now_and_then: float = 0.15  # ... and how often they come whole all the same
+    hidden: float = 0.25  # share of entities that need a central point
+    central: float = 1.5  # how near the centre of a part that is
+    wave: float = 0.6  # standard deviation of the border of a good mask
+    poor_wave: float = 4.0  # ... and of a poor one
+    slope: float = 12.0  # logits per cell of distance from the border
+    score_noise: float = 0.02
+    part_bonus: float = 0.015  # by how much the score of a part tends to exceed that of an object
+    swallow_malus: float = 0.05
+
+
+@dataclass
+class _Family:
+    """The regions of one entity by index into the pool: itself, itself with a neighbour, parts, subparts of each part."""
+
+    whole: int
+    swallowed: int
+    parts: list[int]
+    subparts: list[list[int]]
+    in_pieces: bool
+    hidden: bool
+
+
+class SimulatedSAM:
+    """A promptable segmenter that knows the answer.
+
+    Args:
+        ids: [H, W] entity ids of the one image it can encode, 0 = void.
+        seed: of everything random; the same point always gets the same answer.
+        device: where the masks live.
+    """
+
+    def __init__(self, ids: np.ndarray, seed: int = 0, habits: Habits | None = None, device: str = "cpu"):
+        self.ids = ids
+        self.seed = seed
+        self.habits = habits or Habits()
+        self.device = torch.device(device)
+
+    def encode(self, image: Tensor) -> "SimulatedImage":
+        if tuple(image.shape[1:]) != self.ids.shape:
+            raise ValueError(f"the image is {list(image.shape[1:])}, its ground truth {list(self.ids.shape)}")
+        return SimulatedImage(self.ids, self.seed, self.habits, self.device)
+
+
+class SimulatedImage:
+    """An image of `SimulatedSAM`; see `entitysam.esam.protocol.PromptableImage`."""
+
+    def __init__(self, ids: np.ndarray, seed: int, habits: Habits, device: torch.device):
+        self.ids, self.seed, self.habits = ids, seed, habits
+        self.mask_size = _grid(ids.shape, GRID_SIDE)
+        random = np.random.default_rng(seed)
+        pool: list[np.ndarray] = []
+        names = [int(i) for i in np.unique(ids) if i]
+        coverage = {i: _coverage(ids == i, self.mask_size) for i in names}
+        self.families = {i: _family(i, coverage, pool, random, habits) for i in names}
+        self.part_of = self._part_map(pool)
+        self.centres = np.array([_centre(region) for region in pool]) if pool else np.zeros((0, 2))
+        distances = np.stack([_signed_distance(region) for region in pool] or [np.full(self.mask_size, -16.0)])
+        self.distances = torch.from_numpy(distances.astype(np.float32)).to(device)
+        self.words = pack_above(self.distances, 0.0)
+        waves = random.standard_normal((NUM_WAVES, *self.mask_size))
+        waves = np.stack([gaussian_filter(wave, 3) for wave in waves])
+        self.waves = torch.from_numpy((waves / waves.std()).astype(np.float32)).to(device)
+        self.features = torch.from_numpy(_features(ids, self.families, random)).to(device)
+
+    def _part_map(self, pool: list[np.ndarray]) -> dict[int, np.ndarray]:
+        """Entity -> which of its parts [h, w] each cell is nearest to."""
+        return {
+            name: np.stack([pool[part] for part in family.parts]).argmax(0) for name, family in self.families.items()
+        }
+
+    def predict(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        answers = [self._answer(x, y) for x, y in points.cpu().double().tolist()]
+        device = self.distances.device
+        regions = torch.tensor([a[0] for a in answers], device=device).view(-1, 3)
+        amplitude = torch.tensor([a[1] for a in answers], device=device, dtype=torch.float32).view(-1, 3, 1, 1)
+        bonus = torch.tensor([a[2] for a in answers], device=device, dtype=torch.float32).view(-1, 3)
+        wave = torch.tensor([a[3] for a in answers], device=device).view(-1, 3)
+        meant = self.distances[regions]
+        moved = torch.addcmul(meant, self.waves[wave], amplitude)
+        scores = self._iou(moved, regions) + bonus
+        slope = torch.where(amplitude > 2 * self.habits.wave, self.habits.slope / 4, self.habits.slope)
+        return moved.mul_(slope), scores.clamp(0, 1)
+
+    def _iou(self, moved: Tensor, regions: Tensor) -> Tensor:
+        """IoU of answers [P, 3, h, w] with the regions meant [P, 3]: [P, 3]."""
+        answers, meant = pack_above(moved.flatten(0, 1), 0.0), self.words[regions.flatten()]
+        return (areas(answers & meant) / areas(answers | meant).clamp(min=1)).view(-1, 3)
+
+    def _answer(self, x: float, y: float) -> tuple[list[int], list[float], list[float], list[int]]:
+        """Regions, border amplitudes, score offsets and waves of the three masks of one point."""
+        habits = self.habits
+        random = np.random.default_rng([self.seed, int(x * 8), int(y * 8)])
+        chance = random.random(3)
+        order = random.permutation(3)
+        wave = random.integers(NUM_WAVES, size=3)
+        offset = random.normal(0, habits.score_noise, 3)
+        amplitude = np.abs(random.normal(habits.wave, habits.wave / 3, 3))
+        height, width = self.ids.shape
+        name = int(self.ids[min(height - 1, max(0, int(y))), min(width - 1, max(0, int(x)))])
+        if name == 0:
+            return [0, 0, 0], [habits.poor_wave] * 3, [-0.5] * 3, wave.tolist()
+        family = self.families[name]
+        column, row = x * self.mask_size[1] / width, y * self.mask_size[0] / height
+        regions, offset, poor = self._choose(family, name, column, row, chance, offset)
+        amplitude[poor] = habits.poor_wave
+        return (
+            np.array(regions)[order].tolist(),
+            amplitude[order].tolist(),
+            offset[order].tolist(),
+            wave.tolist(),
+        )
+
+    def _choose(
+        self, family: _Family, name: int, column: float, row: float, chance: np.ndarray, offset: np.ndarray
+    ) -> tuple[list[int], np.ndarray, np.ndarray]:
+        """Regions meant by object, part and subpart; score offsets; which of them are poor."""
+        habits = self.habits
+        height, width = self.mask_size
+        part = int(self.part_of[name][min(height - 1, int(row)), min(width - 1, int(column))])
+        subparts = family.subparts[part]
+        near = np.hypot(*(self.centres[subparts] - (column, row)).T)
+        regions = [family.whole, family.parts[part], subparts[int(near.argmin())]]
+        offset = offset + np.array([0.0, habits.part_bonus, 0.0])
+        poor = np.zeros(3, bool)
+        central = np.hypot(*(self.centres[[family.whole, *family.parts]] - (column, row)).T).min() < habits.central
+        if family.in_pieces and chance[0] > habits.whole_now_and_then:
+            regions = [regions[1], regions[2], regions[2]]
+        elif chance[1] < habits.swallows:
+            regions = [family.swallowed, family.whole, regions[1]]
+            offset[0] -= habits.swallow_malus
+        if family.hidden and not central:
+            poor[0] = True
+        return regions, offset, poor
+
+
+def _grid(shape: tuple[int, ...], side: int) -> tuple[int, int]:
+    ratio = side / max(shape)
+    return max(1, round(shape[0] * ratio)), max(1, round(shape[1] * ratio))
+
+
+def _coverage(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Share of each grid cell that a mask covers: float [h, w]."""
+    pixels = torch.from_numpy(mask.astype(np.float32))[None, None]
+    return F.interpolate(pixels, size, mode="area")[0, 0].numpy()
+
+
+def _family(
+    name: int, coverage: dict[int, np.ndarray], pool: list[np.ndarray], random: np.random.Generator, habits: Habits
+) -> _Family:
+    """Adds the regions of one entity to the pool: 2-4 parts, 1-3 subparts in each, as Voronoi cells of random seeds."""
+    own = coverage[name]
+    whole = len(pool)
+    pool.append(own)
+    swallowed = len(pool)
+    pool.append(np.minimum(1, own + coverage.get(_neighbour(name, coverage, random), 0)))
+    parts, subparts = [], []
+    for region in _cut(own, int(random.integers(2, 5)), random):
+        parts.append(len(pool))
+        pool.append(region)
+        pieces = _cut(region, int(random.integers(1, 4)), random)
+        subparts.append(list(range(len(pool), len(pool) + len(pieces))))
+        pool.extend(pieces)
+    in_pieces, hidden = random.random(2) < (habits.in_pieces, habits.hidden)
+    return _Family(whole, swallowed, parts, subparts, bool(in_pieces), bool(hidden))
+
+
+def _neighbour(name: int, coverage: dict[int, np.ndarray], random: np.random.Generator) -> int:
+    """An entity that touches this one, 0 if there is none."""
+    ring = gaussian_filter(coverage[name], 2) > 0.02
+    touching = [other for other, cells in coverage.items() if other != name and (cells[ring] > 0.5).any()]
+    return int(random.choice(touching)) if touching else 0
+
+
+def _cut(region: np.ndarray, count: int, random: np.random.Generator) -> list[np.ndarray]:
+    """Voronoi cells of `count` random seeds in a region [h, w]; the region itself where it is tiny."""
+    rows, columns = np.nonzero(region > 0.5)
+    if len(rows) < 4 * count:
+        return [region]
+    seeds = random.choice(len(rows), count, replace=False)
+    y, x = np.mgrid[: region.shape[0], : region.shape[1]]
+    distance = np.hypot(y[..., None] - rows[seeds], x[..., None] - columns[seeds])
+    nearest = distance.argmin(-1)
+    return [region * (nearest == i) for i in range(count)]
+
+
+def _centre(region: np.ndarray) -> tuple[float, float]:
+    """Centroid (x, y) of a region in cells."""
+    rows, columns = np.nonzero(region > 0)
+    if not len(rows):
+        return -1e3, -1e3
+    weight = region[rows, columns]
+    return float(np.average(columns + 0.5, weights=weight)), float(np.average(rows + 0.5, weights=weight))
+
+
+def _signed_distance(region: np.ndarray) -> np.ndarray:
+    """Distance from the border in cells, positive inside, within +-16; cells on the border say how far they are in."""
+    inside = region > 0.5
+    if not inside.any():
+        return np.where(region > 0, region - 0.5, -16.0)
+    outward = distance_transform_edt(~inside) - 0.5
+    inward = distance_transform_edt(inside) - 0.5 if not inside.all() else np.full(region.shape, 16.0)
+    mixed = (region > 0.02) & (region < 0.98)
+    return np.clip(np.where(mixed, region - 0.5, np.where(inside, inward, -outward)), -16, 16)
+
+
+def _features(ids: np.ndarray, families: dict[int, _Family], random: np.random.Generator) -> np.ndarray:
+    """float32 [32, fh, fw]: an entity's own direction, that of its kind, and noise."""
+    height, width = _grid(ids.shape, FEATURE_SIDE)
+    rows = ((np.arange(height) + 0.5) * ids.shape[0] / height).astype(int)
+    columns = ((np.arange(width) + 0.5) * ids.shape[1] / width).astype(int)
+    kinds = random.standard_normal((4, 32)) / 32**0.5
+    vectors = {0: np.zeros(32)}
+    for name in families:
+        vectors[name] = 0.7 * kinds[random.integers(4)] + random.standard_normal(32) / 32**0.5
+    field = np.stack([[vectors[int(i)] for i in row] for row in ids[np.ix_(rows, columns)]])
+    noise = 0.5 * random.standard_normal(field.shape) / 32**0.5
+    return np.ascontiguousarray((field + noise).transpose(2, 0, 1)).astype(np.float32)
