@@ -123,13 +123,12 @@ def load_config(config: str | Path, overrides: Sequence[str] = ()) -> DictConfig
     if not path.is_file():
         raise ConfigError(f"no config file '{config}' (looked for {path})")
     path = path.resolve()
-    root = shipped if path.is_relative_to(shipped) else path.parent
-    name = path.relative_to(root).with_suffix("").as_posix()
+    root = path.parent
     searchpath = [] if root == shipped else [f"hydra.searchpath=[file://{shipped}]"]
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(root), version_base="1.3"):
-            composed = compose(name, [*searchpath, *(_forced(override, (root, shipped)) for override in overrides)])
+            composed = compose(path.stem, [*searchpath, *(_forced(override, (root, shipped)) for override in overrides)])
         return OmegaConf.merge(OmegaConf.structured(Config), composed)  # type: ignore[return-value]
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{config}: {_one_line(error)}") from error
