@@ -159,7 +159,10 @@ def load_weights(model: nn.Module, weights: str | Path | Mapping[str, Any]) -> L
     kind = _kind(state)
     translated = _to_ours(state, kind, source)
     own = model.state_dict()
-    needed = set(own) if kind in ("entitysam", "published") else _covered_by(own, kind)
+    needed = set(own)
+    if kind not in ("entitysam", "published"):
+        needed = _covered_by(own, kind)
+        translated = {name: tensor for name, tensor in translated.items() if not name.startswith(_absent_parts(own))}
     unknown = sorted(set(translated) - set(own))
     missing = sorted(needed - set(translated))
     shapes = {
@@ -226,6 +229,12 @@ def _covered_by(own: Mapping[str, Tensor], kind: str) -> set[str]:
     if "DINOv2" in kind:
         prefixes += ("dual_encoder.semantic_encoder.",)
     return {name for name in own if name.startswith(prefixes)}
+
+
+def _absent_parts(own: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Parts of SAM 2.1 that an ablation of the model is built without."""
+    optional = ("memory.attention.", "memory.encoder.", "memory.temporal_code", "prompt_generator.prompt_encoder.")
+    return tuple(part for part in optional if not any(name.startswith(part) for name in own))
 
 
 def _differences(unknown: list[str], missing: list[str], shapes: Mapping[str, tuple]) -> str:
