@@ -150,15 +150,19 @@ def instance_mask(instance: dict[str, Any], height: int, width: int, source: str
     Raises:
         DataError: neither of them, or another size.
     """
-    shape = instance["segmentation"]
     try:
-        if isinstance(shape, list):
-            code = coco_mask.merge(coco_mask.frPyObjects(shape, height, width))
-        else:
-            code = coco_mask.frPyObjects(shape, height, width) if isinstance(shape["counts"], list) else shape
-        mask = coco_mask.decode(code).astype(bool)
-    except (TypeError, KeyError, ValueError, IndexError, AttributeError) as error:
-        raise DataError(f"{source}: annotation {instance['id']}: unreadable segmentation ({error})") from error
-    if mask.shape != (height, width):
-        raise DataError(f"{source}: annotation {instance['id']}: mask is {mask.shape[::-1]}, image {(width, height)}")
-    return mask
+        code = _run_length_code(instance["segmentation"], height, width)
+        if list(code["size"]) != [height, width]:
+            raise ValueError(f"its size [height, width] is {code['size']}, the picture's {[height, width]}")
+        return coco_mask.decode(code).astype(bool)
+    except (TypeError, KeyError, ValueError) as error:
+        raise DataError(f"{source}: annotation {instance['id']}: unusable segmentation: {error}") from error
+
+
+def _run_length_code(shape: Any, height: int, width: int) -> dict[str, Any]:
+    """pycocotools' compressed code of polygons or of a code. It would take four numbers for a box: they are refused."""
+    if isinstance(shape, dict):
+        return coco_mask.frPyObjects(shape, *shape["size"]) if isinstance(shape["counts"], list) else shape
+    if not shape or any(len(polygon) < 6 or len(polygon) % 2 for polygon in shape):
+        raise ValueError("a polygon needs x and y of three points or more")
+    return coco_mask.merge(coco_mask.frPyObjects(shape, height, width))
