@@ -10,8 +10,9 @@ from PIL import Image
 
 from entitysam.inference import writers_video
 from entitysam.inference.writers import ResultWriter, remove_results
-from entitysam.inference.writers_files import OutputError, as_stem, make_folder, read_ids, whole_file, write_ids
+from entitysam.inference.writers_files import OutputError, as_stem, check_folder, make_folder, whole_file
 from entitysam.inference.writers_json import describe_entities
+from entitysam.inference.writers_masks import read_ids, write_ids
 from entitysam.inference.writers_video import VideoWriter, find_encoder
 from entitysam.ops import rle_decode
 
@@ -200,6 +201,10 @@ def test_folders_that_cannot_be_written(tmp_path):
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(OutputError, match="cannot be written to"):
             make_folder(folder)
+        with pytest.raises(OutputError, match="is not a folder"):
+            check_folder(folder)
+    assert check_folder(tmp_path / "new" / "below") == tmp_path / "new" / "below"
+    assert os.listdir(tmp_path) == ["file"]
     with pytest.raises(OutputError, match=r"nowhere/ids\.png"):
         write_ids(tmp_path / "nowhere" / "ids.png", np.zeros((2, 2), np.int32))
     with pytest.raises(OutputError, match="cannot be written"):
