@@ -1,6 +1,6 @@
 """A video in, its entities out: offline by the published protocol, or online, frame by frame."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -25,8 +25,8 @@ AMP = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 class FrameModel(Protocol):
     """What this module needs of a network (`entitysam.EntitySAM` has it)."""
 
-    device: Any
-
+    @property
+    def device(self) -> Any: ...
     def initial_state(self) -> Any: ...
     def prepare(self, frame: np.ndarray) -> Tensor: ...
     def encode(self, images: Tensor) -> Any: ...
@@ -170,13 +170,13 @@ class VideoSegmenter:
         try:
             for index, frame in enumerate(islice(frames, done, None), start=done):
                 out_size = out_size or frame.shape[:2]
-                outputs, state = self._passes(frame, state, first=index == 0)
+                outputs, following = self._passes(frame, state, first=index == 0)
                 if index == 0:
                     store.open(tuple(outputs[0].mask_logits.shape), 0, 0)  # type: ignore[arg-type]
                 for output in outputs:
                     store.add_score(output.score)
                 store.add_logits(fill_holes(outputs[-1].mask_logits, self.hole_area))
-                done = index + 1
+                state, done = following, index + 1
                 if spool is not None and done % STATE_PERIOD == 0:
                     self._save(store, state, done)
                 on_frame()
@@ -187,6 +187,8 @@ class VideoSegmenter:
             raise
         if not done:
             raise ValueError("no frames to segment")
+        if spool is not None:
+            self._save(store, state, done)
         return self._merged(store, out_size or store.shape[1:])
 
     def _save(self, store: Spool, state: Any, done: int) -> None:
@@ -198,12 +200,13 @@ class VideoSegmenter:
         mean = torch.from_numpy(counted).mean(0)
         return SegmentedVideo(store, PanopticMerge(mean, out_size, **self.settings), self.model.device, passes)
 
-    def stream(self, frames: Iterable[np.ndarray], spool: Path | None = None) -> Iterator[FrameResult]:
+    def stream(self, frames: Iterable[np.ndarray], spool: Path | None = None) -> Generator[FrameResult, None, None]:
         """Online: one result per frame, as soon as the frame is there, without look-ahead.
 
         Args:
             frames: uint8 [H, W, 3] RGB.
-            spool: folder for the state of an interrupted run; the results then go on after the last frame it finished.
+            spool: folder for the state of an interrupted run; the results then go on after the last frame it finished. A
+                frame is finished when the next one is asked for: until then it may be given again.
         """
         store = Spool(spool) if spool is not None else None
         saved = store.load_state(self.model.device) if store is not None else None
@@ -212,6 +215,7 @@ class VideoSegmenter:
         if saved is not None:
             state, done = type(state)(**saved["state"]), saved["frames"]
             entities.load_state(saved["entities"])
+        finished = saved
         try:
             for index, frame in enumerate(islice(frames, done, None), start=done):
                 outputs, state = self._passes(frame, state, first=index == 0)
@@ -219,11 +223,11 @@ class VideoSegmenter:
                     entities.count(output.score)
                 logits = fill_holes(outputs[-1].mask_logits, self.hole_area)
                 ids, scores, events = entities.update(logits, frame.shape[:2])
-                done = index + 1
                 yield FrameResult(index, frame, ids, scores, events)
+                finished = {"state": vars(state), "frames": index + 1, "entities": entities.state()}
         finally:
-            if store is not None and done:
-                store.save_state({"state": vars(state), "frames": done, "entities": entities.state()})
+            if store is not None and finished is not None:
+                store.save_state(finished)
 
 
 def segment_video(model: FrameModel, source: str | Path | int, **settings: Any) -> VideoSegments:
