@@ -1,0 +1,78 @@
+"""Segments every entity of a video and follows it through the frames, without prompts and without categories.
+
+INPUT is a video, a folder or quoted glob of images (natural order), an image, a camera's number or a stream's address.
+
+written to the result folder:
+  overlay.mp4        the frames with their entities drawn; colours stay with ids
+  masks/<frame>.png  entity ids, id = R + 256 G + 65536 B, 0 = no entity
+  segments.json      which ids are on which frame (panoptic video annotations)
+  tracks.json        per entity: first and last frame, score, box, area and run-length mask on every frame
+  contact_sheet.png  a few frames, original above overlay
+  events.json        with --online: when entities are born, lost and back
+
+examples:
+  entitysam segment clip.mp4 -o out/clip
+  entitysam segment clip.mp4 -o out/clip --model vit-l --device cuda --dtype bf16
+  entitysam segment 'frames/*.jpg' --model tiny --stride 2 --max-frames 100
+  entitysam segment 0 --online --drop-stale -o out/camera
+  entitysam segment clip.mp4 -o out/clip --resume
+  entitysam segment clip.mp4 --weights my.safetensors inference.max_entities=20 model.entity_decoder.depth=6
+"""
+
+import argparse
+from pathlib import Path
+
+from entitysam.cli.shared.arguments import add_model_arguments, add_output_arguments
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("input", metavar="INPUT", help="video, folder, 'glob', image, camera number or stream address")
+    add_output_arguments(parser)
+    frames = parser.add_argument_group("frames")
+    frames.add_argument("--stride", type=int, default=1, metavar="N", help="take every N-th frame (default: 1)")
+    frames.add_argument("--max-frames", type=int, metavar="N", help="stop after N frames")
+    frames.add_argument("--drop-stale", action="store_true", help="cameras: always take the newest frame")
+    method = parser.add_argument_group("method")
+    method.add_argument("--online", action="store_true", help="causal: no look-ahead (always so for cameras)")
+    method.add_argument("--warmup-frames", type=int, metavar="N",
+                        help="extra passes over the first frame (default: 3, as published)")  # fmt: skip
+    method.add_argument("--threshold", type=float, metavar="P", help="lowest score of an entity, 0..1 (default: 0.05)")
+    method.add_argument("--resume", action="store_true", help="continue an interrupted run in the result folder")
+    add_model_arguments(parser)
+    parser.set_defaults(takes_overrides=True)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Opens the input, then the output, then the model: what is cheap to check fails first."""
+    from entitysam.inference.readers import InputError, open_frames
+    from entitysam.inference.writers_files import as_stem, check_folder
+
+    options = {"stride": arguments.stride, "max_frames": arguments.max_frames, "drop_stale": arguments.drop_stale}
+    with open_frames(arguments.input, **options) as source:
+        if source.is_live and arguments.resume:
+            raise InputError(f"{arguments.input}: a live input cannot be resumed")
+        title = as_stem(Path(arguments.input).stem)
+        out = check_folder(arguments.out or Path("out") / title)
+
+        from entitysam.cli.shared.models import open_model
+        from entitysam.cli.shared.progress import warn
+        from entitysam.cli.shared.results import Job, run_job
+        from entitysam.cli.shared.resume import input_identity
+        from entitysam.cli.shared.settings import read_settings
+
+        overrides, inference = read_settings(arguments)
+        opened = open_model(arguments.model, arguments.weights, arguments.device, overrides)
+        if opened.weights is None:
+            warn(f"{arguments.model} runs with random weights: what it finds means nothing")
+        job = Job(
+            source,
+            reopen=lambda: open_frames(arguments.input, **options),
+            identity=[*input_identity(arguments.input), options],
+            out=out,
+            title=title,
+            online=arguments.online,
+            resume=arguments.resume,
+            quiet=arguments.quiet,
+        )
+        run_job(job, opened, inference)
+    return 0

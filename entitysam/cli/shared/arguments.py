@@ -1,0 +1,28 @@
+"""Options that several commands have. Nothing heavy is imported here: `--help` answers at once."""
+
+import argparse
+from pathlib import Path
+
+RANDOM = "random"
+
+
+def add_model_arguments(parser: argparse.ArgumentParser, default: str = "vit-s") -> None:
+    """Which network, with which weights, where and how it computes."""
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--model",
+        default=default,
+        metavar="NAME|FILE",
+        help=f"tiny, vit-s, vit-l, or a weight file (default: {default}; published weights are fetched when needed)",
+    )
+    group.add_argument("--weights", metavar="FILE", help=f"weights for the named model, or '{RANDOM}'")
+    group.add_argument("--image-size", type=int, metavar="S", help="side of the network's input, a multiple of 32")
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    group.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), help="of the network's arithmetic (default: fp32)")
+
+
+def add_output_arguments(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+    """Where results go, and how much is said on the way."""
+    help_text = f"folder for the results (default: {default or 'out/ and the name of the input'})"
+    parser.add_argument("-o", "--out", type=Path, default=default and Path(default), metavar="FOLDER", help=help_text)
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress bar; the summary is still printed")

@@ -1,0 +1,203 @@
+"""From frames to a result folder, offline (two passes over the input) or online (one)."""
+
+import json
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from entitysam.cli.shared.models import OpenedModel
+from entitysam.cli.shared.progress import FrameBar, frame_bar, note, warn
+from entitysam.cli.shared.resume import ResumeFolder
+from entitysam.cli.shared.stopping import StopRequest
+from entitysam.inference.readers import FrameSource, InputError
+from entitysam.inference.video import FrameResult, VideoSegmenter
+from entitysam.inference.writers import MASKS, ResultWriter, WrittenResult, remove_results
+from entitysam.inference.writers_files import whole_file
+from entitysam.inference.writers_masks import read_ids
+
+JOURNAL = "frames.jsonl"
+EVENTS = "events.json"
+
+
+@dataclass
+class Job:
+    """What to segment, and where to put the results.
+
+    Attributes:
+        source: the frames.
+        reopen: opens the same input once more.
+        identity: what tells whether an input is still the same, as plain data.
+        out: result folder, already there.
+        title: the video's name in the results.
+        online: causal, in one pass; live inputs always are.
+        resume: continue an interrupted run.
+        quiet: no progress bars.
+    """
+
+    source: FrameSource
+    reopen: Callable[[], FrameSource]
+    identity: Any
+    out: Path
+    title: str
+    online: bool = False
+    resume: bool = False
+    quiet: bool = False
+
+
+def run_job(job: Job, opened: OpenedModel, inference: dict[str, Any]) -> WrittenResult:
+    """Segments, writes the results, shows warnings and prints the summary line."""
+    started = time.monotonic()
+    online = job.online or job.source.is_live
+    identity = {"input": job.identity, "model": opened.identity, "inference": inference, "online": online}
+    resume = ResumeFolder(job.out, identity, job.resume)
+    if job.resume and not resume.continues:
+        note(f"{job.out}: nothing to resume, starting from the first frame", job.quiet)
+    segmenter = VideoSegmenter(opened.model, **inference)
+    try:
+        written = (segment_online if online else segment_offline)(segmenter, job, resume)
+    except BaseException:
+        if resume.keep_progress():
+            note(f"{job.out}: unfinished; the same command with --resume continues")
+        raise
+    resume.remove()
+    for warning in [*job.source.warnings, *written.warnings]:
+        warn(warning)
+    seconds = time.monotonic() - started
+    counts = f"{_count(written.num_frames, 'frame')}, {_count(written.num_entities, 'entity')}"
+    print(f"{counts} in {seconds:.1f} s ({written.num_frames / seconds:.2f} frames/s): {job.out}")
+    return written
+
+
+def _count(number: int, noun: str) -> str:
+    plural = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
+    return f"{number} {noun if number == 1 else plural}"
+
+
+def segment_offline(segmenter: VideoSegmenter, job: Job, resume: ResumeFolder) -> WrittenResult:
+    """The published protocol: the network over all frames, then merging and drawing over the frames once more."""
+    source = job.source
+    size = (source.height, source.width)
+    with frame_bar("segmenting", source.num_frames, job.quiet) as bar, StopRequest() as stop:
+
+        def on_frame() -> None:
+            bar.step()
+            stop.check()
+
+        segmented = segmenter.segment(source, size, on_frame, resume.path)
+    remove_results(job.out)
+    with (
+        ResultWriter(job.out, job.title, source.width, source.height, source.fps) as writer,
+        frame_bar("drawing", segmented.num_frames, job.quiet) as bar,
+    ):
+        for index, (frame, ids) in enumerate(zip(source, segmented.iter_ids(), strict=True)):
+            scores = dict(enumerate(segmented.frame_scores[:, index].tolist(), start=1))
+            writer.add(source.name(index), frame, ids, scores)
+            bar.step()
+        return writer.finish(dict(enumerate(segmented.scores.tolist(), start=1)))
+
+
+def segment_online(segmenter: VideoSegmenter, job: Job, resume: ResumeFolder) -> WrittenResult:
+    """Causal segmentation: every frame is written as soon as it is seen. Ctrl-C ends a live input in good order."""
+    source = job.source
+    with closing(segmenter.stream(source, resume.path)) as results, StopRequest() as stop:
+        first = next(results, None)
+        if not resume.continues:
+            remove_results(job.out)
+        with (
+            OnlineJournal(resume.path / JOURNAL, keep=first.index if first else None) as journal,
+            ResultWriter(job.out, job.title, source.width, source.height, source.fps) as writer,
+            frame_bar("segmenting", source.num_frames, job.quiet) as bar,
+        ):
+            _add_finished(job, writer, journal, bar)
+            for result in chain([first] if first else [], results):
+                writer.add(source.name(result.index), result.frame, result.ids, result.scores)
+                journal.add(result)
+                bar.step()
+                if source.is_live and stop.requested:
+                    note("stopped: finishing the files", job.quiet)
+                    break
+                stop.check()
+            written = writer.finish(journal.scores)
+            with whole_file(job.out / EVENTS) as temporary:
+                temporary.write_text(json.dumps({"events": journal.events}, indent=1), encoding="utf-8")
+    return written
+
+
+def _add_finished(job: Job, writer: ResultWriter, journal: "OnlineJournal", bar: FrameBar) -> None:
+    """Draws the frames that an interrupted run has finished: the journal's, whose masks are written."""
+    if not journal.frames:
+        return
+    with job.reopen() as again:
+        for index, (frame, line) in enumerate(zip(again, journal.frames, strict=False)):
+            name = again.name(index)
+            writer.add(name, frame, read_ids(job.out / MASKS / f"{name}.png"), line.scores)
+            bar.step()
+
+
+@dataclass
+class JournalLine:
+    """One frame of an online run: the running confidence of its ids, and its events."""
+
+    scores: dict[int, float]
+    events: list[dict[str, Any]]
+
+
+class OnlineJournal:
+    """Scores and events of an online run, frame by frame, in memory and in a file that survives an interruption.
+
+    Args:
+        path: of the file.
+        keep: how many frames of an earlier journal there still count; None = all.
+
+    Raises:
+        InputError: the earlier journal has fewer.
+    """
+
+    def __init__(self, path: Path, keep: int | None) -> None:
+        self.frames = _read_journal(path)[:keep]
+        if keep is not None and len(self.frames) < keep:
+            raise InputError(f"{path}: knows {len(self.frames)} of {keep} finished frames; start without --resume")
+        self._file = path.open("w", encoding="utf-8")
+        for line in self.frames:
+            self._write(line)
+
+    @property
+    def scores(self) -> dict[int, float]:
+        """Last confidence of every id that was ever seen."""
+        return {key: value for line in self.frames for key, value in line.scores.items()}
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return [event for line in self.frames for event in line.events]
+
+    def add(self, result: FrameResult) -> None:
+        events = [{"frame": result.index, "kind": event.kind, "id": event.id} for event in result.events]
+        line = JournalLine(dict(result.scores), events)
+        self.frames.append(line)
+        self._write(line)
+        self._file.flush()
+
+    def _write(self, line: JournalLine) -> None:
+        self._file.write(json.dumps(asdict(line)) + "\n")
+
+    def __enter__(self) -> "OnlineJournal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def _read_journal(path: Path) -> list[JournalLine]:
+    """Lines of an earlier journal; a last line that was cut off is left out."""
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            record = json.loads(text)
+        except ValueError:
+            break
+        lines.append(JournalLine({int(key): value for key, value in record["scores"].items()}, record["events"]))
+    return lines

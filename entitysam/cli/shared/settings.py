@@ -1,0 +1,75 @@
+"""`key=value` words of a command line -> settings of the model and of inference."""
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from entitysam.config import InferenceConfig
+from entitysam.registry import ConfigError
+
+
+def split_overrides(words: Sequence[str]) -> tuple[dict[str, Any], DictConfig]:
+    """Reads overrides such as `model.entity_decoder.depth=6` and `inference.max_entities=20`.
+
+    Returns:
+        the overrides of the model, nested; and the whole `InferenceConfig` with its overrides merged in.
+
+    Raises:
+        ConfigError: a key that starts with neither, an unknown `inference` key, a value of the wrong type.
+    """
+    try:
+        given = OmegaConf.from_dotlist(list(words))
+        unknown = [str(key) for key in given if key not in ("model", "inference")]
+        if unknown:
+            raise ConfigError(f"unknown key '{unknown[0]}'; overrides start with 'model.' or 'inference.'")
+        inference = OmegaConf.merge(OmegaConf.structured(InferenceConfig), given.get("inference", {}))
+        model = OmegaConf.to_container(given, resolve=True).get("model", {})  # type: ignore[union-attr]
+    except OmegaConfBaseException as error:
+        key = f"inference.{error.full_key}: " if error.full_key else ""
+        raise ConfigError(key + str(error).splitlines()[0]) from error
+    return model, inference  # type: ignore[return-value]
+
+
+def read_settings(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options and `key=value` words of a command line; where both name a setting, the word wins.
+
+    Returns:
+        overrides of the model's config node, and keyword arguments of `VideoSegmenter`.
+
+    Raises:
+        ConfigError: see `split_overrides`; a value out of its range.
+    """
+    model, inference = split_overrides(arguments.overrides)
+    if arguments.image_size is not None:
+        model.setdefault("image_size", arguments.image_size)
+    options = {
+        "warmup_frames": getattr(arguments, "warmup_frames", None),
+        "score_threshold": getattr(arguments, "threshold", None),
+        "amp": arguments.dtype,
+    }
+    for key, value in options.items():
+        if value is not None and not any(word.startswith(f"inference.{key}=") for word in arguments.overrides):
+            inference[key] = value
+    return model, check(inference)
+
+
+def check(inference: DictConfig) -> dict[str, Any]:
+    """The settings as keyword arguments of `VideoSegmenter`.
+
+    Raises:
+        ConfigError: a value out of its range.
+    """
+    values = {field.name: inference[field.name] for field in dataclasses.fields(InferenceConfig)}
+    for key in ("score_threshold", "overlap_threshold", "mask_threshold"):
+        if not 0 <= values[key] <= 1:
+            raise ConfigError(f"inference.{key}: must be in 0..1, not {values[key]}")
+    for key in ("warmup_frames", "max_entities", "hole_area"):
+        if values[key] < 0:
+            raise ConfigError(f"inference.{key}: must not be negative, not {values[key]}")
+    if values["amp"] not in ("fp32", "bf16", "fp16"):
+        raise ConfigError(f"inference.amp: fp32, bf16 or fp16, not '{values['amp']}'")
+    return values
