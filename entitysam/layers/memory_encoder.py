@@ -1,5 +1,6 @@
 """SAM 2's memory encoder: a mask and the frame's map -> what is remembered of the entity."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -27,13 +28,17 @@ class ConvNeXtBlock(nn.Module):
 
 
 class MaskDownsampler(nn.Module):
-    """Four stride-2 convolutions, one mask -> C channels at stride 16 (SAM 2's `MaskDownSampler`)."""
+    """Four stride-2 convolutions, one mask -> C channels at stride 16 (SAM 2's `MaskDownSampler`).
 
-    def __init__(self, channels: int):
+    Args:
+        channels: C.
+        widths: channels after each of the four convolutions.
+    """
+
+    def __init__(self, channels: int, widths: Sequence[int] = (4, 16, 64, 256)):
         super().__init__()
         layers: list[nn.Module] = []
-        widths = [1, 4, 16, 64, 256]
-        for width_in, width_out in pairwise(widths):
+        for width_in, width_out in pairwise([1, *widths]):
             layers += [nn.Conv2d(width_in, width_out, 3, stride=2, padding=1), LayerNorm2d(width_out), nn.GELU()]
         self.encoder = nn.Sequential(*layers, nn.Conv2d(widths[-1], channels, 1))
 
@@ -49,6 +54,7 @@ class MemoryEncoder(nn.Module):
         channels: C of the map.
         memory_channels: Cm of the memories.
         depth: ConvNeXt blocks of the fuser.
+        mask_widths: of the mask downsampler.
 
     Entities go through in groups of `group`: their masks are encoded at full image size, by far the largest activations.
     """
@@ -56,9 +62,15 @@ class MemoryEncoder(nn.Module):
     group = 10
     mask_scale, mask_bias = 20.0, -10.0  # SAM 2's sigmoid_scale_for_mem_enc and sigmoid_bias_for_mem_enc
 
-    def __init__(self, channels: int = 256, memory_channels: int = 64, depth: int = 2):
+    def __init__(
+        self,
+        channels: int = 256,
+        memory_channels: int = 64,
+        depth: int = 2,
+        mask_widths: Sequence[int] = (4, 16, 64, 256),
+    ):
         super().__init__()
-        self.mask_downsampler = MaskDownsampler(channels)
+        self.mask_downsampler = MaskDownsampler(channels, mask_widths)
         self.pix_feat_proj = nn.Conv2d(channels, channels, 1)
         self.fuser = nn.Sequential(*(ConvNeXtBlock(channels) for _ in range(depth)))
         self.out_proj = nn.Conv2d(channels, memory_channels, 1)

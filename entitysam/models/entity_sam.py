@@ -112,13 +112,17 @@ class EntitySAM(nn.Module):
         """Both encoders over normalised images [B, 3, S, S]; the frames of a video do not depend on each other here."""
         return self.dual_encoder.encode(images)
 
-    def propagate(self, features: ImageFeatures, state: VideoState) -> tuple[FrameOutput, VideoState]:
-        """Everything of a step that comes after the encoders."""
+    def propagate(
+        self, features: ImageFeatures, state: VideoState, remember: bool = True
+    ) -> tuple[FrameOutput, VideoState]:
+        """Everything of a step that comes after the encoders; `remember=False` where no frame follows."""
         with self._grad_for(self.memory):
             conditioned = self._maybe_recomputed(self.memory.read, features.cells, state.memories)
         output = self._maybe_recomputed(self._decode, conditioned, features, state.points)
-        with self._grad_for(self.memory):
-            memories = self._maybe_recomputed(self.memory.write, features.cells, output.mask_logits, state.memories)
+        memories: tuple[Tensor, ...] = ()
+        if remember:
+            with self._grad_for(self.memory):
+                memories = self._maybe_recomputed(self.memory.write, features.cells, output.mask_logits, state.memories)
         return output, VideoState(state.frames + 1, output.points.detach(), memories)
 
     def _decode(self, conditioned: Tensor, features: ImageFeatures, points: Tensor | None) -> FrameOutput:
@@ -160,8 +164,8 @@ class EntitySAM(nn.Module):
         """
         images = frames if frames.is_floating_point() else self._normalise(frames)
         state, outputs = self.initial_state(), []
-        for features in self.encode(images):
-            output, state = self.propagate(features, state)
+        for index, features in enumerate(self.encode(images), start=1):
+            output, state = self.propagate(features, state, remember=index < len(images))
             outputs.append(output)
         return ClipOutput(
             entity_logits=torch.stack([output.entity_logits for output in outputs]).mean(0),

@@ -1,5 +1,6 @@
 """Memory: what is remembered of every entity, and how a frame is read in its light (SAM 2's, frozen)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,6 +35,7 @@ class Memory(nn.Module):
         channels: C of the map; memory_channels: Cm.
         num_memories: frames remembered.
         depth: layers of the memory attention; hidden: width of its MLPs.
+        mask_widths: channels of the four convolutions that bring a mask to stride 16.
         store_dtype: "float32", "bfloat16" (as the published implementation keeps them) or "" for what the encoder gives.
     """
 
@@ -44,11 +46,12 @@ class Memory(nn.Module):
         num_memories: int = 7,
         depth: int = 4,
         hidden: int = 2048,
+        mask_widths: Sequence[int] = (4, 16, 64, 256),
         store_dtype: str = "",
     ):
         super().__init__()
         self.attention = MemoryAttention(channels, memory_channels, depth, hidden)
-        self.encoder = MemoryEncoder(channels, memory_channels)
+        self.encoder = MemoryEncoder(channels, memory_channels, mask_widths=mask_widths)
         self.temporal_code = nn.Parameter(torch.zeros(num_memories, 1, 1, memory_channels))
         self.no_memory_embed = nn.Parameter(torch.zeros(1, 1, channels))
         nn.init.trunc_normal_(self.temporal_code, std=0.02)
