@@ -44,7 +44,8 @@ def frame_overlaps(truth: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray
         Truth ids, predicted ids and pixel counts, int64 [n] each, sorted by (truth id, predicted id).
     """
     truth, predicted = truth.ravel(), predicted.ravel()
-    borders = (truth[1:] != truth[:-1]) | (predicted[1:] != predicted[:-1])
+    borders = truth[1:] != truth[:-1]
+    borders |= predicted[1:] != predicted[:-1]
     starts = np.concatenate([[0], np.flatnonzero(borders) + 1]) if truth.size else np.zeros(0, np.int64)
     lengths = np.diff(starts, append=truth.size)
     keys = (truth[starts].astype(np.int64) << 32) | predicted[starts].astype(np.int64)
