@@ -1,5 +1,7 @@
 """SAM 2's image encoder: Hiera trunk (timm) and feature-pyramid neck."""
 
+from typing import Any
+
 import timm
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,12 +20,13 @@ class HieraEncoder(nn.Module):
     """
 
     strides = (4, 8, 16)
+    trunk: Any  # timm's models promise no common type
+    neck: Any
 
     def __init__(self, trunk: str, channels: int = 256, trunk_args: dict | None = None):
         super().__init__()
-        arguments = {
-            key: tuple(value) if not isinstance(value, int | float | str) else value
-            for key, value in (trunk_args or {}).items()
+        arguments: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in (trunk_args or {}).items()
         }
         self.trunk = timm.create_model(trunk, pretrained=False, num_classes=0, **arguments)
         del self.trunk.head

@@ -35,6 +35,8 @@ class RandomFourierPosition(nn.Module):
         channels: C of the code.
     """
 
+    frequencies: Tensor
+
     def __init__(self, channels: int = 256):
         super().__init__()
         self.register_buffer("frequencies", torch.randn(2, channels // 2))

@@ -1,5 +1,7 @@
 """The second encoder: any timm ViT; DINOv2 with the position table of its release."""
 
+from typing import Any
+
 import timm
 import torch
 import torch.nn.functional as F
@@ -20,6 +22,8 @@ class TimmViT(nn.Module):
         channels: width of the tokens.
     """
 
+    trunk: Any  # timm's models promise no common type
+
     def __init__(self, trunk: str, trunk_args: dict | None = None):
         super().__init__()
         arguments = dict(trunk_args or {})
@@ -28,8 +32,8 @@ class TimmViT(nn.Module):
         if not trunk.startswith("samvit"):
             arguments.setdefault("dynamic_img_size", True)
         self.trunk = timm.create_model(trunk, pretrained=False, num_classes=0, **arguments)
-        self.patch = self.trunk.patch_embed.patch_size[0]
-        self.channels = self.trunk.num_features
+        self.patch: int = self.trunk.patch_embed.patch_size[0]
+        self.channels: int = self.trunk.num_features
 
     def forward(self, images: Tensor, size: int) -> Tensor:
         """Normalised images [B, 3, S, S], grid side h -> tokens [B, h * h, channels]."""

@@ -1,5 +1,7 @@
 """EntityDecoder: entities talk to each other, then each looks at its own map (paper section 3.3.3, Figure 2b)."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -103,6 +105,8 @@ class EntityDecoder(nn.Module):
         own_prompts: False is quirk 1: prompt tokens are dealt out to the entities out of step.
         predicts_entity: without a PromptGenerator the decoder's IoU token also gives the entity logits (Table 6, first row).
     """
+
+    layers: Any  # of EntityDecoderLayer
 
     def __init__(
         self,

@@ -28,6 +28,9 @@ class EntitySAM(nn.Module):
         checkpoint_activations: in training, recompute each frame's decoder in the backward pass instead of storing it.
     """
 
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
     def __init__(
         self,
         dual_encoder: DualEncoder,
