@@ -1,6 +1,8 @@
 """Reading pictures: any mode PIL knows becomes uint8 RGB, panoptic PNGs become id maps; every error names its file."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -54,7 +56,7 @@ def _open(path: str | Path) -> Image.Image:
         raise DataError(f"{path}: not a readable picture ({error})") from error
 
 
-def _decode(path, operation, image):  # type: ignore[no-untyped-def]
+def _decode(path: str | Path, operation: Callable[[Image.Image], Any], image: Image.Image) -> Any:
     try:
         return operation(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
