@@ -1,11 +1,13 @@
 """Evaluators of every benchmark, registered by name in `entitysam.registry.EVALUATORS`."""
 
+from entitysam.evaluation.box_tracking import BoxTracking
 from entitysam.evaluation.entity_ap import EntityAP, make_exclusive
 from entitysam.evaluation.evaluator import EvaluationError, Evaluator, build_evaluators
 from entitysam.evaluation.panoptic_png import read_panoptic_png
 from entitysam.evaluation.panoptic_quality import PanopticQuality
 from entitysam.evaluation.semantic import SemanticSegmentation
 from entitysam.evaluation.stq import STQ, EntitySTQ
+from entitysam.evaluation.tracks import TrackedVideo, Tracks
 from entitysam.evaluation.tube_ap import OVISAP, AgnosticYouTubeVISAP, YouTubeVISAP
 from entitysam.evaluation.tube_pq import VEQ, VPQ
 from entitysam.evaluation.videos import Instance, InstanceVideo, PanopticSequence, PanopticVideo, SemanticVideo
@@ -16,6 +18,7 @@ __all__ = [
     "VEQ",
     "VPQ",
     "AgnosticYouTubeVISAP",
+    "BoxTracking",
     "EntityAP",
     "EntitySTQ",
     "EvaluationError",
@@ -27,6 +30,8 @@ __all__ = [
     "PanopticVideo",
     "SemanticSegmentation",
     "SemanticVideo",
+    "TrackedVideo",
+    "Tracks",
     "YouTubeVISAP",
     "build_evaluators",
     "make_exclusive",

@@ -1,0 +1,74 @@
+"""HOTA, IDF1, MOTA, TETA and the BDD100K pipeline against the numbers of the reference programs (golden/metrics)."""
+
+import functools
+import json
+from pathlib import Path
+
+import pytest
+
+from entitysam.evaluation import BoxTracking, EvaluationError, TrackedVideo, Tracks
+from entitysam.evaluation.box_tracking import AGNOSTIC
+
+CASES = sorted((Path(__file__).parents[1] / "golden" / "metrics" / "tracking").glob("*.json"))
+assert len(CASES) == 35
+
+
+@functools.cache
+def load(path):
+    case = json.loads(path.read_text())
+    videos = [
+        TrackedVideo(
+            video["name"],
+            Tracks.from_rows(video["gt"], ignore=[row[7] == 1 for row in video["gt"]]),
+            Tracks.from_rows(video["pred"]),
+        )
+        for video in case["videos"]
+    ]
+    return case, videos
+
+
+def close(value):
+    return pytest.approx(float(value), rel=1e-9, abs=1e-11, nan_ok=True)
+
+
+def evaluate(evaluator, videos):
+    for video in videos:
+        evaluator.update(video)
+    return evaluator
+
+
+@pytest.fixture(params=CASES, ids=lambda path: path.stem)
+def case(request):
+    return load(request.param)
+
+
+def check_block(ours, expected):
+    for block in ("HOTA_mean", "Identity", "CLEAR"):
+        for name, value in expected[block].items():
+            assert ours[name] == close(value), name
+    assert ours["HOTA@0.05"] == close(expected["HOTA_0"])
+
+
+def test_box_tracking(case):
+    case, videos = case
+    expected, evaluator = case["expected"]["trackeval"], BoxTracking(case["categories"])
+    if "raises" in expected:
+        with pytest.raises(EvaluationError, match="video vid0, prediction, frame 2: id 7 has two boxes"):
+            evaluate(evaluator, videos)
+        return
+    evaluate(evaluator, videos)
+    result, records = evaluator.compute(), list(evaluator.records.values())
+    check_block({name: result[f"{name}-agnostic"] for name in evaluator.numbers([], [])}, expected["class_agnostic"])
+    check_block({name: result[f"{name}-pooled"] for name in evaluator.numbers([], [])}, expected["det_averaged"])
+    for category, block in expected["per_class"].items():
+        check_block(evaluator.numbers(records, [int(category)]), block)
+    averaged = expected["class_averaged"]
+    for block in ("HOTA_mean", "Identity", "CLEAR"):
+        for name in ("HOTA", "DetA", "AssA", "LocA", "IDF1", "IDP", "MOTA", "MOTP", "CLR_Re"):
+            if name in averaged[block]:
+                assert result[name] == close(averaged[block][name])
+    for video_id, values in expected["class_agnostic"]["per_video"].items():
+        ours = evaluator.numbers([evaluator.records[video_id]], [AGNOSTIC])
+        if not ours["CLR_TP"] + ours["CLR_FN"]:  # without annotations the reference leaves the video's MOTA at 0
+            ours["MOTA"] = 0.0
+        assert {name: ours[name] for name in values} == {name: close(value) for name, value in values.items()}
