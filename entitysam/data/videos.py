@@ -1,0 +1,57 @@
+"""Evaluation sets: what they have in common. A reader lists the videos of a benchmark; pixels are read when needed.
+
+| form | `Video.annotation` | readers |
+| --- | --- | --- |
+| panoptic | `names`: PNG of each frame, relative to the folder of predictions; `mask_files`: annotated id maps; `segments`: the JSON's `segments_info` per frame, untouched | vipseg, coco_panoptic_images |
+| semantic | `names`, `mask_files`: annotated label maps | vspw |
+| instances | `length`: number of frames; `instances`: the JSON's annotations of this video, untouched | ytvis, entityseg_images |
+
+Without ground truth (test sets of challenges) `annotation` has `names` or `length` only.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from entitysam.structures import Video
+
+Form = Literal["panoptic", "semantic", "instances"]
+IMAGE_SUFFIXES = (".jpg", ".png", ".jpeg", ".JPEG")
+
+
+class EvaluationSet:
+    """The videos of a benchmark. An image is a video of one frame.
+
+    Attributes:
+        title: the benchmark and its part, for reports.
+        form: of the annotation, see the module's table.
+        categories: mappings with `id`, `name`, `isthing`.
+        videos: in the order of the annotation file.
+        is_images: every video is a single picture, and files follow the conventions of image benchmarks.
+        has_truth: annotations are there.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        form: Form,
+        categories: Sequence[dict[str, Any]],
+        videos: Sequence[Video],
+        is_images: bool = False,
+        has_truth: bool = True,
+    ) -> None:
+        self.title = title
+        self.form = form
+        self.categories = list(categories)
+        self.videos = list(videos)
+        self.is_images = is_images
+        self.has_truth = has_truth
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+
+def find_image(folder: Path, stem: str) -> Path:
+    """The picture `stem` of a folder, whichever suffix it has; with .jpg where there is none, so that reading it says so."""
+    candidates = (folder / f"{stem}{suffix}" for suffix in IMAGE_SUFFIXES)
+    return next((path for path in candidates if path.is_file()), folder / f"{stem}.jpg")

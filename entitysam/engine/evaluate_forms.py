@@ -1,0 +1,80 @@
+"""Predictions on disk, in the submission formats of the benchmarks, and their pairing with the ground truth.
+
+A form writes what a method found in a video, keeps one entry of plain data per video for the index file, and gives
+the evaluators what they take. Saved predictions of others come in by the same index files.
+"""
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from entitysam.data.videos import EvaluationSet
+from entitysam.structures import Video
+
+Entry = Any  # plain data of one video, as it stands in the index file
+
+
+class Segmented(Protocol):
+    """What a method found in a video; `inference.video.SegmentedVideo` is one.
+
+    Attributes:
+        scores: float [n], score 0..1 of the entities 1..n; complete once all maps were taken.
+    """
+
+    @property
+    def scores(self) -> np.ndarray: ...
+    def iter_ids(self) -> Iterator[np.ndarray]: ...
+
+
+class PredictionForm(ABC):
+    """One format of predictions, in one folder.
+
+    Args:
+        folder: of the predictions.
+        dataset: whose predictions they are.
+        class_agnostic: categories of truth and prediction are one.
+    """
+
+    takes: Sequence[type] = ()  # border types of `evaluation.videos` that it can give
+
+    def __init__(self, folder: Path, dataset: EvaluationSet, class_agnostic: bool) -> None:
+        self.folder = folder
+        self.dataset = dataset
+        self.class_agnostic = class_agnostic
+        self.warnings: Counter[str] = Counter()
+
+    @abstractmethod
+    def write(self, video: Video, segmented: Segmented) -> Entry:
+        """Writes one video.
+
+        Returns:
+            what the index file is to say of it.
+        """
+
+    @abstractmethod
+    def write_index(self, entries: Sequence[Entry]) -> None:
+        """Writes the index file of these videos; without it the folder is no submission."""
+
+    @abstractmethod
+    def read_index(self) -> dict[str, list[Entry]]:
+        """Entries of each video (by the text of its id) in a folder of saved predictions.
+
+        Raises:
+            PredictionError: index missing or broken.
+        """
+
+    @abstractmethod
+    def pair(self, video: Video, entry: Entry | None, kind: type) -> Any:
+        """Truth and prediction (None: not predicted) of a video as the border type `kind`."""
+
+    @abstractmethod
+    def maps(self, video: Video, entry: Entry | None, frame: int) -> tuple[np.ndarray, np.ndarray]:
+        """Annotated and predicted ids (or labels) int [H, W] of a frame, to be looked at; 0 = nothing."""
+
+
+class PredictionError(ValueError):
+    """Saved predictions that cannot be used; the message names the file, and the video where there is one."""

@@ -1,0 +1,183 @@
+"""The result of an evaluation: one JSON, one Markdown table beside the paper's rows, one CSV line per video."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from entitysam.inference.writers_files import make_folder, whole_file
+
+RESULT, TABLE, PER_VIDEO = "result.json", "result.md", "per_video.csv"
+Paper = Mapping[str, Mapping[str, float]]
+
+
+@dataclass
+class VideoResult:
+    """One video: its number of frames, the seconds its segmentation took (NaN for saved predictions), percent numbers."""
+
+    frames: int
+    seconds: float
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A video that could not be predicted, or not be measured by the evaluator `during`."""
+
+    video: str
+    during: str
+    error: str
+
+
+@dataclass
+class EvaluationResult:
+    """What an evaluation found. All numbers are percent: 100 = perfect; NaN = undefined.
+
+    Attributes:
+        title: data set and part.
+        metrics: over all videos.
+        videos: by video id.
+        failures: what is missing from the numbers.
+        warnings: oddities of the input that did not stop anything, and how often.
+        seconds: of the whole run.
+        run: what was evaluated: weights, settings, ...
+    """
+
+    title: str
+    metrics: dict[str, float] = field(default_factory=dict)
+    videos: dict[str, VideoResult] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+    warnings: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    run: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def main_metric(self) -> str:
+        """The first one, by which videos are ordered."""
+        return next(iter(self.metrics), "")
+
+    def worst_first(self) -> list[str]:
+        """Video ids by the main metric, lowest first; those without it at the end."""
+
+        def key(name: str) -> tuple[bool, float, str]:
+            value = self.videos[name].metrics.get(self.main_metric, math.nan)
+            return (math.isnan(value), value if not math.isnan(value) else 0.0, name)
+
+        return sorted(self.videos, key=key)
+
+
+def write_report(result: EvaluationResult, folder: Path, paper: Paper) -> None:
+    """Writes `result.json`, `result.md` and `per_video.csv`.
+
+    Args:
+        result: of the evaluation.
+        folder: created where it is not there.
+        paper: rows of published numbers, percent, to stand below ours.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    make_folder(folder)
+    texts = {RESULT: to_json(result), TABLE: to_markdown(result, paper), PER_VIDEO: to_csv(result)}
+    for name, text in texts.items():
+        with whole_file(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def to_json(result: EvaluationResult) -> str:
+    """All digits; undefined numbers are null."""
+    return json.dumps(_finite(asdict(result)), indent=1) + "\n"
+
+
+def read_result(path: str | Path) -> EvaluationResult:
+    """A result from its JSON, or from the folder that holds it.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: not a result.
+    """
+    path = Path(path) / RESULT if Path(path).is_dir() else Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such result file")
+    try:
+        values = json.loads(path.read_bytes())
+        videos = {
+            name: VideoResult(v["frames"], _number(v["seconds"]), _numbers(v["metrics"]))
+            for name, v in values["videos"].items()
+        }
+        failures = [Failure(**failure) for failure in values["failures"]]
+        metrics = _numbers(values["metrics"])
+        return EvaluationResult(
+            values["title"], metrics, videos, failures, values["warnings"], values["seconds"], values["run"]
+        )
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: not a result of an evaluation ({error!r})") from error
+
+
+def to_markdown(result: EvaluationResult, paper: Paper) -> str:
+    """The table beside the paper's rows, then what the reader must know: failures and warnings."""
+    headline = [name for name in result.metrics if "@" not in name]
+    windows = [name for name in result.metrics if "@" in name]
+    lines = [f"# {result.title}", ""]
+    frames = sum(video.frames for video in result.videos.values())
+    about = [f"{len(result.videos)} videos, {frames} frames", *(f"{k}: {v}" for k, v in result.run.items() if v)]
+    lines += ["; ".join(about), ""]
+    for columns in filter(None, (headline, windows)):
+        rows = {"this run": result.metrics}
+        rows |= {name: row for name, row in paper.items() if any(column in row for column in columns)}
+        lines += [*table(columns, rows), ""]
+    if result.failures:
+        lines += ["**Failed, and missing from the numbers:**", ""]
+        lines += [f"- {failure.error} (video {failure.video}, {failure.during})" for failure in result.failures]
+        lines.append("")
+    if result.warnings:
+        lines += ["Counted, without effect on the course of the evaluation:", ""]
+        lines += [f"- {count} x {text}" for text, count in result.warnings.items()]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def table(columns: Sequence[str], rows: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """A Markdown table of percent numbers with one decimal more than the papers print."""
+    lines = ["| | " + " | ".join(columns) + " |", "| --- |" + " ---: |" * len(columns)]
+    for name, row in rows.items():
+        cells = (_cell(row.get(column)) for column in columns)
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def to_csv(result: EvaluationResult) -> str:
+    """One line per video, worst first by the main metric."""
+    columns = list(dict.fromkeys(name for video in result.videos.values() for name in video.metrics))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["video", "frames", "seconds", *columns])
+    for name in result.worst_first():
+        video = result.videos[name]
+        numbers = [video.metrics.get(column, math.nan) for column in columns]
+        writer.writerow([name, video.frames, *("" if math.isnan(n) else repr(n) for n in (video.seconds, *numbers))])
+    return text.getvalue()
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else "–" if math.isnan(value) else f"{value:.2f}"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _numbers(values: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: _number(value) for name, value in values.items()}
