@@ -7,6 +7,7 @@ from entitysam.evaluation.panoptic_png import read_panoptic_png
 from entitysam.evaluation.panoptic_quality import PanopticQuality
 from entitysam.evaluation.semantic import SemanticSegmentation
 from entitysam.evaluation.stq import STQ, EntitySTQ
+from entitysam.evaluation.teta import TETA
 from entitysam.evaluation.tracks import TrackedVideo, Tracks
 from entitysam.evaluation.tube_ap import OVISAP, AgnosticYouTubeVISAP, YouTubeVISAP
 from entitysam.evaluation.tube_pq import VEQ, VPQ
@@ -15,6 +16,7 @@ from entitysam.evaluation.videos import Instance, InstanceVideo, PanopticSequenc
 __all__ = [
     "OVISAP",
     "STQ",
+    "TETA",
     "VEQ",
     "VPQ",
     "AgnosticYouTubeVISAP",

@@ -101,12 +101,32 @@ class Alignment:
             rivals = similarity.sum(1, keepdims=True) + similarity.sum(0, keepdims=True) - similarity
             share = np.divide(similarity, rivals, out=np.zeros_like(similarity), where=rivals > EPSILON)
             potential[np.ix_(pairs.truth, pairs.predicted)] += share
-        return potential / (self.truth_boxes[:, None] + self.predicted_boxes - potential)
+        return potential / np.maximum(self.truth_boxes[:, None] + self.predicted_boxes - potential, EPSILON)
 
     def assign(self, pairs: FramePairs) -> tuple[np.ndarray, np.ndarray]:
         """Rows and columns of the frame's best one-to-one assignment by global score x similarity."""
         score = self.global_score[np.ix_(pairs.truth, pairs.predicted)] * pairs.similarity
         return linear_sum_assignment(-score)
+
+    def restrict(self, truth: np.ndarray, predicted: np.ndarray) -> "Alignment":
+        """The same frames and tracks with some of the boxes only, chosen by masks bool [n] and [m] over the `Tracks`."""
+        frames = []
+        truth_boxes, predicted_boxes = np.zeros_like(self.truth_boxes), np.zeros_like(self.predicted_boxes)
+        for pairs in self.frames:
+            rows, columns = truth[pairs.truth_rows], predicted[pairs.predicted_rows]
+            frames.append(
+                FramePairs(
+                    pairs.frame,
+                    pairs.truth[rows],
+                    pairs.predicted[columns],
+                    pairs.truth_rows[rows],
+                    pairs.predicted_rows[columns],
+                    pairs.similarity[np.ix_(rows, columns)],
+                )
+            )
+            truth_boxes[pairs.truth[rows]] += 1
+            predicted_boxes[pairs.predicted[columns]] += 1
+        return Alignment(frames, self.truth_ids, self.predicted_ids, truth_boxes, predicted_boxes)
 
 
 def align(truth: Tracks, predicted: Tracks, video_id: Any, similarity: Similarity | None = None) -> Alignment:

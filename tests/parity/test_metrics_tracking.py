@@ -4,9 +4,10 @@ import functools
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from entitysam.evaluation import BoxTracking, EvaluationError, TrackedVideo, Tracks
+from entitysam.evaluation import TETA, BoxTracking, EvaluationError, TrackedVideo, Tracks, teta
 from entitysam.evaluation.box_tracking import AGNOSTIC
 
 CASES = sorted((Path(__file__).parents[1] / "golden" / "metrics" / "tracking").glob("*.json"))
@@ -72,3 +73,34 @@ def test_box_tracking(case):
         if not ours["CLR_TP"] + ours["CLR_FN"]:  # without annotations the reference leaves the video's MOTA at 0
             ours["MOTA"] = 0.0
         assert {name: ours[name] for name in values} == {name: close(value) for name, value in values.items()}
+
+
+PROTOCOLS = {
+    "teta_tao": {},
+    "teta_tao_majority_vote": {"majority_vote": True},
+    "teta_coco": {"exhaustive": True},
+}
+
+
+@pytest.mark.parametrize("block", PROTOCOLS)
+def test_teta(case, block):
+    case, videos = case
+    expected, evaluator = case["expected"][block], TETA(case["categories"], **PROTOCOLS[block])
+    if expected.get("raises") == "TrackEvalException":
+        with pytest.raises(EvaluationError, match="video vid0, prediction, frame 2: id 7 has two boxes"):
+            evaluate(evaluator, videos)
+        return
+    result = evaluate(evaluator, videos).compute()
+    if "raises" in expected:  # nothing predicted, nothing annotated: undefined
+        assert all(np.isnan(value) for value in result.values())
+        return
+    assert {name: close(value) for name, value in expected["average"].items() if name != "counts"} == result
+    names = {category["id"]: category["name"] for category in case["categories"]}
+    counts = evaluator.per_category(list(evaluator.records.values()))
+    assert {names[category] for category in counts} == set(expected["per_class"])
+    for category, row in counts.items():
+        reference = expected["per_class"][names[category]]
+        for name, value in teta.numbers(row).items():
+            assert np.mean(value) == close(reference[name]), name
+        for name, value in reference["counts"].items():
+            assert np.array_equal(row[name.lower()], np.broadcast_to(value, row[name.lower()].shape)), name
