@@ -1,0 +1,84 @@
+"""Mask operations against SciPy, pycocotools and loops."""
+
+import numpy as np
+import pytest
+import torch
+from pycocotools import mask as coco_mask
+from scipy import ndimage
+
+from entitysam import ops
+
+
+def naive_fill(logits, max_area):
+    filled = logits.copy()
+    labels, count = ndimage.label(logits <= 0, structure=np.ones((3, 3)))
+    for label in range(1, count + 1):
+        if (labels == label).sum() <= max_area:
+            filled[labels == label] = 0.1
+    return filled
+
+
+@pytest.mark.parametrize("max_area", [0, 1, 3, 8, 10_000])
+def test_holes_equal_connected_components(max_area):
+    logits = np.random.default_rng(0).normal(0.6, 1, (2, 3, 24, 31)).astype(np.float32)
+    logits[0, 0] = 1  # nothing to fill
+    logits[0, 1] = -1  # nothing but a hole
+    expected = np.stack([[naive_fill(mask, max_area) for mask in masks] for masks in logits])
+    given = torch.from_numpy(logits.copy())
+    np.testing.assert_array_equal(ops.fill_holes(given, max_area), expected)
+    np.testing.assert_array_equal(given, logits)  # left as it was
+
+
+def test_holes_touching_at_a_corner_are_one():
+    logits = torch.ones(4, 4)
+    logits[0, 0] = logits[1, 1] = 0.0  # 0 is background
+    assert torch.equal(ops.fill_holes(logits, 1), logits)
+    assert (ops.fill_holes(logits, 2, value=0.5)[[0, 1], [0, 1]] == 0.5).all()
+
+
+def test_holes_keep_dtype():
+    assert ops.fill_holes(torch.randn(2, 8, 8).bfloat16()).dtype is torch.bfloat16
+
+
+def test_mask_iou():
+    masks = torch.rand(5, 4, 6, generator=torch.Generator().manual_seed(0)) > 0.5
+    masks[4] = False
+    iou = ops.mask_iou(masks, masks[2:])
+    for i, a in enumerate(masks):
+        for j, b in enumerate(masks[2:]):
+            union = (a | b).sum().item()
+            assert iou[i, j] == pytest.approx((a & b).sum().item() / union if union else 0.0)
+
+
+def test_point_sample_takes_outer_borders_as_0_and_1():
+    maps = torch.arange(8.0).view(1, 1, 2, 4)
+    centres = torch.tensor([[[(x + 0.5) / 4, (y + 0.5) / 2] for y in range(2) for x in range(4)]])
+    torch.testing.assert_close(ops.point_sample(maps, centres), maps.flatten(2))
+    between = torch.tensor([[[0.5, 0.5]]])
+    assert ops.point_sample(maps, between).item() == pytest.approx((1 + 2 + 5 + 6) / 4)
+    assert ops.point_sample(maps, torch.tensor([[[0.95, 0.1]]]), mode="nearest").item() == 3
+
+
+def test_boxes_are_those_of_coco():
+    masks = np.random.default_rng(1).random((20, 9, 7)) > 0.9
+    for mask in masks:
+        expected = coco_mask.toBbox(coco_mask.encode(np.asfortranarray(mask.astype(np.uint8))))
+        assert ops.mask_to_box(mask) == expected.astype(int).tolist()
+    assert ops.mask_to_box(np.zeros((3, 3), bool)) == [0, 0, 0, 0]
+
+
+def test_run_lengths_there_and_back():
+    mask = np.random.default_rng(2).random((11, 5)) > 0.4
+    rle = ops.rle_encode(mask)
+    assert isinstance(rle["counts"], str)
+    np.testing.assert_array_equal(ops.rle_decode(rle), mask)
+    uncompressed = {"size": [2, 3], "counts": [1, 2, 3]}  # columns first
+    np.testing.assert_array_equal(ops.rle_decode(uncompressed), np.array([[0, 1, 0], [1, 0, 0]], bool))
+
+
+def test_ids_as_colours_there_and_back():
+    ids = np.array([[0, 1, 255], [256, 65536, 2**24 - 1]], np.int32)
+    rgb = ops.ids_to_rgb(ids)
+    assert rgb.dtype == np.uint8
+    assert rgb[1].tolist() == [[0, 1, 0], [0, 0, 1], [255, 255, 255]]
+    np.testing.assert_array_equal(ops.rgb_to_ids(rgb), ids)
