@@ -84,31 +84,20 @@ def fit(
             started = time.perf_counter()
             batch = [next(clips).to(device) for _ in range(accumulate)]
             waited = time.perf_counter() - started
+            means, output = step(network, criterion, batch, state, config)
+            seconds = {"step": time.perf_counter() - started, "data": waited}
 
-            rate = learning_rate(optim, state.iteration)
-            set_learning_rate(state.optimizer, rate)
-            losses, output = backward(network, criterion, batch, scaler, train.amp, config.seed)
-            scaler.unscale_(state.optimizer)
-            norm = clip_gradients(model, optim.clip_norm)
-            means = distributed.mean_dict({**losses, "grad_norm": norm})
-            stop_if_not_finite(state, means, losses, batch, folder, scaler.is_enabled())
-            scaler.step(state.optimizer)
-            scaler.update()
-            state.optimizer.zero_grad(set_to_none=True)
-            state.iteration += 1
-            state.clips += train.batch_size
-
-            log.iteration(state.iteration, means, rate, {"step": time.perf_counter() - started, "data": waited})
             finished = state.iteration == optim.max_iters
-            if due(train.picture_period, state.iteration) or (finished and train.picture_period > 0):
+            log.iteration(state.iteration, means, state.optimizer.param_groups[0]["lr"], seconds)
+            if due(train.picture_period, state.iteration, finished):
                 log.picture(state.iteration, "clip", clip_picture(batch[-1], output, *match(criterion, output, batch)))
             is_best = False
-            if evaluate is not None and (due(train.eval_period, state.iteration) or finished):
+            if evaluate is not None and (finished or due(train.eval_period, state.iteration)):
                 is_best = run_evaluation(evaluate, state, log, train.best_metric)
-            stopped = distributed.any_worker(stop.asked, device)
-            if due(train.save_period, state.iteration) or finished or stopped or is_best:
+            stopped = distributed.any_worker(stop.asked, device) and not finished
+            if is_best or stopped or finished or due(train.save_period, state.iteration):
                 checkpoints.save(state, is_best)
-            if stopped and not finished:
+            if stopped:
                 logger.info("stopped by a signal after iteration %d; --resume goes on from there", state.iteration)
                 break
     log.close()
@@ -117,6 +106,35 @@ def fit(
     if distributed.rank() == 0:
         save_atomically({"model": model.state_dict(), "config": state.config}, folder / FINAL)
     return True
+
+
+def step(
+    network: nn.Module, criterion: EntityCriterion, batch: list[Clip], state: TrainingState, config: DictConfig
+) -> tuple[dict[str, float], ClipOutput]:
+    """One optimiser step; counts iteration and clips.
+
+    Args:
+        network: the state's model, wrapped or not.
+        batch: this worker's clips of the step.
+
+    Returns:
+        losses and gradient norm, averaged over all clips, and the output of the last clip.
+
+    Raises:
+        NonFiniteLoss: before anything is updated.
+    """
+    set_learning_rate(state.optimizer, learning_rate(config.optim, state.iteration))
+    losses, output = backward(network, criterion, batch, state.scaler, config.train.amp, config.seed)
+    state.scaler.unscale_(state.optimizer)
+    norm = clip_gradients(state.model, config.optim.clip_norm)
+    means = distributed.mean_dict({**losses, "grad_norm": norm})
+    stop_if_not_finite(state, means, losses, batch, Path(config.output_dir))
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    state.optimizer.zero_grad(set_to_none=True)
+    state.iteration += 1
+    state.clips += config.train.batch_size
+    return means, output
 
 
 def backward(
@@ -206,13 +224,12 @@ def stop_if_not_finite(
     losses: dict[str, Tensor],
     batch: list[Clip],
     folder: Path,
-    scaled: bool,
 ) -> None:
     """Raises NonFiniteLoss on every worker as soon as one has such a loss; each saves its own clips first.
 
     With fp16 an infinite gradient is the GradScaler's daily business: the step is skipped, nothing stops.
     """
-    watched = [value for name, value in means.items() if not (scaled and name == "grad_norm")]
+    watched = [value for name, value in means.items() if not (state.scaler.is_enabled() and name == "grad_norm")]
     if bool(torch.isfinite(torch.tensor(watched)).all()):
         return
     dump = folder / f"non_finite_iteration_{state.iteration:07d}_worker_{distributed.rank()}.pt"
@@ -271,8 +288,9 @@ def match(criterion: EntityCriterion, output: ClipOutput, batch: list[Clip]) -> 
     return criterion.match(output, batch[-1].targets, generator)
 
 
-def due(period: int, iteration: int) -> bool:
-    return period > 0 and iteration % period == 0
+def due(period: int, iteration: int, finished: bool = False) -> bool:
+    """Whether something with a period (0 = never) is to happen after this iteration; at the end it always does."""
+    return period > 0 and (finished or iteration % period == 0)
 
 
 class StopSignal:

@@ -17,8 +17,9 @@ from entitysam.checkpoint import load_weights
 from entitysam.config import from_dict, to_dict, to_yaml
 from entitysam.data.loader import build_loader
 from entitysam.engine.build import build_model, pick_device
+from entitysam.engine.evaluate_run import build_dataset, build_evaluation, evaluate
 from entitysam.engine.logging import peak_memory_gb, set_up_logging
-from entitysam.engine.trainer import ClipSource, backward, clips_per_worker, fit
+from entitysam.engine.trainer import ClipSource, Evaluation, backward, clips_per_worker, fit
 from entitysam.losses import EntityCriterion
 from entitysam.models.entity_sam import EntitySAM
 from entitysam.registry import CRITERIA, DATASETS, ConfigError, build
@@ -58,7 +59,7 @@ def run(values: dict[str, Any], resume: bool = False, dry_run: bool = False) -> 
         if distributed.rank() == 0:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "config.yaml").write_text(to_yaml(config))
-        return fit(model, criterion, clips_from, config, device, resume)
+        return fit(model, criterion, clips_from, config, device, resume, evaluation(config))
 
 
 def load_initial_weights(model: EntitySAM, weights: str | Sequence[str]) -> None:
@@ -106,6 +107,19 @@ def clip_source(config: DictConfig, device: torch.device) -> ClipSource:
 def _worker_clips(dataset: Any, mapper: Any, start: int, **settings: Any) -> Iterator[Clip]:
     rank, world_size = distributed.rank(), distributed.world_size()
     return build_loader(dataset, mapper, start=start, rank=rank, world_size=world_size, **settings)
+
+
+def evaluation(config: DictConfig) -> Evaluation | None:
+    """What `evaluation` of the config asks for, None where it names no data set. Reports go to `output_dir`/evaluation.
+
+    Raises:
+        ConfigError, DataError: what cannot be built; now, and not at the first evaluation.
+    """
+    if not config.evaluation.dataset:
+        return None
+    build_evaluation(config, build_dataset(config))
+    folder = Path(config.output_dir) / "evaluation"
+    return lambda model, iteration: evaluate(model, config, folder / f"{iteration:07d}")
 
 
 def describe(model: nn.Module, config: DictConfig) -> str:

@@ -47,7 +47,13 @@ def synthetic(tmp_path_factory):
     """A handful of synthetic pictures in COCO's layout."""
     folder = tmp_path_factory.mktemp("synthetic")
     plan = SyntheticSet(
-        train_images=6, val_images=1, train_videos=1, val_videos=1, image_size=(64, 80), video_size=(64, 80)
+        train_images=6,
+        val_images=1,
+        train_videos=1,
+        val_videos=1,
+        val_frames=3,
+        image_size=(64, 80),
+        video_size=(64, 80),
     )
     write_synthetic(folder, plan, workers=1)
     return folder
@@ -202,6 +208,20 @@ def test_unknown_weights_for_the_second_encoder(synthetic, tmp_path):
     options = overrides(synthetic, tmp_path, weights="[timm]", model__semantic_encoder="null")
     with pytest.raises(ConfigError, match=r"weights: 'timm' needs a model\.semantic_encoder"):
         train("tiny_stage1", options)
+
+
+def test_periodic_evaluation_and_best_checkpoint(synthetic, tmp_path):
+    dataset = f"{{name:vipseg,root:{synthetic / 'VIPSeg_720P'},split:val}}"
+    evaluation = {"evaluation.dataset": dataset, "evaluation.evaluators": "[{name:veq}]", "train.eval_period": 1}
+    assert train("tiny_stage1", overrides(synthetic, tmp_path, **evaluation, inference__warmup_frames=0))
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    scores = [row["eval/VEQ"] for row in rows if "eval/VEQ" in row]
+    assert len(scores) == 2
+    best = torch.load(tmp_path / "best.pt", weights_only=True)
+    assert best["best"] == max(scores)
+    assert not (tmp_path / "evaluation" / "0000001" / "pan_pred").exists()
+    report = tmp_path / "evaluation" / "0000002"
+    assert any(report.iterdir())
 
 
 @pytest.fixture
