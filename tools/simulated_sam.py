@@ -34,14 +34,16 @@ class Habits:
     swallows: float = 0.2  # a point's object mask takes a neighbour in
     in_pieces: float = 0.3  # share of entities that mostly come as parts
     whole_now_and_then: float = 0.15  # ... and how often they come whole all the same
-    hidden: float = 0.25  # share of entities that need a central point
+    hidden: float = 0.3  # share of entities that need a central point
     central: float = 1.5  # how near the centre of a part that is
-    wave: float = 0.6  # standard deviation of the border of a good mask
-    poor_wave: float = 4.0  # ... and of a poor one
-    slope: float = 12.0  # logits per cell of distance from the border
+    wave: float = 0.6  # standard deviation of the border of a good mask of at least `large` across
+    poor_wave: float = 4.0  # ... and of a poor one; both shrink in proportion for smaller masks
+    large: float = 40.0
+    slope: float = 30.0  # logits per cell of distance from the border
     score_noise: float = 0.02
+    modesty: float = 0.04  # by how much predicted scores fall short of the IoU
     part_bonus: float = 0.015  # by how much the score of a part tends to exceed that of an object
-    swallow_malus: float = 0.05
+    swallow_malus: float = 0.08
 
 
 @dataclass
@@ -96,6 +98,8 @@ class SimulatedImage:
         waves = random.standard_normal((NUM_WAVES, *self.mask_size))
         waves = np.stack([gaussian_filter(wave, 3) for wave in waves])
         self.waves = torch.from_numpy((waves / waves.std()).astype(np.float32)).to(device)
+        across = areas(self.words).double().sqrt()
+        self.relative = (across / habits.large).clamp(0.05, 1).to(self.distances)
         self.features = torch.from_numpy(_features(ids, self.families, random)).to(device)
 
     def _part_map(self, pool: list[np.ndarray]) -> dict[int, np.ndarray]:
@@ -108,13 +112,14 @@ class SimulatedImage:
         answers = [self._answer(x, y) for x, y in points.cpu().double().tolist()]
         device = self.distances.device
         regions = torch.tensor([a[0] for a in answers], device=device).view(-1, 3)
-        amplitude = torch.tensor([a[1] for a in answers], device=device, dtype=torch.float32).view(-1, 3, 1, 1)
+        amplitude = torch.tensor([a[1] for a in answers], device=device, dtype=torch.float32).view(-1, 3)
         bonus = torch.tensor([a[2] for a in answers], device=device, dtype=torch.float32).view(-1, 3)
         wave = torch.tensor([a[3] for a in answers], device=device).view(-1, 3)
         meant = self.distances[regions]
-        moved = torch.addcmul(meant, self.waves[wave], amplitude)
-        scores = self._iou(moved, regions) + bonus
-        slope = torch.where(amplitude > 2 * self.habits.wave, self.habits.slope / 4, self.habits.slope)
+        poor = (amplitude > 2 * self.habits.wave)[..., None, None]
+        moved = torch.addcmul(meant, self.waves[wave], (amplitude * self.relative[regions])[..., None, None])
+        scores = self._iou(moved, regions) - self.habits.modesty + bonus
+        slope = torch.where(poor, self.habits.slope / 4, self.habits.slope)
         return moved.mul_(slope), scores.clamp(0, 1)
 
     def _iou(self, moved: Tensor, regions: Tensor) -> Tensor:

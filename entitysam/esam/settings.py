@@ -10,10 +10,12 @@ from entitysam.esam.mask_generation import MaskGenerationConfig
 from entitysam.esam.prompting import PromptingConfig
 from entitysam.esam.recovery import RecoveryConfig
 from entitysam.esam.refinement import RefinementConfig
-from entitysam.esam.sam_backend import sam_segmenter
+from entitysam.esam.sam_backend import RANDOM, sam_segmenter
 from entitysam.esam.segmenter import ESAM
 from entitysam.esam.superpixels import SuperpixelConfig
 from entitysam.registry import METHODS, ConfigError, Registry, build
+
+__all__ = ["RANDOM", "SEGMENTERS", "esam", "read_settings"]
 
 Node = Mapping[str, Any]
 SettingsT = TypeVar("SettingsT")
@@ -55,22 +57,6 @@ def esam(
         "recovery": read_settings(RecoveryConfig, recovery, "model.recovery"),
     }
     return ESAM(build(SEGMENTERS, segmenter, "model.segmenter"), **settings, max_pixels=max_pixels)
-
-
-@METHODS.register("sam")
-def sam(
-    segmenter: Node, prompting: Node | None = None, mask_generation: Node | None = None, max_pixels: int = 178_000_000
-) -> ESAM:
-    """SAM's plain automatic masks, made disjoint by score: the baseline. Arguments as of `esam`."""
-    off = {"enabled": False}
-    return esam(
-        segmenter,
-        prompting,
-        mask_generation={**(mask_generation or {}), **off},
-        refinement=off,
-        recovery=off,
-        max_pixels=max_pixels,
-    )
 
 
 def read_settings(kind: type[SettingsT], node: Node | None, path: str) -> SettingsT:
