@@ -1,5 +1,6 @@
 """Evaluators of every benchmark, registered by name in `entitysam.registry.EVALUATORS`."""
 
+from entitysam.evaluation.bdd_tracking import BDDTracking
 from entitysam.evaluation.box_tracking import BoxTracking
 from entitysam.evaluation.entity_ap import EntityAP, make_exclusive
 from entitysam.evaluation.evaluator import EvaluationError, Evaluator, build_evaluators
@@ -20,6 +21,7 @@ __all__ = [
     "VEQ",
     "VPQ",
     "AgnosticYouTubeVISAP",
+    "BDDTracking",
     "BoxTracking",
     "EntityAP",
     "EntitySTQ",

@@ -14,14 +14,19 @@ def identity_zero() -> Counts:
     return {name: np.zeros(()) for name in ("IDTP", "IDFN", "IDFP")}
 
 
-def identity_counts(alignment: Alignment, threshold: float = THRESHOLD) -> Counts:
-    """Boxes that agree under the one-to-one assignment of whole tracks that makes most boxes agree."""
+def identity_agreement(alignment: Alignment) -> float:
+    """Boxes that agree (IoU >= 0.5) under the one-to-one assignment of whole tracks that makes most boxes agree."""
     agree = np.zeros((len(alignment.truth_ids), len(alignment.predicted_ids)))
     for pairs in alignment.frames:
-        agree[np.ix_(pairs.truth, pairs.predicted)] += pairs.similarity >= threshold
-    right = agree[linear_sum_assignment(-agree)].sum()
+        np.add.at(agree, np.ix_(pairs.truth, pairs.predicted), pairs.similarity >= THRESHOLD)
+    return float(agree[linear_sum_assignment(-agree)].sum())
+
+
+def identity_counts(alignment: Alignment) -> Counts:
+    """Identity true positives, misses and false positives of a video."""
+    right = identity_agreement(alignment)
     return {
-        "IDTP": right,
+        "IDTP": np.array(right),
         "IDFN": alignment.truth_boxes.sum() - right,
         "IDFP": alignment.predicted_boxes.sum() - right,
     }

@@ -129,16 +129,19 @@ class Alignment:
         return Alignment(frames, self.truth_ids, self.predicted_ids, truth_boxes, predicted_boxes)
 
 
-def align(truth: Tracks, predicted: Tracks, video_id: Any, similarity: Similarity | None = None) -> Alignment:
+def align(
+    truth: Tracks, predicted: Tracks, video_id: Any, similarity: Similarity | None = None, unique: bool = True
+) -> Alignment:
     """Pairs two sets of tracks frame by frame.
 
     Args:
         truth, predicted: tracks of the video.
         video_id: for messages.
         similarity: boxes [n, 4], boxes [m, 4] -> [n, m] in 0..1; `box_iou` by default.
+        unique: demand that a track has one box per frame at most.
 
     Raises:
-        EvaluationError: a track has two boxes on one frame.
+        EvaluationError: `unique`, and a track has two boxes on one frame.
     """
     similarity = similarity or box_iou
     truth_ids, truth_track = np.unique(truth.track_id, return_inverse=True)
@@ -148,7 +151,7 @@ def align(truth: Tracks, predicted: Tracks, video_id: Any, similarity: Similarit
         rows, columns = np.flatnonzero(truth.frame == frame), np.flatnonzero(predicted.frame == frame)
         for side, ids in (("ground truth", truth.track_id[rows]), ("prediction", predicted.track_id[columns])):
             values, counts = np.unique(ids, return_counts=True)
-            for twice in values[counts > 1][:1]:
+            for twice in values[counts > 1][:unique]:
                 raise EvaluationError(f"video {video_id}, {side}, frame {frame}: id {twice} has two boxes")
         values = similarity(truth.box[rows], predicted.box[columns])
         frames.append(FramePairs(int(frame), truth_track[rows], predicted_track[columns], rows, columns, values))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from entitysam.evaluation import TETA, BoxTracking, EvaluationError, TrackedVideo, Tracks, teta
+from entitysam.evaluation import TETA, BDDTracking, BoxTracking, EvaluationError, TrackedVideo, Tracks, teta
 from entitysam.evaluation.box_tracking import AGNOSTIC
 
 CASES = sorted((Path(__file__).parents[1] / "golden" / "metrics" / "tracking").glob("*.json"))
@@ -104,3 +104,32 @@ def test_teta(case, block):
             assert np.mean(value) == close(reference[name]), name
         for name, value in reference["counts"].items():
             assert np.array_equal(row[name.lower()], np.broadcast_to(value, row[name.lower()].shape)), name
+
+
+def test_bdd(case):
+    case, videos = case
+    evaluator = BDDTracking(case["categories"])
+    if "raises" in case["expected"]["trackeval"]:
+        with pytest.raises(EvaluationError, match="video vid0, prediction, frame 2: id 7 has two boxes"):
+            evaluate(evaluator, videos)
+        return
+    result = evaluate(evaluator, videos).compute()
+    for program, expected in case["expected"]["bdd"].items():
+        table = evaluator.table(list(evaluator.records.values()), program)
+        for metric, row in expected.items():
+            if metric.startswith("m"):
+                assert result[metric] == close(row), metric
+                continue
+            for name, value in row.items():
+                assert table[metric][name] == close(value), (metric, name)
+
+
+def test_merging_and_order_do_not_change_a_digit():
+    case, videos = load(next(path for path in CASES if path.stem == "rand_four_videos"))
+    for make in (BoxTracking, TETA, BDDTracking):
+        whole, first, second = (
+            evaluate(make(case["categories"]), share) for share in (videos, videos[:1:-1], videos[:2])
+        )
+        first.merge(second)
+        assert repr(first.compute()) == repr(whole.compute())
+        assert repr(first.per_video()) == repr(whole.per_video())
