@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
              "step is shown and what it finds means nothing")  # fmt: skip
     clip, _ = demo_clip(arguments.frames)
     source = FrameSource(ClipDecoder(clip, FPS))
-    job = Job(source, lambda: source, ["demo", len(clip)], out, "demo", quiet=arguments.quiet)
+    job = Job(source, lambda: source, {"demo": len(clip)}, out, "demo", quiet=arguments.quiet)
     run_job(job, opened, check(split_overrides([])[1]))
     print(f"look at {out / 'contact_sheet.png'} and {out / 'overlay.mp4'}")
     return 0

@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         job = Job(
             source,
             reopen=lambda: open_frames(arguments.input, **options),
-            identity=[*input_identity(arguments.input), options],
+            identity={"files": input_identity(arguments.input), **options},
             out=out,
             title=title,
             online=arguments.online,

@@ -62,7 +62,6 @@ class VideoWriter:
         else:
             stream.codec_context.bit_rate = max(500_000, int(0.15 * self._width * self._height * rate))
         context = stream.codec_context
-        context.thread_count = 1  # with more, the same frames do not always give the same file
         context.colorspace = context.color_primaries = context.color_trc = BT709
         return stream
 

@@ -40,7 +40,7 @@ class Job:
 
     source: FrameSource
     reopen: Callable[[], FrameSource]
-    identity: Any
+    identity: dict[str, Any]
     out: Path
     title: str
     online: bool = False
