@@ -76,7 +76,7 @@ class EvaluationConfig:
     evaluators: list[Part] = field(default_factory=list)  # parts of EVALUATORS
     task: str = "entity"  # entity | vps | vss | vis
     classifier: Part = field(default_factory=dict)  # a part of CLASSIFIERS; empty = entities stay unnamed
-    paper: dict[str, float] = field(default_factory=dict)  # the paper's numbers, printed beside ours
+    paper: dict[str, dict[str, float]] = field(default_factory=dict)  # row of the paper -> its numbers, beside ours
 
 
 @dataclass

@@ -3,6 +3,8 @@
 Examples:
   python tools/prepare_data.py synthetic --out datasets/synthetic
   python tools/prepare_data.py check coco --root datasets/coco --split train2017
+  python tools/prepare_data.py vipseg --root VIPSeg --out datasets/VIPSeg_720P
+  python tools/prepare_data.py scalabel --labels labels/seg_track_20/rles/val --images images/seg_track_20/val --out datasets/bdd
 """
 
 import argparse
@@ -12,8 +14,9 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from entitysam.data.checks import CHECKS
 from entitysam.data.synthetic_writer import SyntheticSet, write_synthetic
+from entitysam.data.videos_checks import CHECKS
+from entitysam.data.vipseg_conversion import convert_scalabel, convert_vipseg
 
 
 def main() -> int:
@@ -21,6 +24,8 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     add_synthetic(commands)
     add_check(commands)
+    add_vipseg(commands)
+    add_scalabel(commands)
     arguments = parser.parse_args()
     try:
         return arguments.run(arguments)
@@ -97,6 +102,45 @@ def run_check(arguments: argparse.Namespace) -> int:
         print(f"note: {len(report.empty)} without an entity, e.g. {report.empty[0]}; they train as empty clips")
     print(f"{report.checked} pictures checked, {len(report.problems)} problems")
     return 1 if report.problems else 0
+
+
+def add_vipseg(commands) -> None:
+    command = commands.add_parser(
+        "vipseg", help="make VIPSeg_720P from the original release", description=convert_vipseg.__doc__
+    )
+    command.add_argument("--root", type=Path, required=True, help="folder with imgs, panomasks and the lists of splits")
+    command.add_argument("--out", type=Path, default=Path("datasets/VIPSeg_720P"))
+    command.add_argument("--split", nargs="+", default=["val"], help="train, val, test (val)")
+    command.add_argument("--workers", type=count, default=os.cpu_count(), help="processes")
+    command.set_defaults(run=run_vipseg)
+
+
+def run_vipseg(arguments: argparse.Namespace) -> int:
+    with progress_bar() as bar:
+        task = bar.add_task("vipseg", total=None)
+        report = lambda done: bar.update(task, completed=done)  # noqa: E731
+        videos = convert_vipseg(arguments.root, arguments.out, arguments.split, arguments.workers, report)
+    print(f"{videos} videos in {arguments.out}")
+    return 0
+
+
+def add_scalabel(commands) -> None:
+    command = commands.add_parser(
+        "scalabel",
+        help="bring Scalabel tracks (BDD100K MOTS) into VIPSeg's layout",
+        description=convert_scalabel.__doc__,
+    )
+    command.add_argument("--labels", type=Path, required=True, help="folder of json files, one per video")
+    command.add_argument("--images", type=Path, required=True, help="folder with a folder of frames per video")
+    command.add_argument("--out", type=Path, required=True)
+    command.add_argument("--split", default="val", help="name of the split in the new set (val)")
+    command.set_defaults(run=run_scalabel)
+
+
+def run_scalabel(arguments: argparse.Namespace) -> int:
+    videos = convert_scalabel(arguments.labels, arguments.images, arguments.out, arguments.split)
+    print(f"{videos} videos in {arguments.out}")
+    return 0
 
 
 def count(text: str) -> int:

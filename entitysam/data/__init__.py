@@ -1,6 +1,15 @@
-"""Training data: readers, augmentation, the loader, and the synthetic set. Importing it registers the readers."""
+"""Training and evaluation data: readers, augmentation, the loader, the synthetic set. Importing it registers the readers."""
 
-from entitysam.data import coco, instances, panoptic_videos, pseudo_video, videos_panoptic  # noqa: F401  (registers)
+from entitysam.data import (  # noqa: F401  (registers)
+    coco,
+    instances,
+    panoptic_videos,
+    pseudo_video,
+    videos_coco,
+    videos_instances,
+    videos_panoptic,
+    videos_semantic,
+)
 from entitysam.data.images import DataError
 
 __all__ = ["DataError"]

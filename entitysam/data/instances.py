@@ -151,7 +151,7 @@ def instance_mask(instance: dict[str, Any], height: int, width: int, source: str
         DataError: neither of them, or another size.
     """
     try:
-        code = _run_length_code(instance["segmentation"], height, width)
+        code = run_length_code(instance["segmentation"], height, width)
         if list(code["size"]) != [height, width]:
             raise ValueError(f"its size [height, width] is {code['size']}, the picture's {[height, width]}")
         return coco_mask.decode(code).astype(bool)
@@ -159,8 +159,12 @@ def instance_mask(instance: dict[str, Any], height: int, width: int, source: str
         raise DataError(f"{source}: annotation {instance['id']}: unusable segmentation: {error}") from error
 
 
-def _run_length_code(shape: Any, height: int, width: int) -> dict[str, Any]:
-    """pycocotools' compressed code of polygons or of a code. It would take four numbers for a box: they are refused."""
+def run_length_code(shape: Any, height: int, width: int) -> dict[str, Any]:
+    """pycocotools' compressed code of polygons or of a code. It would take four numbers for a box: they are refused.
+
+    Raises:
+        TypeError, KeyError, ValueError: neither of them.
+    """
     if isinstance(shape, dict):
         return coco_mask.frPyObjects(shape, *shape["size"]) if isinstance(shape["counts"], list) else shape
     if not shape or any(len(polygon) < 6 or len(polygon) % 2 for polygon in shape):

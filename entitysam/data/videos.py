@@ -2,11 +2,12 @@
 
 | form | `Video.annotation` | readers |
 | --- | --- | --- |
+| all | `key`: id as the benchmark's files have it (a number, or a text as `Video.video_id`) | |
 | panoptic | `names`: PNG of each frame, relative to the folder of predictions; `mask_files`: annotated id maps; `segments`: the JSON's `segments_info` per frame, untouched | vipseg, coco_panoptic_images |
 | semantic | `names`, `mask_files`: annotated label maps | vspw |
 | instances | `length`: number of frames; `instances`: the JSON's annotations of this video, untouched | ytvis, entityseg_images |
 
-Without ground truth (test sets of challenges) `annotation` has `names` or `length` only.
+Without ground truth (challenges) the lists of annotations are empty.
 """
 
 from collections.abc import Sequence

@@ -53,6 +53,7 @@ class VIPSegVideos(EvaluationSet):
             height,
             width,
             {
+                "key": annotation["video_id"],
                 "names": [f"{name}/{mask}" for mask in masks],
                 "mask_files": [self.root / "panomasksRGB" / name / mask for mask in masks],
                 "segments": [frame["segments_info"] for frame in frames],

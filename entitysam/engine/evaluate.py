@@ -9,7 +9,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol, get_type_hints
 
 import numpy as np
@@ -17,7 +16,7 @@ import numpy as np
 from entitysam import distributed
 from entitysam.data.images import read_image
 from entitysam.data.videos import EvaluationSet
-from entitysam.engine.evaluate_forms import Entry, PredictionError, PredictionForm, Segmented
+from entitysam.engine.evaluate_forms import Entry, Namer, PredictionError, PredictionForm, Segmented
 from entitysam.engine.evaluate_progress import Records, share, video_bar
 from entitysam.engine.report import EvaluationResult, Failure, VideoResult
 from entitysam.evaluation import Evaluator
@@ -74,6 +73,7 @@ def predict_and_measure(
     records: Records,
     limit: int | None = None,
     quiet: bool = False,
+    namer: Namer | None = None,
 ) -> EvaluationResult:
     """Runs a method over the data set and evaluates it; on every process.
 
@@ -85,6 +85,7 @@ def predict_and_measure(
         records: of the finished videos, which are not segmented again.
         limit: only so many videos, from the first.
         quiet: no progress bar.
+        namer: gives the entities categories, for class-specific tasks.
     """
 
     def entry_of(video: Video) -> tuple[Entry, float]:
@@ -92,7 +93,7 @@ def predict_and_measure(
         if record is None:
             started = time.perf_counter()
             segmented = method.segment(read_frames(video), (video.height, video.width))
-            entry = form.write(video, segmented)
+            entry = form.write(video, segmented, namer.name(video, segmented) if namer else None)
             record = {"entry": entry, "seconds": time.perf_counter() - started}
             records.write(video.video_id, record)
         return record["entry"], record["seconds"]

@@ -4,6 +4,7 @@ A form writes what a method found in a video, keeps one entry of plain data per 
 the evaluators what they take. Saved predictions of others come in by the same index files.
 """
 
+import json
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,13 @@ class Segmented(Protocol):
     def iter_ids(self) -> Iterator[np.ndarray]: ...
 
 
+class Namer(Protocol):
+    """Gives the entities of a video their categories: the classifiers of `evaluation.classifier`."""
+
+    def name(self, video: Video, segmented: Segmented) -> np.ndarray:
+        """int64 [n] category ids of the entities 1..n."""
+
+
 class PredictionForm(ABC):
     """One format of predictions, in one folder.
 
@@ -48,8 +56,13 @@ class PredictionForm(ABC):
         self.warnings: Counter[str] = Counter()
 
     @abstractmethod
-    def write(self, video: Video, segmented: Segmented) -> Entry:
+    def write(self, video: Video, segmented: Segmented, categories: np.ndarray | None = None) -> Entry:
         """Writes one video.
+
+        Args:
+            video: of the data set.
+            segmented: its entities.
+            categories: int [n] category id of the entities 1..n; None where they have no names.
 
         Returns:
             what the index file is to say of it.
@@ -74,6 +87,20 @@ class PredictionForm(ABC):
     @abstractmethod
     def maps(self, video: Video, entry: Entry | None, frame: int) -> tuple[np.ndarray, np.ndarray]:
         """Annotated and predicted ids (or labels) int [H, W] of a frame, to be looked at; 0 = nothing."""
+
+
+def read_index_file(path: Path) -> Any:
+    """The contents of a JSON file of predictions.
+
+    Raises:
+        PredictionError: missing or broken.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise PredictionError(f"{path}: no such file") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise PredictionError(f"{path}: broken JSON ({error})") from error
 
 
 class PredictionError(ValueError):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from entitysam.engine.evaluate_forms import Entry, PredictionError, PredictionForm, Segmented
+from entitysam.engine.evaluate_forms import Entry, PredictionError, PredictionForm, Segmented, read_index_file
 from entitysam.evaluation import EvaluationError, Instance, InstanceVideo, PanopticSequence, PanopticVideo
 from entitysam.evaluation.panoptic_png import read_panoptic_png
 from entitysam.inference.writers_files import whole_file
@@ -26,7 +26,7 @@ class PanopticForm(PredictionForm):
 
     takes = (PanopticVideo, InstanceVideo)
 
-    def write(self, video: Video, segmented: Segmented) -> Entry:
+    def write(self, video: Video, segmented: Segmented, categories: np.ndarray | None = None) -> Entry:
         frames = []
         for name, ids in zip(video.annotation["names"], segmented.iter_ids(), strict=True):
             path = self.folder / MAPS / name
@@ -37,9 +37,11 @@ class PanopticForm(PredictionForm):
         for frame in frames:
             for segment in frame["segments_info"]:
                 segment["score"] = round(float(scores[segment["id"] - 1]), 6)
+                if categories is not None:
+                    segment["category_id"] = int(categories[segment["id"] - 1])
         if self.dataset.is_images:
-            return {"image_id": video.video_id, **frames[0]}
-        return {"video_id": video.video_id, "annotations": frames}
+            return {"image_id": video.annotation["key"], **frames[0]}
+        return {"video_id": video.annotation["key"], "annotations": frames}
 
     def write_index(self, entries: Sequence[Entry]) -> None:
         with whole_file(self.folder / INDEX) as temporary:
@@ -93,20 +95,6 @@ class PanopticForm(PredictionForm):
         if entry is None:
             return truth, np.zeros_like(truth)
         return truth, self._prediction(video, entry).read(frame)
-
-
-def read_index_file(path: Path) -> Any:
-    """The contents of a JSON file.
-
-    Raises:
-        PredictionError: missing or broken.
-    """
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise PredictionError(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise PredictionError(f"{path}: broken JSON ({error})") from error
 
 
 def segments_info(ids: np.ndarray) -> list[dict[str, Any]]:

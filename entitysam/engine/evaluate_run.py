@@ -8,29 +8,35 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import nn
 
 from entitysam import distributed
-from entitysam.checkpoint import CheckpointError, describe, load_weights, read_weights
 from entitysam.config import from_dict, to_dict
 from entitysam.data.videos import EvaluationSet
-from entitysam.engine.build import build_model, pick_device
+from entitysam.engine import evaluate_instances, evaluate_panoptic, evaluate_semantic
+from entitysam.engine.baselines import build_baseline
+from entitysam.engine.build import pick_device
 from entitysam.engine.evaluate import Evaluators, VideoMethod, check_borders, measure_saved, predict_and_measure
-from entitysam.engine.evaluate_forms import PredictionForm
-from entitysam.engine.evaluate_panoptic import ENTITY, MAPS, PanopticForm
-from entitysam.engine.evaluate_progress import Records
+from entitysam.engine.evaluate_forms import Namer, PredictionForm
+from entitysam.engine.evaluate_model import open_model, weights_identity
+from entitysam.engine.evaluate_progress import FOLDER, IDENTITY, Records
 from entitysam.engine.report import EvaluationResult, write_report
+from entitysam.engine.report_plots import write_plots
 from entitysam.evaluation import build_evaluators
 from entitysam.inference.video import VideoSegmenter
 from entitysam.inference.writers_files import make_folder
-from entitysam.registry import DATASETS, ConfigError, build
+from entitysam.registry import CLASSIFIERS, DATASETS, ConfigError, build
 
 logger = logging.getLogger(__name__)
 
-RANDOM = "random"
-TASKS = {"entity": "entities without names", "vps": "panoptic", "vss": "semantic", "vis": "instance"}
-FORMS: dict[str, type[PredictionForm]] = {"panoptic": PanopticForm}
+ENTITY_TASK = "entity"
+TASKS = (ENTITY_TASK, "vps", "vss", "vis")  # entities without names; video panoptic, semantic, instance segmentation
+FORMS: dict[str, type[PredictionForm]] = {
+    "panoptic": evaluate_panoptic.PanopticForm,
+    "semantic": evaluate_semantic.SemanticForm,
+    "instances": evaluate_instances.InstanceForm,
+}
 
 
 @dataclass(frozen=True)
@@ -40,18 +46,22 @@ class RunOptions:
     Attributes:
         weights: weight file, "random", or "" where none is needed.
         predictions: folder of saved predictions to evaluate instead of a model.
+        baseline: NAME[:key=value,...] to evaluate instead of a model, see `engine.baselines`.
         resume: skip the videos that an interrupted run finished.
         limit_videos: only so many, from the first.
         save_predictions: keep the predictions after the report.
+        worst: how many videos the contact sheet shows.
         device: see `engine.build.pick_device`.
         quiet: no progress bar.
     """
 
     weights: str = ""
     predictions: str = ""
+    baseline: str = ""
     resume: bool = False
     limit_videos: int | None = None
     save_predictions: bool = True
+    worst: int = 6
     device: str = "auto"
     quiet: bool = False
 
@@ -70,32 +80,61 @@ def run(values: dict[str, Any], options: RunOptions) -> bool:
         ConfigError, DataError, PredictionError, CheckpointError, FileNotFoundError: what cannot be built, in one line.
     """
     config = from_dict(values)
-    with distributed.process_group(pick_device(options.device)) as device, torch.inference_mode():
-        folder = Path(config.output_dir)
-        dataset, evaluators = build_dataset(config), build_evaluation(config)
+    with distributed.process_group(pick_device(options.device)) as device:
+        folder = make_folder(Path(config.output_dir))
+        dataset = build_dataset(config)
+        form = build_form(config, dataset, Path(options.predictions or folder))
+        evaluators = build_evaluation(config, dataset, form)
         if options.predictions:
-            form = build_form(config, dataset, Path(options.predictions))
-            check_borders(evaluators, form)
-            result = measure_saved(dataset, form, evaluators, options.limit_videos, options.quiet)
-            result.run = {"predictions": options.predictions}
+            result = _measure_saved(dataset, form, evaluators, options)
         else:
-            form = build_form(config, dataset, folder)
-            check_borders(evaluators, form)
-            model = open_model(config, options.weights).to(device)
-            identity = {**weights_identity(options.weights), **identity_of(config)}
-            records = start_records(folder, identity, options.resume)
-            method = VideoSegmenter(model, **to_dict(config)["inference"])
-            result = predict_and_measure(
-                dataset, method, form, evaluators, records, options.limit_videos, options.quiet
-            )
-            result.run = {"weights": options.weights}
+            result = _predict(config, options, device, dataset, form, evaluators)
         result.run["processes"] = distributed.world_size()
         if distributed.rank() == 0:
-            write_report(result, folder, to_dict(config)["evaluation"]["paper"])
-            if not options.predictions and not options.save_predictions and not result.failures:
+            paper = to_dict(config)["evaluation"]["paper"]
+            write_report(result, folder, paper)
+            write_plots(result, folder, paper, dataset, form, options.worst)
+            if not (options.predictions or options.save_predictions or result.failures):
                 remove_predictions(folder)
         distributed.barrier()
     return not result.failures
+
+
+def _measure_saved(
+    dataset: EvaluationSet, form: PredictionForm, evaluators: Evaluators, options: RunOptions
+) -> EvaluationResult:
+    if not dataset.has_truth:
+        raise ConfigError(f"{dataset.title} has no ground truth here: there is nothing to measure")
+    if not Path(options.predictions).is_dir():
+        raise FileNotFoundError(f"{options.predictions}: no such folder of predictions")
+    result = measure_saved(dataset, form, evaluators, options.limit_videos, options.quiet)
+    result.run["predictions"] = options.predictions
+    return result
+
+
+def _predict(
+    config: DictConfig,
+    options: RunOptions,
+    device: torch.device,
+    dataset: EvaluationSet,
+    form: PredictionForm,
+    evaluators: Evaluators,
+) -> EvaluationResult:
+    inference = to_dict(config)["inference"]
+    namer = build_namer(config)
+
+    def model() -> nn.Module:
+        return open_model(config, options.weights).to(device)
+
+    if options.baseline:
+        method: VideoMethod = build_baseline(options.baseline, model, inference)
+    else:
+        method = VideoSegmenter(model(), **inference)  # type: ignore[arg-type]
+    identity = {"weights": weights_identity(options.weights), "baseline": options.baseline, **identity_of(config)}
+    records = start_records(form.folder, identity, options.resume)
+    result = predict_and_measure(dataset, method, form, evaluators, records, options.limit_videos, options.quiet, namer)
+    result.run |= {"weights": options.weights, "baseline": options.baseline, "inference": inference}
+    return result
 
 
 def evaluate(model: nn.Module, config: DictConfig, output_dir: str | Path) -> dict[str, float]:
@@ -107,18 +146,19 @@ def evaluate(model: nn.Module, config: DictConfig, output_dir: str | Path) -> di
         output_dir: gets the report; predictions are not kept.
 
     Returns:
-        metrics in percent.
+        metrics in percent, the same on every worker.
 
     Raises:
         ConfigError, DataError: what cannot be built, in one line.
     """
-    folder = Path(output_dir)
-    dataset, evaluators = build_dataset(config), build_evaluation(config)
+    folder = make_folder(Path(output_dir))
+    dataset = build_dataset(config)
     form = build_form(config, dataset, folder)
-    check_borders(evaluators, form)
+    evaluators = build_evaluation(config, dataset, form)
     records = start_records(folder, {}, resume=False)
     method: VideoMethod = VideoSegmenter(model, **to_dict(config)["inference"])  # type: ignore[arg-type]
-    result = predict_and_measure(dataset, method, form, evaluators, records, quiet=True)
+    namer = build_namer(config)
+    result = predict_and_measure(dataset, method, form, evaluators, records, quiet=True, namer=namer)
     if distributed.rank() == 0:
         write_report(result, folder, to_dict(config)["evaluation"]["paper"])
         remove_predictions(folder)
@@ -131,6 +171,7 @@ def build_dataset(config: DictConfig) -> EvaluationSet:
 
     Raises:
         ConfigError: none given, or not one of videos.
+        DataError: files missing or broken.
     """
     node = to_dict(config)["evaluation"]["dataset"]
     if not node:
@@ -141,62 +182,51 @@ def build_dataset(config: DictConfig) -> EvaluationSet:
     return dataset
 
 
-def build_evaluation(config: DictConfig, dataset: EvaluationSet | None = None) -> Evaluators:
-    """The evaluators of `evaluation.evaluators`, by name.
-
-    Raises:
-        ConfigError: none given, unknown task, name or key.
-    """
-    evaluation = to_dict(config)["evaluation"]
-    if evaluation["task"] not in TASKS:
-        raise ConfigError(f"evaluation.task: one of {', '.join(TASKS)}, not '{evaluation['task']}'")
-    if not evaluation["evaluators"]:
-        raise ConfigError("evaluation.evaluators: none given, e.g. [{name: veq}, {name: stq_en}]")
-    entity = [{"id": ENTITY, "name": "entity", "isthing": 1}]
-    categories = entity if evaluation["task"] == "entity" or dataset is None else dataset.categories
-    return build_evaluators(evaluation["evaluators"], categories=categories)
-
-
 def build_form(config: DictConfig, dataset: EvaluationSet, folder: Path) -> PredictionForm:
-    """Where and how predictions of this data set are written or read."""
-    return FORMS[dataset.form](folder, dataset, class_agnostic=config.evaluation.task == "entity")
-
-
-def open_model(config: DictConfig, weights: str) -> nn.Module:
-    """The model of a weight file, in eval mode on the CPU; `model` of the config goes over what the file says of itself.
-
-    Args:
-        config: the whole `Config`.
-        weights: a file, or "random" for the weights of the seed.
+    """Where and how predictions of this data set are written or read.
 
     Raises:
-        ConfigError: neither the file nor the config says what model it is.
-        CheckpointError, FileNotFoundError: weights that cannot be read or do not fit.
+        ConfigError: unknown task.
     """
-    given = to_dict(config)["model"]
-    if not weights:
-        raise ConfigError("no --weights FILE (or --weights random), and no --predictions or --baseline either")
-    if weights == RANDOM:
-        if not given:
-            raise ConfigError("model: missing; with random weights, name one, e.g. model=tiny")
-        torch.manual_seed(config.seed)
-        return build_model(given)
-    state, embedded = read_weights(weights)
-    if not given and embedded is None:
-        raise CheckpointError(f"{weights}: carries no config and seems to be {describe(state)}; add e.g. model=vits")
-    node = OmegaConf.to_container(OmegaConf.merge(embedded or {}, given))
-    model = build_model(node)  # type: ignore[arg-type]
-    load_weights(model, weights)
-    return model
+    task = config.evaluation.task
+    if task not in TASKS:
+        raise ConfigError(f"evaluation.task: one of {', '.join(TASKS)}, not '{task}'")
+    return FORMS[dataset.form](folder, dataset, class_agnostic=task == ENTITY_TASK)
 
 
-def weights_identity(weights: str) -> dict[str, Any]:
-    """What tells whether a weight file is still the same: path, size and time."""
-    path = Path(weights)
-    if not path.is_file():
-        return {"weights": weights}
-    status = path.stat()
-    return {"weights": [str(path.resolve()), status.st_size, status.st_mtime_ns]}
+def build_evaluation(config: DictConfig, dataset: EvaluationSet, form: PredictionForm) -> Evaluators:
+    """The evaluators of `evaluation.evaluators`, by name; none where there is no ground truth.
+
+    Raises:
+        ConfigError: none given, unknown name or key, or one that the data set's annotations do not serve.
+    """
+    nodes = to_dict(config)["evaluation"]["evaluators"]
+    if not nodes:
+        raise ConfigError("evaluation.evaluators: none given, e.g. [{name: veq}, {name: stq_en}]")
+    entity = [{"id": evaluate_panoptic.ENTITY, "name": "entity", "isthing": 1}]
+    evaluators = build_evaluators(nodes, categories=entity if form.class_agnostic else dataset.categories)
+    check_borders(evaluators, form)
+    if not dataset.has_truth:
+        logger.warning("%s has no ground truth here: predictions are written and not measured", dataset.title)
+        return {}
+    return evaluators
+
+
+def build_namer(config: DictConfig) -> Namer | None:
+    """What gives entities their categories; None for the entity task.
+
+    Raises:
+        ConfigError: a class-specific task without classifier.
+    """
+    node, task = to_dict(config)["evaluation"]["classifier"], config.evaluation.task
+    if task == ENTITY_TASK:
+        return None
+    if not node:
+        raise ConfigError(
+            f"evaluation.classifier: missing; task '{task}' needs one to name the entities of a model "
+            "(saved predictions with names need none: --predictions DIR)"
+        )
+    return build(CLASSIFIERS, node, "evaluation.classifier")
 
 
 def identity_of(config: DictConfig) -> dict[str, Any]:
@@ -204,7 +234,7 @@ def identity_of(config: DictConfig) -> dict[str, Any]:
     values = to_dict(config)
     evaluation: Mapping[str, Any] = values["evaluation"]
     chosen = {key: values[key] for key in ("model", "inference", "seed")}
-    return {**chosen, "dataset": evaluation["dataset"], "task": evaluation["task"]}
+    return {**chosen, **{key: evaluation[key] for key in ("dataset", "task", "classifier")}}
 
 
 def start_records(folder: Path, identity: Mapping[str, Any], resume: bool) -> Records:
@@ -217,7 +247,6 @@ def start_records(folder: Path, identity: Mapping[str, Any], resume: bool) -> Re
     problem = ""
     if distributed.rank() == 0:
         try:
-            make_folder(folder)
             records.start(identity, resume)
         except (ValueError, OSError) as error:
             problem = str(error)
@@ -229,10 +258,7 @@ def start_records(folder: Path, identity: Mapping[str, Any], resume: bool) -> Re
 
 def remove_predictions(folder: Path) -> None:
     """Leaves only the report."""
-    for name in (MAPS, Records(folder).folder.name):
+    for name in (FOLDER, evaluate_panoptic.MAPS, evaluate_semantic.MAPS):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for name in ("pred.json", "run.json"):
+    for name in (IDENTITY, evaluate_panoptic.INDEX, evaluate_instances.INDEX, evaluate_instances.ARCHIVE):
         (folder / name).unlink(missing_ok=True)
-
-
-__all__ = ["EvaluationResult", "RunOptions", "evaluate", "run"]

@@ -124,7 +124,7 @@ def to_markdown(result: EvaluationResult, paper: Paper) -> str:
     windows = [name for name in result.metrics if "@" in name]
     lines = [f"# {result.title}", ""]
     frames = sum(video.frames for video in result.videos.values())
-    about = [f"{len(result.videos)} videos, {frames} frames", *(f"{k}: {v}" for k, v in result.run.items() if v)]
+    about = [f"{len(result.videos)} videos, {frames} frames", *_described(result.run)]
     lines += ["; ".join(about), ""]
     for columns in filter(None, (headline, windows)):
         rows = {"this run": result.metrics}
@@ -161,6 +161,10 @@ def to_csv(result: EvaluationResult) -> str:
         numbers = [video.metrics.get(column, math.nan) for column in columns]
         writer.writerow([name, video.frames, *("" if math.isnan(n) else repr(n) for n in (video.seconds, *numbers))])
     return text.getvalue()
+
+
+def _described(run: Mapping[str, Any]) -> list[str]:
+    return [f"{key}: {value}" for key, value in run.items() if value and isinstance(value, str | int)]
 
 
 def _cell(value: float | None) -> str:

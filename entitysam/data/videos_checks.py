@@ -1,0 +1,148 @@
+"""Finds what is wrong with an evaluation set before an evaluation does; see `data.checks`."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from entitysam.data.checks import CHECKS, Check, CheckReport, Total
+from entitysam.data.coco import list_problems, map_problems, segment_record
+from entitysam.data.images import DataError, read_id_map, read_image
+from entitysam.data.instances import run_length_code
+from entitysam.data.parallel import Progress, parallel_map
+from entitysam.data.videos import EvaluationSet
+from entitysam.data.videos_instances import YouTubeVIS
+from entitysam.data.videos_panoptic import VIPSegVideos
+from entitysam.data.videos_semantic import VSPWVideos, read_labels
+from entitysam.structures import Video
+
+OCCLUSIONS = (None, "no_occlusion", "slight_occlusion", "severe_occlusion")
+
+
+def check_vipseg(
+    root: Path, split: str, workers: int = 0, total: Total = lambda n: None, progress: Progress = lambda done: None
+) -> CheckReport:
+    """Checks a set in VIPSeg's layout: broken and missing files, sizes, every disagreement of json and PNG.
+
+    Raises:
+        DataError: there is nothing to check: json missing, or not such a json.
+    """
+    dataset = VIPSegVideos(root, split)
+    known = {category["id"] for category in dataset.categories}
+    jobs = [(*job, known) for job in _frames(dataset)]
+    empty = [str(job[0]) for job in jobs if not job[2]]
+    return _report(_check_panoptic, jobs, [], workers, total, progress, empty)
+
+
+def check_vspw(
+    root: Path, split: str, workers: int = 0, total: Total = lambda n: None, progress: Progress = lambda done: None
+) -> CheckReport:
+    """Checks a set in VSPW's layout: broken and missing files, sizes, labels that do not exist; raises as `check_vipseg`."""
+    dataset = VSPWVideos(root, split)
+    jobs = [
+        (image, mask, (video.height, video.width))
+        for video in dataset.videos
+        for image, mask in zip(video.frame_files, video.annotation["mask_files"] or [None] * len(video))
+    ]
+    return _report(_check_labels, jobs, [], workers, total, progress)
+
+
+def check_ytvis(
+    root: Path, split: str, workers: int = 0, total: Total = lambda n: None, progress: Progress = lambda done: None
+) -> CheckReport:
+    """Checks YouTube-VIS or OVIS: frames, masks, lengths, categories, occlusion labels; raises as `check_vipseg`."""
+    dataset = YouTubeVIS(root, split)
+    known = {category["id"] for category in dataset.categories}
+    problems = [problem for video in dataset.videos for problem in _annotation_problems(video, known)]
+    jobs = [(file, (video.height, video.width)) for video in dataset.videos for file in video.frame_files]
+    return _report(_check_image, jobs, problems, workers, total, progress)
+
+
+def _report(
+    look: Any, jobs: list[Any], problems: list[str], workers: int, total: Total, progress: Progress, empty: Any = ()
+) -> CheckReport:
+    total(len(jobs))
+    found = parallel_map(look, jobs, workers, progress)
+    return CheckReport(len(jobs), problems + [problem for one in found for problem in one], list(empty))
+
+
+def _frames(dataset: EvaluationSet) -> list[tuple[Path, Path, list[dict[str, Any]]]]:
+    return [
+        job
+        for video in dataset.videos
+        for job in zip(video.frame_files, video.annotation["mask_files"], video.annotation["segments"])
+    ]
+
+
+def _check_panoptic(job: tuple[Path, Path, list[dict[str, Any]], set[int]]) -> list[str]:
+    image_file, mask_file, listed, known = job
+    try:
+        segments = [segment_record(segment) for segment in listed]
+        ids = read_id_map(mask_file)
+    except KeyError as error:
+        return [f"{mask_file}: a segment of the json lacks {error}"]
+    except DataError as error:
+        return [str(error)]
+    problems = [
+        f"{mask_file}: {problem}" for problem in (*list_problems(segments, known), *map_problems(ids, segments))
+    ]
+    return problems + _check_image((image_file, ids.shape))
+
+
+def _check_labels(job: tuple[Path, Path | None, tuple[int, int]]) -> list[str]:
+    image_file, mask_file, size = job
+    problems = []
+    if mask_file is not None:
+        try:
+            labels = read_labels(mask_file)
+        except DataError as error:
+            return [str(error), *_check_image((image_file, size))]
+        wrong = np.setdiff1d(labels, [*range(125), 255])
+        problems = [f"{mask_file}: label {label} stands for no category" for label in wrong.tolist()]
+        size = labels.shape
+    return problems + _check_image((image_file, size))
+
+
+def _check_image(job: tuple[Path, tuple[int, ...]]) -> list[str]:
+    path, size = job
+    try:
+        read_image(path, (size[0], size[1]))
+    except DataError as error:
+        return [str(error)]
+    return []
+
+
+def _annotation_problems(video: Video, known: set[int]) -> list[str]:
+    problems = []
+    for annotation in video.annotation["instances"]:
+        where = f"video {video.video_id}, annotation {annotation.get('id', '?')}"
+        shapes = annotation.get("segmentations", [])
+        occlusion = annotation.get("occlusion", [])
+        if annotation.get("category_id") not in known:
+            problems.append(f"{where}: category {annotation.get('category_id')} is not in 'categories'")
+        if len(shapes) != len(video):
+            problems.append(f"{where}: {len(shapes)} masks for {len(video)} frames")
+        problems += [f"{where}: occlusion '{label}' is unknown" for label in occlusion if label not in OCCLUSIONS]
+        problems += [
+            f"{where}, frame {frame}: {problem}"
+            for frame, shape in enumerate(shapes)
+            if shape is not None and (problem := _shape_problem(shape, (video.height, video.width)))
+        ]
+    return problems
+
+
+def _shape_problem(shape: Any, size: tuple[int, int]) -> str:
+    try:
+        code = run_length_code(shape, *size)
+        return "" if list(code["size"]) == list(size) else f"mask is {code['size']}, the video {list(size)}"
+    except (TypeError, KeyError, ValueError) as error:
+        return f"unusable mask: {error}"
+
+
+CHECKS |= {
+    "vipseg": Check(check_vipseg, "datasets/VIPSeg_720P", "val"),
+    "vspw": Check(check_vspw, "datasets/VSPW_480p", "val"),
+    "ytvis_2019": Check(check_ytvis, "datasets/ytvis_2019", "valid"),
+    "ytvis_2021": Check(check_ytvis, "datasets/ytvis_2021", "valid"),
+    "ovis": Check(check_ytvis, "datasets/ovis", "valid"),
+}

@@ -1,0 +1,117 @@
+"""Instance predictions: `results.json` of YouTube-VIS and OVIS (with the zip for their servers), or of COCO for images."""
+
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from entitysam.data.instances import run_length_code
+from entitysam.engine.evaluate_forms import Entry, PredictionError, PredictionForm, Segmented, read_index_file
+from entitysam.evaluation import EvaluationError, Instance, InstanceVideo
+from entitysam.inference.writers_files import whole_file
+from entitysam.inference.writers_json import ENTITY_CATEGORY, describe_entities
+from entitysam.ops import rle_decode
+from entitysam.structures import Video
+
+INDEX, ARCHIVE = "results.json", "results.zip"
+ENTITY = int(ENTITY_CATEGORY["id"])
+
+
+class InstanceForm(PredictionForm):
+    """The entry of a video is the list of its results. A video without results has no detections, which is no error."""
+
+    takes = (InstanceVideo,)
+
+    @property
+    def _key(self) -> str:
+        return "image_id" if self.dataset.is_images else "video_id"
+
+    def write(self, video: Video, segmented: Segmented, categories: np.ndarray | None = None) -> Entry:
+        length = video.annotation["length"]
+        tubes: dict[int, list[Any]] = {}
+        for frame, ids in enumerate(segmented.iter_ids()):
+            for entity in describe_entities(ids):
+                tubes.setdefault(entity["id"], [None] * length)[frame] = entity["segmentation"]
+        results = []
+        for number, masks in sorted(tubes.items()):
+            category = ENTITY if categories is None else int(categories[number - 1])
+            shape = {"segmentation": masks[0]} if self.dataset.is_images else {"segmentations": masks}
+            score = float(segmented.scores[number - 1])
+            results.append({self._key: video.annotation["key"], "category_id": category, "score": score, **shape})
+        return results
+
+    def write_index(self, entries: Sequence[Entry]) -> None:
+        text = json.dumps([result for results in entries for result in results])
+        with whole_file(self.folder / INDEX) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        if not self.dataset.is_images:
+            with (
+                whole_file(self.folder / ARCHIVE) as temporary,
+                zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
+            ):
+                archive.write(self.folder / INDEX, INDEX)
+
+    def read_index(self) -> dict[str, list[Entry]]:
+        path = self.folder / INDEX
+        found: dict[str, list[Entry]] = {}
+        try:
+            for result in read_index_file(path):
+                found.setdefault(str(result[self._key]), [[]])[0].append(result)
+        except (KeyError, TypeError) as error:
+            raise PredictionError(f"{path}: not a result file of instances (an entry lacks {error})") from error
+        return found
+
+    def pair(self, video: Video, entry: Entry | None, kind: type) -> InstanceVideo:
+        where, size = f"video {video.video_id}", (video.height, video.width)
+        truth = [self._annotated(one, size, where) for one in video.annotation["instances"]]
+        return InstanceVideo(video.annotation["key"], truth, [self._predicted(one, size, where) for one in entry or []])
+
+    def _annotated(self, annotation: Mapping[str, Any], size: tuple[int, int], where: str) -> Instance:
+        where = f"{where}, annotation {annotation['id']}"
+        areas = [area for area in annotation.get("areas", []) if area]
+        # The file's area of a tube is its mean over the frames on which it is visible.
+        area = annotation.get("area") if self.dataset.is_images else float(np.mean(areas)) if areas else 0.0
+        return Instance(
+            category_id=ENTITY if self.class_agnostic else int(annotation["category_id"]),
+            masks=self._masks(annotation, size, where),
+            crowd=annotation.get("iscrowd", 0) == 1,
+            area=area,
+            occlusion=annotation.get("occlusion"),
+            annotation_id=int(annotation["id"]),
+        )
+
+    def _predicted(self, result: Mapping[str, Any], size: tuple[int, int], where: str) -> Instance:
+        missing = next((key for key in ("category_id", "score") if key not in result), None)
+        if missing:
+            raise PredictionError(f"{where}: a result has no '{missing}'")
+        category = ENTITY if self.class_agnostic else int(result["category_id"])
+        return Instance(category, self._masks(result, size, f"{where}, prediction"), score=float(result["score"]))
+
+    def _masks(self, holder: Mapping[str, Any], size: tuple[int, int], where: str) -> list[Any]:
+        """Compressed run-length codes per frame, None where absent."""
+        key = "segmentation" if self.dataset.is_images else "segmentations"
+        if key not in holder:
+            raise EvaluationError(f"{where}: no '{key}'")
+        shapes = [holder[key]] if self.dataset.is_images else holder[key]
+        try:
+            return [None if shape is None else run_length_code(shape, *size) for shape in shapes]
+        except (TypeError, KeyError, ValueError) as error:
+            raise EvaluationError(f"{where}: unusable segmentation: {error}") from error
+
+    def maps(self, video: Video, entry: Entry | None, frame: int) -> tuple[np.ndarray, np.ndarray]:
+        pair = self.pair(video, entry, InstanceVideo)
+        size = (video.height, video.width)
+        best_last = sorted(pair.prediction, key=lambda instance: instance.score)
+        return paint(pair.truth, frame, size), paint(best_last, frame, size)
+
+
+def paint(instances: Sequence[Instance], frame: int, size: tuple[int, int]) -> np.ndarray:
+    """int32 [H, W]: 1 + position of the last instance that covers a pixel; 0 = none."""
+    ids = np.zeros(size, np.int32)
+    for position, instance in enumerate(instances):
+        mask = instance.masks[frame] if frame < len(instance.masks) else None
+        if mask is not None:
+            ids[rle_decode(dict(mask))] = position + 1
+    return ids

@@ -1,0 +1,71 @@
+"""Semantic predictions of VSPW: `<video>/<frame>.png`, grey, one category id 0..123 per pixel (mask label - 1)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from entitysam.data.videos_semantic import read_labels
+from entitysam.engine.evaluate_forms import Entry, PredictionForm, Segmented
+from entitysam.evaluation import EvaluationError, SemanticVideo
+from entitysam.inference.writers_files import whole_file
+from entitysam.registry import ConfigError
+from entitysam.structures import Video
+
+MAPS = "semantic_pred"
+
+
+class SemanticForm(PredictionForm):
+    """There is no index file: a video is predicted if it has a folder, below `semantic_pred` or in the folder itself."""
+
+    takes = (SemanticVideo,)
+
+    def write(self, video: Video, segmented: Segmented, categories: np.ndarray | None = None) -> Entry:
+        if categories is None:
+            raise ConfigError("semantic predictions need categories: give evaluation.classifier")
+        label_of = np.concatenate([[0], categories]).astype(np.uint8)
+        for name, ids in zip(video.annotation["names"], segmented.iter_ids(), strict=True):
+            path = self.folder / MAPS / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with whole_file(path) as temporary:
+                Image.fromarray(label_of[fill_from_nearest(ids)]).save(temporary, format="PNG")
+        return {"video_id": video.annotation["key"]}
+
+    def write_index(self, entries: Sequence[Entry]) -> None:
+        """Nothing to write: the folders are the submission."""
+
+    def read_index(self) -> dict[str, list[Entry]]:
+        root = self._root()
+        found = [video for video in self.dataset.videos if (root / video.video_id).is_dir()]
+        return {video.video_id: [{"video_id": video.annotation["key"]}] for video in found}
+
+    def pair(self, video: Video, entry: Entry | None, kind: type) -> SemanticVideo:
+        if entry is None:
+            raise EvaluationError(f"video {video.video_id}: not predicted")
+        masks, names, root = video.annotation["mask_files"], video.annotation["names"], self._root()
+        return SemanticVideo(
+            video.video_id,
+            len(masks),
+            read_truth=lambda frame: read_labels(masks[frame]),
+            read_prediction=lambda frame: read_labels(root / names[frame]),
+        )
+
+    def maps(self, video: Video, entry: Entry | None, frame: int) -> tuple[np.ndarray, np.ndarray]:
+        truth = read_labels(video.annotation["mask_files"][frame]).astype(np.int32)
+        truth[truth == 255] = 0
+        if entry is None:
+            return truth, np.zeros_like(truth)
+        return truth, read_labels(self._root() / video.annotation["names"][frame]).astype(np.int32) + 1
+
+    def _root(self):  # type: ignore[no-untyped-def]
+        below = self.folder / MAPS
+        return below if below.is_dir() else self.folder
+
+
+def fill_from_nearest(ids: np.ndarray) -> np.ndarray:
+    """Gives every pixel without an entity the nearest entity's id [H, W]: VSPW wants a category everywhere (ours)."""
+    if not (ids == 0).any() or not ids.any():
+        return ids
+    rows, columns = ndimage.distance_transform_edt(ids == 0, return_distances=False, return_indices=True)
+    return ids[rows, columns]

@@ -1,0 +1,101 @@
+"""The contact sheet of the worst videos: per video some frames, ground truth beside prediction."""
+
+import logging
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from entitysam.data.images import read_image
+from entitysam.data.videos import EvaluationSet
+from entitysam.engine.evaluate_forms import Entry, PredictionForm
+from entitysam.engine.report import EvaluationResult
+from entitysam.evaluation.overlaps import frame_overlaps
+from entitysam.inference.drawing import draw_entities
+from entitysam.structures import Video
+
+logger = logging.getLogger(__name__)
+
+FRAMES = 3  # of each video
+WIDTH = 300  # of a thumbnail in pixels
+MARGIN, CAPTION = 6, 18
+BACKGROUND, TEXT = (24, 24, 27), (228, 228, 231)
+
+
+def worst_videos_sheet(
+    result: EvaluationResult, dataset: EvaluationSet, form: PredictionForm, count: int
+) -> Image.Image | None:
+    """One row per video: frame with its annotation, frame with its prediction, for some frames of the video.
+
+    A predicted entity has the colour of the annotated one it overlaps most with, as far as that colour is free.
+
+    Returns:
+        the sheet; None where there is nothing to show.
+    """
+    videos = {video.video_id: video for video in dataset.videos}
+    entries = form.read_index()
+    rows = []
+    for name in result.worst_first()[:count]:
+        entry = next(iter(entries.get(name, [])), None)
+        pictures = _row(videos[name], form, entry)
+        if pictures:
+            value = result.videos[name].metrics.get(result.main_metric, float("nan"))
+            rows.append((f"{name}   {result.main_metric} {value:.1f}", pictures))
+    return _draw(rows) if rows else None
+
+
+def _row(video: Video, form: PredictionForm, entry: Entry | None) -> list[Image.Image]:
+    """Thumbnails annotation, prediction, annotation, ...; none where the files cannot be read."""
+    chosen = np.unique(np.linspace(0, len(video) - 1, FRAMES).round().astype(int)).tolist()
+    try:
+        images = [read_image(video.frame_files[frame], (video.height, video.width)) for frame in chosen]
+        maps = [form.maps(video, entry, frame) for frame in chosen]
+        truth, predicted = in_same_colours(*(np.stack(side) for side in zip(*maps)))
+        sides = zip(images, truth, predicted)
+        return [_thumbnail(draw_entities(image, ids, labels=False)) for image, *both in sides for ids in both]
+    except (ValueError, OSError) as error:
+        logger.warning("video %s is not on the contact sheet: %s", video.video_id, error)
+        return []
+
+
+def in_same_colours(truth: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Renumbers two stacks of maps [T, H, W] so that ids that overlap most are equal, one to one: int32, 0 = nothing."""
+    left, right, pixels = frame_overlaps(truth, predicted)
+    number_of_truth = {int(old): new for new, old in enumerate(np.unique(truth[truth > 0]), start=1)}
+    number_of_predicted: dict[int, int] = {}
+    taken: set[int] = set()
+    for place in np.argsort(-pixels, kind="stable"):
+        g, p = int(left[place]), int(right[place])
+        if g and p and p not in number_of_predicted and number_of_truth[g] not in taken:
+            number_of_predicted[p] = number_of_truth[g]
+            taken.add(number_of_truth[g])
+    free = len(number_of_truth)
+    for old in np.unique(predicted[predicted > 0]).tolist():
+        if old not in number_of_predicted:
+            free += 1
+            number_of_predicted[old] = free
+    return _renumber(truth, number_of_truth), _renumber(predicted, number_of_predicted)
+
+
+def _renumber(ids: np.ndarray, numbers: dict[int, int]) -> np.ndarray:
+    old = np.array([0, *sorted(numbers)])
+    new = np.array([0, *(numbers[n] for n in sorted(numbers))], np.int32)
+    return new[np.searchsorted(old, ids)]
+
+
+def _thumbnail(pixels: np.ndarray) -> Image.Image:
+    image = Image.fromarray(pixels)
+    return image.resize((WIDTH, max(1, round(WIDTH * image.height / image.width))), Image.Resampling.BILINEAR)
+
+
+def _draw(rows: list[tuple[str, list[Image.Image]]]) -> Image.Image:
+    columns = max(len(pictures) for _, pictures in rows)
+    heights = [max(picture.height for picture in pictures) for _, pictures in rows]
+    size = (MARGIN + columns * (WIDTH + MARGIN), MARGIN + sum(height + CAPTION + MARGIN for height in heights))
+    sheet = Image.new("RGB", size, BACKGROUND)
+    canvas, font, top = ImageDraw.Draw(sheet), ImageFont.load_default(12), MARGIN
+    for (title, pictures), height in zip(rows, heights):
+        canvas.text((MARGIN, top), f"{title}   (annotated | predicted, {len(pictures) // 2} frames)", TEXT, font)
+        for column, picture in enumerate(pictures):
+            sheet.paste(picture, (MARGIN + column * (WIDTH + MARGIN), top + CAPTION))
+        top += height + CAPTION + MARGIN
+    return sheet
