@@ -54,8 +54,9 @@ def test_state_survives_pickling():
 
 
 def test_built_from_names_with_the_children_they_take():
-    categories = [{"id": 1, "isthing": 1}, {"id": 2, "isthing": 0}]
+    categories = [{"id": 1, "isthing": 1, "name": "car"}, {"id": 2, "isthing": 0, "name": "sky"}]
     names = ["veq", "vpq", "stq_en", "stq", "semantic", "ytvis_ap", "ytvis_ap_agnostic", "ovis_ap", "entity_ap", "pq"]
+    names += ["tracking", "teta", "bdd_tracking"]
     evaluators = build_evaluators([{"name": name} for name in names], categories=categories)
     assert list(evaluators) == names
     for name, evaluator in evaluators.items():
