@@ -166,6 +166,17 @@ def evaluate(model: nn.Module, config: DictConfig, output_dir: str | Path) -> di
     return result.metrics
 
 
+def check_evaluation(config: DictConfig) -> None:
+    """Builds what `evaluate` builds: what is wrong with the config shows at once, not at the first evaluation.
+
+    Raises:
+        ConfigError, DataError: see `evaluate`.
+    """
+    dataset = build_dataset(config)
+    build_evaluation(config, dataset, build_form(config, dataset, Path(config.output_dir)))
+    build_namer(config)
+
+
 def build_dataset(config: DictConfig) -> EvaluationSet:
     """The data set of `evaluation.dataset`.
 

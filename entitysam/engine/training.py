@@ -17,7 +17,7 @@ from entitysam.checkpoint import load_weights
 from entitysam.config import from_dict, to_dict, to_yaml
 from entitysam.data.loader import build_loader
 from entitysam.engine.build import build_model, pick_device
-from entitysam.engine.evaluate_run import build_dataset, build_evaluation, evaluate
+from entitysam.engine.evaluate_run import check_evaluation, evaluate
 from entitysam.engine.logging import peak_memory_gb, set_up_logging
 from entitysam.engine.trainer import ClipSource, Evaluation, backward, clips_per_worker, fit
 from entitysam.losses import EntityCriterion
@@ -117,7 +117,7 @@ def evaluation(config: DictConfig) -> Evaluation | None:
     """
     if not config.evaluation.dataset:
         return None
-    build_evaluation(config, build_dataset(config))
+    check_evaluation(config)
     folder = Path(config.output_dir) / "evaluation"
     return lambda model, iteration: evaluate(model, config, folder / f"{iteration:07d}")
 
