@@ -64,7 +64,7 @@ class Evaluator(ABC, Generic[VideoT, RecordT]):
         record = self.measure(video, warnings)
         if record is not None:
             self.records[video.video_id] = record
-        self.warnings.update(warnings)
+        self.warnings.update(+warnings)  # without the zeros
 
     def merge(self, other: "Evaluator[VideoT, RecordT]") -> None:
         """Takes over the videos of another process; afterwards `compute` gives the digits of a single process.
