@@ -47,9 +47,10 @@ class OnlineEntities:
     ) -> tuple[np.ndarray, dict[int, float], list[Event]]:
         """Filled logits [Q, h, w] of the next frame -> ids int32 [H, W], confidence of each id on it, events."""
         mean = (self.total / self.passes).float()
-        queries, maps = PanopticMerge(mean, out_size, **self.settings).run(lambda: [mask_logits[:, None]])
-        id_of = np.concatenate([[0], queries + 1]).astype(np.int32)
-        ids = id_of[next(iter(maps))]
+        merge = PanopticMerge(mean, out_size, **self.settings)
+        decision = merge.decide(lambda: [mask_logits[:, None]])
+        id_of = np.concatenate([[0], decision.queries + 1]).astype(np.int32)
+        ids = id_of[next(merge.maps(lambda: [mask_logits[:, None]], decision))]
         present = sorted(int(i) for i in np.unique(ids) if i)
         return ids, {i: float(mean[i - 1]) for i in present}, self._events(present)
 

@@ -5,13 +5,30 @@ three times, and gives exactly what merging everything at once would give.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Chunks = Callable[[], Iterable[Tensor]]
 QUALITY_STRIDE = 5  # the mask quality is measured on every 5th frame
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the whole video decides.
+
+    Attributes:
+        queries: int64 [n] the query behind each segment id 1..n.
+        weight: [K] of the kept entities' probabilities in the argmax over entities.
+        id_of: int32 [K + 1] segment id of background and of each kept entity, 0 = none.
+    """
+
+    queries: np.ndarray
+    weight: Tensor
+    id_of: Tensor
 
 
 class PanopticMerge:
@@ -45,25 +62,29 @@ class PanopticMerge:
             kept = kept[best.sort().values]
         self.kept = kept
 
-    def run(self, chunks: Callable[[], Iterable[Tensor]]) -> tuple[np.ndarray, Iterator[np.ndarray]]:
-        """Merges.
+    def decide(self, chunks: Chunks) -> "Decision":
+        """The first two readings: which entities become segments.
 
         Args:
             chunks: gives, each time it is called, the video's filled logits in order as [Q, t, h, w] tensors.
-
-        Returns:
-            the query behind each segment id 1..n, int64 [n]; and the maps, int32 [H, W] one after the other.
         """
         if not len(self.kept):
-            return np.zeros(0, np.int64), (
-                np.zeros(self.out_size, np.int32) for c in chunks() for _ in range(c.shape[1])
-            )
+            return Decision(np.zeros(0, np.int64), torch.zeros(0), torch.zeros(1, dtype=torch.int32))
         weight = self.scores[self.kept] + 0.5 * self._quality(chunks())
         owned, area, visible = self._areas(chunks(), weight)
         keep = (owned > 0) & (area > 0) & (visible > 0) & (owned / area.clamp(min=1) >= self.overlap_threshold)
         id_of = torch.zeros(len(keep) + 1, dtype=torch.int32)
         id_of[1:][keep] = torch.arange(1, int(keep.sum()) + 1, dtype=torch.int32)
-        return self.kept[keep].numpy(), self._maps(chunks(), weight, id_of)
+        return Decision(self.kept[keep].numpy(), weight, id_of)
+
+    def maps(self, chunks: Chunks, decision: "Decision") -> Iterator[np.ndarray]:
+        """The third reading: the entity maps, int32 [H, W] one after the other."""
+        for logits in chunks():
+            if not len(self.kept):
+                yield from (np.zeros(self.out_size, np.int32) for _ in range(logits.shape[1]))
+                continue
+            for owner, masks in self._owners(logits, decision.weight):
+                yield decision.id_of[_where_own(owner, masks).cpu()].numpy()
 
     def _quality(self, chunks: Iterable[Tensor]) -> Tensor:
         """[K] share of confident pixels: (# logits > 1) / (# logits > -1, at least 1) on every 5th frame."""
@@ -99,11 +120,6 @@ class PanopticMerge:
                 totals[2] += torch.bincount(_where_own(owner, masks).flatten(), minlength=len(masks) + 1)[1:].cpu()
         return totals[0], totals[1], totals[2]
 
-    def _maps(self, chunks: Iterable[Tensor], weight: Tensor, id_of: Tensor) -> Iterator[np.ndarray]:
-        for logits in chunks:
-            for owner, masks in self._owners(logits, weight):
-                yield id_of[_where_own(owner, masks).cpu()].numpy()
-
 
 def _where_own(owner: Tensor, masks: Tensor) -> Tensor:
     """The owner map with background wherever the owner's own probability is below the threshold."""
@@ -125,5 +141,6 @@ def merge(
     Returns:
         ids int32 [T, H, W], 0 = no entity; and the query behind id 1..n, int64 [n].
     """
-    queries, maps = PanopticMerge(scores, out_size, **settings).run(lambda: [mask_logits])  # type: ignore[arg-type]
-    return np.stack(list(maps)), queries
+    panoptic = PanopticMerge(scores, out_size, **settings)  # type: ignore[arg-type]
+    decision = panoptic.decide(lambda: [mask_logits])
+    return np.stack(list(panoptic.maps(lambda: [mask_logits], decision))), decision.queries

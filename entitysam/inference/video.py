@@ -66,16 +66,17 @@ class SegmentedVideo:
         self._spool, self._merge, self._device = spool, merged, device
         self.num_frames = spool.num_frames
         self.height, self.width = merged.out_size
-        self.query_of_segment, _ = self._run()
+        self._decision = merged.decide(self._chunks)
+        self.query_of_segment = self._decision.queries
         self.scores = merged.scores.numpy()[self.query_of_segment]
         self.frame_scores = passes[-self.num_frames :].T[self.query_of_segment]
 
-    def _run(self) -> tuple[np.ndarray, Iterator[np.ndarray]]:
-        return self._merge.run(lambda: self._spool.chunks(self._device))
+    def _chunks(self) -> Iterator[Tensor]:
+        return self._spool.chunks(self._device)
 
     def iter_ids(self) -> Iterator[np.ndarray]:
         """The entity maps, int32 [H, W] in order; memory does not depend on the video's length."""
-        yield from self._run()[1]
+        yield from self._merge.maps(self._chunks, self._decision)
 
     @property
     def ids(self) -> np.ndarray:

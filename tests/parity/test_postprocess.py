@@ -35,6 +35,7 @@ def test_merge(path):
 def test_merge_in_chunks(path, frames_per_chunk):
     mask_logits, scores, case = load(path)
     merger = panoptic.PanopticMerge(scores, tuple(case["out_size"].tolist()))
-    queries, maps = merger.run(lambda: mask_logits.split(frames_per_chunk, dim=1))
-    np.testing.assert_array_equal(queries, case["query_of_segment"])
+    decision = merger.decide(lambda: mask_logits.split(frames_per_chunk, dim=1))
+    maps = merger.maps(lambda: mask_logits.split(frames_per_chunk, dim=1), decision)
+    np.testing.assert_array_equal(decision.queries, case["query_of_segment"])
     np.testing.assert_array_equal(np.stack(list(maps)), case["panoptic"])

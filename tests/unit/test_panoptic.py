@@ -61,9 +61,11 @@ def test_random_cases(seed, settings):
 def test_chunks_change_nothing(sizes):
     mask_logits, scores = blobs(8, 13, seed=3)
     ids, queries = merge(mask_logits, scores, SIZE, overlap_threshold=0.1)
-    chunked, maps = PanopticMerge(scores, SIZE, overlap_threshold=0.1).run(lambda: mask_logits.split(sizes, dim=1))
-    assert chunked.tolist() == queries.tolist()
+    merger = PanopticMerge(scores, SIZE, overlap_threshold=0.1)
+    decision = merger.decide(lambda: mask_logits.split(sizes, dim=1))
+    assert decision.queries.tolist() == queries.tolist()
     assert len(queries) > 1
+    maps = merger.maps(lambda: mask_logits.split(sizes, dim=1), decision)
     np.testing.assert_array_equal(np.stack(list(maps)), ids)
 
 
