@@ -76,8 +76,9 @@ def load_initial_weights(model: EntitySAM, weights: str | Sequence[str]) -> None
             trunk = getattr(model.dual_encoder.semantic_encoder, "trunk", None)
             if trunk is None:
                 raise ConfigError("weights: 'timm' needs a model.semantic_encoder of timm")
-            timm.models.load_pretrained(trunk, num_classes=0)
-            logger.info("timm: %s", trunk.pretrained_cfg["architecture"])
+            name = f"{trunk.pretrained_cfg['architecture']}.{trunk.pretrained_cfg['tag']}"
+            trunk.load_state_dict(timm.create_model(name, pretrained=True, num_classes=0).state_dict())
+            logger.info("timm: weights of %s", name)
         elif path:
             report = load_weights(model, path)
             logger.info("%s: %d tensors of %s", path, report.loaded, report.kind)

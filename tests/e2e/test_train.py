@@ -13,7 +13,6 @@ import torch
 from entitysam.config import load_config, to_dict
 from entitysam.data.synthetic_writer import SyntheticSet, write_synthetic
 from entitysam.engine.training import run
-from entitysam.registry import ConfigError
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT / ".." / "shared" / "data"
@@ -202,12 +201,6 @@ def test_print_config_and_one_line_errors(synthetic, tmp_path, capsys, monkeypat
             call(*options, option)
         assert "\n" not in str(error.value)
     assert not list((tmp_path / "run").glob("*.pt"))
-
-
-def test_unknown_weights_for_the_second_encoder(synthetic, tmp_path):
-    options = overrides(synthetic, tmp_path, weights="[timm]", model__semantic_encoder="null")
-    with pytest.raises(ConfigError, match=r"weights: 'timm' needs a model\.semantic_encoder"):
-        train("tiny_stage1", options)
 
 
 def test_periodic_evaluation_and_best_checkpoint(synthetic, tmp_path):
