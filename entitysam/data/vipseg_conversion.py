@@ -24,6 +24,7 @@ from entitysam.data.videos import find_image
 from entitysam.ops import ids_to_rgb, mask_to_box
 
 HEIGHT = 720
+JPEG_QUALITY = 95
 LAST_STUFF = 124  # greatest value of a stuff pixel in the original masks
 
 
@@ -42,16 +43,13 @@ def convert_vipseg(
         DataError: a file of the release is missing or broken; a value stands for no category.
     """
     require_folder(root / "panomasks", HINT)
-    total = 0
-    for split in splits:
-        names = _read_list(root / f"{split}.txt")
-        before = total
-        entries = parallel_map(
-            partial(_convert_video, root, out), names, workers, lambda done, before=before: progress(before + done)
-        )
-        _write_index(out / f"panoptic_gt_VIPSeg_{split}.json", entries, read_categories("vipseg"))
-        total += len(names)
-    return total
+    lists = {split: _read_list(root / f"{split}.txt") for split in splits}
+    names = [name for listed in lists.values() for name in listed]
+    entries = dict(zip(names, parallel_map(partial(_convert_video, root, out), names, workers, progress)))
+    for split, listed in lists.items():
+        path = out / f"panoptic_gt_VIPSeg_{split}.json"
+        _write_index(path, [entries[name] for name in listed], read_categories("vipseg"))
+    return len(names)
 
 
 def _convert_video(root: Path, out: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -131,11 +129,13 @@ def _convert_scalabel_video(
         stem = Path(frame["name"]).stem
         source = find_image(images / name, stem)
         picture = read_image(source)
-        ids = np.zeros(picture.shape[:2], np.int32)
+        height, width = picture.shape[:2]
+        ids = np.zeros((height, width), np.int32)
         for label in frame["labels"]:
             track = tracks.setdefault(str(label["id"]), len(tracks) + 1)
             categories.setdefault(track, number_of[label["category"]])
-            mask = instance_mask({"id": label["id"], "segmentation": label.get("rle")}, *ids.shape, str(source))
+            instance = {"id": label["id"], "segmentation": label.get("rle")}
+            mask = instance_mask(instance, height, width, str(source))
             if (ids[mask] != 0).any():
                 raise DataError(f"{source}: the mask of label {label['id']} overlaps another one")
             ids[mask] = track
@@ -198,11 +198,10 @@ def _read_list(path: Path) -> list[str]:
 def _save(image: Image.Image, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial_file = path.with_name(f".{path.name}.part")
-    image.save(
-        partial_file,
-        format="JPEG" if path.suffix == ".jpg" else "PNG",
-        **({"quality": 95} if path.suffix == ".jpg" else {}),
-    )  # type: ignore[arg-type]
+    if path.suffix == ".jpg":
+        image.save(partial_file, format="JPEG", quality=JPEG_QUALITY)
+    else:
+        image.save(partial_file, format="PNG")
     os.replace(partial_file, path)
 
 

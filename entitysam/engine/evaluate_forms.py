@@ -16,6 +16,7 @@ import numpy as np
 from entitysam.data.videos import EvaluationSet
 from entitysam.structures import Video
 
+ENTITY = 1  # category id of entities without names
 Entry = Any  # plain data of one video, as it stands in the index file
 
 

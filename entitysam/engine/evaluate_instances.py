@@ -8,15 +8,14 @@ from typing import Any
 import numpy as np
 
 from entitysam.data.instances import run_length_code
-from entitysam.engine.evaluate_forms import Entry, PredictionError, PredictionForm, Segmented, read_index_file
+from entitysam.engine.evaluate_forms import ENTITY, Entry, PredictionError, PredictionForm, Segmented, read_index_file
 from entitysam.evaluation import EvaluationError, Instance, InstanceVideo
 from entitysam.inference.writers_files import whole_file
-from entitysam.inference.writers_json import ENTITY_CATEGORY, describe_entities
+from entitysam.inference.writers_json import describe_entities
 from entitysam.ops import rle_decode
 from entitysam.structures import Video
 
 INDEX, ARCHIVE = "results.json", "results.zip"
-ENTITY = int(ENTITY_CATEGORY["id"])
 
 
 class InstanceForm(PredictionForm):

@@ -8,17 +8,15 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from entitysam.engine.evaluate_forms import Entry, PredictionError, PredictionForm, Segmented, read_index_file
+from entitysam.engine.evaluate_forms import ENTITY, Entry, PredictionError, PredictionForm, Segmented, read_index_file
 from entitysam.evaluation import EvaluationError, Instance, InstanceVideo, PanopticSequence, PanopticVideo
 from entitysam.evaluation.panoptic_png import read_panoptic_png
 from entitysam.inference.writers_files import whole_file
-from entitysam.inference.writers_json import ENTITY_CATEGORY
 from entitysam.inference.writers_masks import write_ids
 from entitysam.ops import rle_encode
 from entitysam.structures import Video
 
 MAPS, INDEX = "pan_pred", "pred.json"
-ENTITY = int(ENTITY_CATEGORY["id"])
 
 
 class PanopticForm(PredictionForm):

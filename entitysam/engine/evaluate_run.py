@@ -18,7 +18,7 @@ from entitysam.engine import evaluate_instances, evaluate_panoptic, evaluate_sem
 from entitysam.engine.baselines import build_baseline
 from entitysam.engine.build import pick_device
 from entitysam.engine.evaluate import Evaluators, VideoMethod, check_borders, measure_saved, predict_and_measure
-from entitysam.engine.evaluate_forms import Namer, PredictionForm
+from entitysam.engine.evaluate_forms import ENTITY, Namer, PredictionForm
 from entitysam.engine.evaluate_model import open_model, weights_identity
 from entitysam.engine.evaluate_progress import FOLDER, IDENTITY, Records
 from entitysam.engine.report import EvaluationResult, write_report
@@ -214,7 +214,7 @@ def build_evaluation(config: DictConfig, dataset: EvaluationSet, form: Predictio
     nodes = to_dict(config)["evaluation"]["evaluators"]
     if not nodes:
         raise ConfigError("evaluation.evaluators: none given, e.g. [{name: veq}, {name: stq_en}]")
-    entity = [{"id": evaluate_panoptic.ENTITY, "name": "entity", "isthing": 1}]
+    entity = [{"id": ENTITY, "name": "entity", "isthing": 1}]
     evaluators = build_evaluators(nodes, categories=entity if form.class_agnostic else dataset.categories)
     check_borders(evaluators, form)
     if not dataset.has_truth:

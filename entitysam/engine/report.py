@@ -127,7 +127,7 @@ def to_markdown(result: EvaluationResult, paper: Paper) -> str:
     about = [f"{len(result.videos)} videos, {frames} frames", *_described(result.run)]
     lines += ["; ".join(about), ""]
     for columns in filter(None, (headline, windows)):
-        rows = {"this run": result.metrics}
+        rows: dict[str, Mapping[str, float]] = {"this run": result.metrics}
         rows |= {name: row for name, row in paper.items() if any(column in row for column in columns)}
         lines += [*table(columns, rows), ""]
     if result.failures:
