@@ -28,7 +28,7 @@ CASES: dict[str, dict[str, Any]] = {
         "decoder_depth": 4,
         "image_size": 256,
         "weight_seed": 11,
-        "frames": [0, 1, 2, 3, 4, 5, 6, 7],
+        "frames": [f"{index:05d}.png" for index in range(8)],
         "progress_order": [0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7],
     },
     "vitl256_clip": {
@@ -36,7 +36,7 @@ CASES: dict[str, dict[str, Any]] = {
         "decoder_depth": 8,
         "image_size": 256,
         "weight_seed": 12,
-        "frames": [0, 3, 6],
+        "frames": ["00000.png", "00003.png", "00006.png"],
         "progress_order": [0, 0, 1, 2],
     },
 }
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE)
     arguments = parser.parse_args()
     case = CASES[arguments.case]
-    files = [HERE.parent / "clip" / "frames" / f"{index:05d}.png" for index in case["frames"]]
+    files = [HERE.parent / "clip" / "frames" / name for name in case["frames"]]
     images = [read_image(file, case["image_size"]) for file in files]
     arrays, stats = run_case(case, torch.stack(images), arguments.reference)
     np.savez_compressed(arguments.out / f"{arguments.case}.npz", **arrays)
