@@ -122,7 +122,8 @@ def launch(worker: Callable[..., None], num_workers: int, arguments: tuple[Any, 
     except ProcessExitedException as error:
         for process in context.processes:
             process.join()
-        raise SystemExit(error.exit_code) from error
+        # As a shell reports it: 128 + the signal that ended a worker before it could answer.
+        raise SystemExit(error.exit_code if error.exit_code >= 0 else 128 - error.exit_code) from error
     finally:
         signal.signal(signal.SIGTERM, previous)
 
