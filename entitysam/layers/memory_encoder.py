@@ -82,7 +82,8 @@ class MemoryEncoder(nn.Module):
 
     def _encode(self, pixels: Tensor, mask_logits: Tensor) -> Tensor:
         size = 16 * pixels.shape[-1]
-        masks = F.interpolate(mask_logits[:, None].float(), size=(size, size), mode="bilinear", align_corners=False)
+        masks = mask_logits[:, None].to(self.out_proj.weight.dtype)
+        masks = F.interpolate(masks, size=(size, size), mode="bilinear", align_corners=False)
         masks = masks.sigmoid() * self.mask_scale + self.mask_bias
         masks = masks.contiguous(memory_format=torch.channels_last)
         fused = self.fuser(pixels + self.mask_downsampler(masks))

@@ -95,12 +95,12 @@ class EntitySAM(nn.Module):
         return self.propagate(self.encode(self.prepare(frame)[None])[0], state)
 
     def prepare(self, frame: np.ndarray | Tensor) -> Tensor:
-        """Frame as `step` takes it -> normalised float [3, S, S] on the model's device (spec: PIL bicubic, aspect not kept)."""
+        """Frame as `step` takes it -> normalised [3, S, S], device and dtype the model's (PIL bicubic, aspect not kept)."""
         if isinstance(frame, Tensor) and frame.is_floating_point():
             expected = (3, self.image_size, self.image_size)
             if tuple(frame.shape) != expected:
                 raise ValueError(f"a normalised frame must be {list(expected)}, not {list(frame.shape)}")
-            return frame.to(self.device)
+            return frame.to(self.pixel_mean)
         pixels = frame.cpu().numpy() if isinstance(frame, Tensor) else np.asarray(frame)
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
             raise ValueError(f"a frame must be uint8 [H, W, 3] RGB, not {pixels.dtype} {list(pixels.shape)}")
@@ -109,7 +109,7 @@ class EntitySAM(nn.Module):
         return self._normalise(torch.from_numpy(resized).to(self.device).permute(2, 0, 1))
 
     def _normalise(self, pixels: Tensor) -> Tensor:
-        return (pixels.float() / 255 - self.pixel_mean) / self.pixel_std
+        return ((pixels.float() / 255 - self.pixel_mean) / self.pixel_std).to(self.pixel_mean.dtype)
 
     def encode(self, images: Tensor) -> list[ImageFeatures]:
         """Both encoders over normalised images [B, 3, S, S]; the frames of a video do not depend on each other here."""
