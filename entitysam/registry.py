@@ -25,6 +25,8 @@ EVALUATORS = Registry("evaluator")
 CLASSIFIERS = Registry("classifier")
 METHODS = Registry("method")
 
+NUMBERS = (int, float, bool)  # arguments with these annotations are checked before they are passed
+
 
 class ConfigError(ValueError):
     """A config that cannot be built; the message names the key by its full path."""
@@ -40,7 +42,7 @@ def build(registry: Registry, node: Mapping[str, Any], path: str = "", **childre
         children: objects already built, passed on by keyword.
 
     Raises:
-        ConfigError: unknown name, unknown key (named by its path) or missing argument.
+        ConfigError: unknown name, unknown key (named by its path), missing argument, or no number where one is needed.
     """
     arguments = {str(key): value for key, value in node.items()}
     where = path or registry._name
@@ -62,4 +64,15 @@ def build(registry: Registry, node: Mapping[str, Any], path: str = "", **childre
     for key in required:
         if key not in arguments and key not in children:
             raise ConfigError(f"{where}.{key}: missing; '{name}' needs it")
+    for key, value in arguments.items():
+        hint = parameters[key].annotation if key in parameters else None
+        if hint in NUMBERS and not _fits(value, hint):
+            raise ConfigError(f"{where}.{key}: must be {hint.__name__}, not '{value}'")
     return factory(**arguments, **children)
+
+
+def _fits(value: Any, hint: type) -> bool:
+    """Whether a value of a config may be passed where a number or a truth value is meant."""
+    if hint is bool or isinstance(value, bool):
+        return isinstance(value, bool) and hint is bool
+    return isinstance(value, int if hint is int else int | float)

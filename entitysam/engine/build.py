@@ -28,7 +28,8 @@ def model_config(name: str, **overrides: Any) -> dict[str, Any]:
 
     Args:
         name: "tiny", "vits", "vitl" (or "vit-s", "vit-l").
-        overrides: keys of the node, nested ones as dicts: `image_size=256`, `entity_decoder={"depth": 6}`.
+        overrides: keys of the node, nested ones as dicts: `image_size=256`, `entity_decoder={"depth": 6}`. A part given
+            under another `name` replaces the former one with all its keys.
 
     Raises:
         ConfigError: unknown model or key.
@@ -44,8 +45,26 @@ def model_config(name: str, **overrides: Any) -> dict[str, Any]:
             node = compose(None, [f"+model={name}"]).model
     except HydraException as error:
         raise ConfigError(f"model '{name}': {error}") from error
-    OmegaConf.set_struct(node, False)
-    return OmegaConf.to_container(OmegaConf.merge(node, overrides), resolve=True)  # type: ignore[return-value]
+    return _merged(_plain(node), _plain(overrides))
+
+
+def _plain(node: Any) -> dict[str, Any]:
+    """A config node, or a mapping that holds some, as plain Python."""
+    return OmegaConf.to_container(OmegaConf.create(node), resolve=True)  # type: ignore[return-value]
+
+
+def _merged(node: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(node)
+    for key, value in overrides.items():
+        former = merged.get(key)
+        if (
+            isinstance(former, Mapping)
+            and isinstance(value, Mapping)
+            and value.get("name", former.get("name")) == former.get("name")
+        ):
+            value = _merged(former, value)
+        merged[key] = value
+    return merged
 
 
 def build_model(name_or_config: str | Mapping[str, Any], **overrides: Any) -> EntitySAM:
@@ -63,8 +82,13 @@ def build_model(name_or_config: str | Mapping[str, Any], **overrides: Any) -> En
     if isinstance(name_or_config, str):
         node = model_config(name_or_config, **overrides)
     else:
-        node = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(dict(name_or_config)), overrides), resolve=True)  # type: ignore[assignment]
-    return build(MODELS, node, "model").eval()
+        node = _merged(_plain(name_or_config), _plain(overrides))
+    try:
+        return build(MODELS, node, "model").eval()
+    except ConfigError:
+        raise
+    except ValueError as error:  # a part refuses one of its arguments, which it names
+        raise ConfigError(str(error)) from error
 
 
 @MODELS.register("entity_sam")
@@ -82,12 +106,8 @@ def entity_sam(
     checkpoint_activations: bool = False,
 ) -> EntitySAM:
     """EntitySAM from its config node: builds the children, then the whole."""
-    image = build(MODELS, image_encoder, "model.image_encoder", **_if_taken(image_encoder, channels=channels))
-    semantic: nn.Module | None = None
-    if semantic_encoder is not None:
-        semantic = build(
-            MODELS, semantic_encoder, "model.semantic_encoder", **_if_taken(semantic_encoder, channels=channels)
-        )
+    image = _encoder(image_encoder, "model.image_encoder", channels)
+    semantic = None if semantic_encoder is None else _encoder(semantic_encoder, "model.semantic_encoder", channels)
     dual_encoder = DualEncoder(image, semantic, channels)
     prompts = None
     if prompt_generator is not None:
@@ -109,13 +129,15 @@ def entity_sam(
         )
     except AttributeError as error:
         raise ConfigError(f"model.frozen: {error}") from error
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
 
 
-def _if_taken(node: Mapping[str, Any], channels: int) -> dict[str, int]:
-    """Channels are passed to the parts that are built for a width; a pretrained ViT has its own."""
-    return {} if node.get("name") == "timm_vit" else {"channels": channels}
+def _encoder(node: Mapping[str, Any], path: str, channels: int) -> nn.Module:
+    """An encoder for maps of `channels` channels; a pretrained ViT keeps a width of its own."""
+    width = {} if node.get("name") == "timm_vit" else {"channels": channels}
+    try:
+        return build(MODELS, node, path, **width)
+    except (RuntimeError, TypeError) as error:  # a trunk that timm does not know, or arguments it does not take
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def _is_absent(name: str, semantic: nn.Module | None, prompts: nn.Module | None) -> bool:

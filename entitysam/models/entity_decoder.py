@@ -121,7 +121,7 @@ class EntityDecoder(nn.Module):
     ):
         super().__init__()
         if queries not in ("separate", "shared"):
-            raise ValueError(f"entity_decoder.queries: 'separate' or 'shared', not '{queries}'")
+            raise ValueError(f"model.entity_decoder.queries: 'separate' or 'shared', not '{queries}'")
         self.mask_queries = nn.Embedding(num_entities, channels)
         self.iou_queries = nn.Embedding(num_entities, channels) if queries == "separate" else None
         self.layers = nn.ModuleList(EntityDecoderLayer(channels, heads, hidden) for _ in range(depth))
