@@ -62,6 +62,7 @@ class TrainConfig:
 @dataclass
 class InferenceConfig:
     warmup_frames: int = 3
+    count_warmup: bool = True  # quirk 4
     score_threshold: float = 0.05
     max_entities: int = 100
     overlap_threshold: float = 0.7

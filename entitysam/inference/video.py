@@ -165,12 +165,13 @@ class VideoSegmenter:
         state, done = self.model.initial_state(), 0
         if saved is not None:
             state, done = type(state)(**saved["state"]), saved["frames"]
+            out_size = out_size or saved["out_size"]
             store.open(tuple(saved["shape"]), done, done + self.warmup_frames)
         for _ in range(done):
             on_frame()
         try:
             for index, frame in enumerate(islice(frames, done, None), start=done):
-                out_size = out_size or frame.shape[:2]
+                out_size = out_size or (frame.shape[0], frame.shape[1])
                 outputs, following = self._passes(frame, state, first=index == 0)
                 if index == 0:
                     store.open(tuple(outputs[0].mask_logits.shape), 0, 0)  # type: ignore[arg-type]
@@ -179,21 +180,21 @@ class VideoSegmenter:
                 store.add_logits(fill_holes(outputs[-1].mask_logits, self.hole_area))
                 state, done = following, index + 1
                 if spool is not None and done % STATE_PERIOD == 0:
-                    self._save(store, state, done)
+                    self._save(store, state, done, out_size)
                 on_frame()
         except BaseException:
             if spool is not None and done:
-                self._save(store, state, done)
+                self._save(store, state, done, out_size)
             store.close()
             raise
-        if not done:
+        if not done or out_size is None:
             raise ValueError("no frames to segment")
         if spool is not None:
-            self._save(store, state, done)
-        return self._merged(store, out_size or store.shape[1:])
+            self._save(store, state, done, out_size)
+        return self._merged(store, out_size)
 
-    def _save(self, store: Spool, state: Any, done: int) -> None:
-        store.save_state({"state": vars(state), "frames": done, "shape": store.shape})
+    def _save(self, store: Spool, state: Any, done: int, out_size: tuple[int, int] | None) -> None:
+        store.save_state({"state": vars(state), "frames": done, "shape": store.shape, "out_size": out_size})
 
     def _merged(self, store: Spool, out_size: tuple[int, int]) -> SegmentedVideo:
         passes = store.scores()
@@ -220,7 +221,7 @@ class VideoSegmenter:
         try:
             for index, frame in enumerate(islice(frames, done, None), start=done):
                 outputs, state = self._passes(frame, state, first=index == 0)
-                for output in outputs:
+                for output in outputs if self.count_warmup else outputs[-1:]:
                     entities.count(output.score)
                 logits = fill_holes(outputs[-1].mask_logits, self.hole_area)
                 ids, scores, events = entities.update(logits, frame.shape[:2])
