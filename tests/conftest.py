@@ -1,5 +1,10 @@
 """What tests of several files share: a small network and frames for it."""
 
+import os
+
+# Several test processes run side by side (and start more): one thread each, before torch reads it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 from golden.seeded_weights import seeded_state_dict
