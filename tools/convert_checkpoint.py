@@ -1,0 +1,70 @@
+"""Converts weights: published, training or own files -> safetensors with the model's config inside, or published names.
+
+Examples:
+  python tools/convert_checkpoint.py model_0009999.pth -o entitysam_vits.safetensors
+  python tools/convert_checkpoint.py output/run/checkpoint_0010000.pt -o mine.safetensors
+  python tools/convert_checkpoint.py mine.safetensors -o model_published.pth --to published
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import safetensors.torch
+
+import entitysam
+from entitysam.checkpoint import CheckpointError, load_weights, save_weights, to_published
+from entitysam.cli.shared.models import config_of
+from entitysam.engine.build import model_config
+from entitysam.engine.training_state import save_atomically
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("input", type=Path, help="weights: .safetensors, .pt or .pth")
+    parser.add_argument("-o", "--output", type=Path, required=True, help=".safetensors; with --to published also .pth")
+    parser.add_argument("--model", help="tiny, vits or vitl, for a file that does not say what it is")
+    parser.add_argument("--to", choices=["entitysam", "published"], default="entitysam", help="tensor names to write")
+    arguments = parser.parse_args()
+    try:
+        print(convert(arguments.input, arguments.output, arguments.model, arguments.to))
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+def convert(source: Path, target: Path, name: str | None, names: str) -> str:
+    """Writes `target` and returns a line about it.
+
+    Raises:
+        ConfigError, CheckpointError, OSError: input that cannot be read or is no whole model; output of another kind.
+    """
+    suffixes = (".safetensors", ".pth") if names == "published" else (".safetensors",)
+    if target.suffix not in suffixes:
+        raise CheckpointError(f"{target}: the output must end in {' or '.join(suffixes)}")
+    config = model_config(name) if name else config_of(source)
+    model = entitysam.build_model(config)
+    report = load_weights(model, source)
+    if report.untouched:
+        some = ", ".join(report.untouched[:3])
+        raise CheckpointError(f"{source}: a {report.kind} release is no whole model; it lacks {some}, ...")
+    if names == "entitysam":
+        save_weights(target, model, config)
+    else:
+        save_published(target, model)
+    return f"{target}: {report.loaded} tensors with {names} names, from {report.kind} names"
+
+
+def save_published(target: Path, model: entitysam.EntitySAM) -> None:
+    """Published names: safetensors, or the published files' own form {"model": tensors}."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    state = {name: tensor.contiguous() for name, tensor in to_published(model.state_dict()).items()}
+    if target.suffix == ".pth":
+        save_atomically({"model": state}, target)
+        return
+    partial = target.with_name(target.name + ".partial")
+    safetensors.torch.save_file(state, partial)
+    partial.replace(target)
+
+
+if __name__ == "__main__":
+    main()
