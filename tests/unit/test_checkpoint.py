@@ -1,5 +1,6 @@
 """Weights in and out: four kinds of names, files with and without a config, and every way a file can be wrong."""
 
+import copy
 import json
 import pickle
 from pathlib import Path
@@ -70,16 +71,14 @@ def meta_vits():
 
 
 @pytest.fixture
-def model():
-    torch.manual_seed(3)
-    return entitysam.build_model("tiny", image_size=64, num_entities=4)
+def model(small_model):
+    return copy.deepcopy(small_model)
 
 
 @pytest.fixture
 def other(model):
-    """The same network with other weights, and its state dict."""
-    twin = entitysam.build_model("tiny", image_size=64, num_entities=4)
-    return seeded_state_dict({name: value.shape for name, value in twin.state_dict().items()}, seed=5)
+    """Other weights for `model`."""
+    return seeded_state_dict({name: value.shape for name, value in model.state_dict().items()}, seed=5)
 
 
 def assert_holds(model, expected):
@@ -183,7 +182,7 @@ def test_unknown(model, other):
 
 def test_misshapen(model, other):
     other["entity_decoder.mask_queries.weight"] = torch.zeros(9, 64)
-    assert "wrong shape entity_decoder.mask_queries.weight [9, 64] (the model has [4, 64])" in fails(model, other)
+    assert "wrong shape entity_decoder.mask_queries.weight [9, 64] (the model has [6, 64])" in fails(model, other)
 
 
 def test_long_lists_are_cut(model, other):
@@ -213,7 +212,7 @@ def test_something_else(model):
 
 
 def test_parts_that_published_files_do_not_know_are_named(model):
-    lone = entitysam.build_model("tiny", image_size=64, num_entities=4, prompt_generator=None)
+    lone = entitysam.build_model("tiny", image_size=64, num_entities=6, prompt_generator=None)
     with pytest.raises(
         CheckpointError, match=r"entity_decoder\.entity_head\.\S+: has no place in a published checkpoint"
     ):
@@ -224,7 +223,7 @@ def test_parts_that_published_files_do_not_know_are_named(model):
 
 
 def test_own_file_carries_its_config(model, other, tmp_path):
-    config = model_config("tiny", image_size=64, num_entities=4)
+    config = model_config("tiny", image_size=64, num_entities=6)
     path = tmp_path / "new" / "mine.safetensors"
     load_weights(model, other)
     save_weights(path, model, config)
