@@ -8,11 +8,6 @@ from entitysam.layers.attention import attend
 from entitysam.layers.position import axial_rotation, rotate, sine_position
 
 
-def _pairs_to_halves(weight: Tensor) -> Tensor:
-    """Reorders rows so that RoPE's neighbouring channel pairs (2c, 2c+1) become (c, c + C/2)."""
-    return torch.cat([weight[0::2], weight[1::2]])
-
-
 class RotaryAttention(nn.Module):
     """Single-head attention with axial RoPE on queries and keys (SAM 2's `RoPEAttention`).
 
@@ -43,12 +38,11 @@ class RotaryAttention(nn.Module):
             [B, hw, C].
         """
         cells = x.shape[1]
-        query = rotate(F.linear(x, _pairs_to_halves(self.q_proj.weight), _pairs_to_halves(self.q_proj.bias)), *rotation)
-        key_weight, key_bias = _pairs_to_halves(self.k_proj.weight), _pairs_to_halves(self.k_proj.bias)
+        query = rotate(self.q_proj(x), *rotation)
         if context_position is None:
-            key = F.linear(context, key_weight, key_bias)
+            key = self.k_proj(context)
         else:  # linear, so the part that all entities share is projected once
-            key = F.linear(context, key_weight) + F.linear(context_position, key_weight, key_bias)
+            key = F.linear(context, self.k_proj.weight).add_(self.k_proj(context_position))
         key = rotate(key.unflatten(1, (-1, cells)), *rotation).flatten(1, 2)
         # softmax(QK) (M W) = (softmax(QK) M) W: values stay as they were remembered, and W joins the output layer.
         mixed = attend(query.expand(len(context), -1, -1), key, context.to(key.dtype))
@@ -75,7 +69,7 @@ class MemoryAttentionLayer(nn.Module):
         normed = self.norm1(x)
         x = x + self.self_attn(normed, normed, None, rotation)
         x = x + self.cross_attn_image(self.norm2(x), memory, position, rotation)
-        return x + self.linear2(F.relu(self.linear1(self.norm3(x))))
+        return x + self.linear2(self.linear1(self.norm3(x)).relu_())
 
 
 class MemoryAttention(nn.Module):

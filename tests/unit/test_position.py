@@ -67,6 +67,6 @@ def test_rotation_is_multiplication_by_complex_numbers():
         for pair in range(channels // 2):
             along = cell % size if pair < channels // 4 else cell // size
             angle = along / 10000 ** (4 * (pair % (channels // 4)) / channels)
-            expected = complex(x[cell, pair], x[cell, pair + channels // 2]) * complex(math.cos(angle), math.sin(angle))
-            assert turned[cell, pair] == pytest.approx(expected.real, abs=1e-5)
-            assert turned[cell, pair + channels // 2] == pytest.approx(expected.imag, abs=1e-5)
+            expected = complex(x[cell, 2 * pair], x[cell, 2 * pair + 1]) * complex(math.cos(angle), math.sin(angle))
+            assert turned[cell, 2 * pair] == pytest.approx(expected.real, abs=1e-5)
+            assert turned[cell, 2 * pair + 1] == pytest.approx(expected.imag, abs=1e-5)
