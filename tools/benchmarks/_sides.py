@@ -1,0 +1,102 @@
+"""The two implementations behind one face: a step per frame, and stages to watch."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks._reference import Reference
+from benchmarks._stages import Stages
+from benchmarks._weights import lively_weights
+from entitysam import build_model, load_weights
+from entitysam.data.synthetic import demo_clip
+from entitysam.inference.video import VideoSegmenter
+from entitysam.models.entity_sam import EntitySAM
+
+
+class Side(Protocol):
+    """An implementation in the middle of a video."""
+
+    def step(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """The next frame, normalised [3, S, S] -> mask logits [Q, S/4, S/4] before hole filling, score [Q]."""
+        ...
+
+    def watch(self, stages: Stages) -> None:
+        """Has the stages of the following frames measured."""
+        ...
+
+
+class Ours:
+    """This project."""
+
+    def __init__(self, model: EntitySAM, dtype: str):
+        self.model = model
+        self.autocast = VideoSegmenter(model, amp=dtype)._autocast
+        self.state = model.initial_state()
+
+    def step(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.inference_mode(), self.autocast():
+            output, self.state = self.model.step(image, self.state)
+        return output.mask_logits.float(), output.score.float()
+
+    def watch(self, stages: Stages) -> None:
+        encoder, prompts = self.model.dual_encoder, self.model.prompt_generator
+        stages.watch("image encoder", encoder.image_encoder)
+        if isinstance(getattr(encoder, "semantic_projector", None), torch.nn.Module):
+            stages.watch("semantic encoder", encoder, "_semantic")
+        stages.watch("memory read", self.model.memory, "read")
+        if prompts is not None:
+            stages.watch("prompts and fusion", prompts)
+        stages.watch("prompts and fusion", encoder, "fuse")
+        stages.watch("decoder", self.model.entity_decoder)
+        stages.watch("memory write", self.model.memory, "write")
+
+
+class Theirs:
+    """The published implementation. It wants the whole video, in the order of processing, from the start."""
+
+    def __init__(self, reference: Reference, images: Tensor):
+        self.reference = reference
+        self.outputs = reference.propagate(images)
+
+    def step(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        output = next(self.outputs)
+        return output.mask_logits.float(), output.score.float()
+
+    def watch(self, stages: Stages) -> None:
+        predictor = self.reference.predictor
+        stages.watch("image encoder", predictor.image_encoder)
+        stages.watch("image encoder", predictor.sam_mask_decoder.conv_s0)
+        stages.watch("image encoder", predictor.sam_mask_decoder.conv_s1)
+        stages.watch("semantic encoder", predictor.dinov2_feature_extractor, "get_intermediate_layers")
+        stages.watch("semantic encoder", predictor.dinov2_projector)
+        stages.watch("memory read", predictor, "_prepare_memory_conditioned_features")
+        for part in ("offset_attention", "offset_cls", "offset_fc", "backbone_feature_enhancement"):
+            stages.watch("prompts and fusion", getattr(predictor, part))
+        stages.watch("prompts and fusion", predictor.sam_prompt_encoder)
+        stages.watch("decoder", predictor.sam_mask_decoder)
+        stages.watch("memory write", predictor, "_encode_new_memory")
+
+
+def new_model(name: str, image_size: int, device: torch.device) -> tuple[EntitySAM, dict[str, Tensor]]:
+    """A model with random weights that make every part matter, and those weights."""
+    model = build_model(name, image_size=image_size)
+    weights = lively_weights(model)
+    load_weights(model, weights)
+    return model.to(device), weights
+
+
+def new_reference(
+    checkout: Path, name: str, image_size: int, weights: dict[str, Tensor], device: torch.device, dtype: str
+) -> Reference:
+    """The published implementation with the same weights."""
+    return Reference(checkout, name, image_size, weights, device, dtype)
+
+
+def clip(count: int) -> Iterator[np.ndarray]:
+    """Frames of the demo clip, over and over: uint8 [270, 480, 3]."""
+    return itertools.islice(itertools.cycle(demo_clip()[0]), count)

@@ -1,0 +1,79 @@
+"""Time and floating-point operations of the stages a frame passes through."""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+Clock = Callable[[], float]
+
+
+class Stages:
+    """Watches functions of an object: adds up the time they take or, while `counting`, their operations.
+
+    Args:
+        device: where they run.
+        clock: seconds since whenever, e.g. `time.perf_counter`.
+
+    Attributes:
+        seconds: stage -> time so far.
+        flops: stage -> operations so far; a multiplication and an addition are two. Products, convolutions and
+            attention count, what is done element by element does not.
+    """
+
+    def __init__(self, device: torch.device, clock: Clock = time.perf_counter):
+        self.device = device
+        self.clock = clock
+        self.counting = False
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.flops: dict[str, int] = defaultdict(int)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Whatever runs inside belongs to the stage."""
+        if self.counting:
+            with FlopCounterMode(display=False) as counter:
+                yield
+            self.flops[name] += counter.get_total_flops()
+            return
+        synchronise(self.device)
+        started = self.clock()
+        yield
+        synchronise(self.device)
+        self.seconds[name] += self.clock() - started
+
+    def watch(self, name: str, owner: Any, function: str = "forward") -> None:
+        """From now on, calls of `owner.function` belong to the stage."""
+        original: Callable = getattr(owner, function)
+
+        def watched(*arguments: Any, **keywords: Any) -> Any:
+            with self.stage(name):
+                return original(*arguments, **keywords)
+
+        setattr(owner, function, watched)
+
+
+def synchronise(device: torch.device) -> None:
+    """Waits until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype, clock: Clock = time.perf_counter) -> float:
+    """Operations per second of a large matrix product, the best of some."""
+    size = 1536 if device.type == "cpu" else 8192
+    a, b = torch.randn(2, size, size, device=device, dtype=dtype)
+    best = float("inf")
+    for _ in range(8):
+        synchronise(device)
+        started = clock()
+        torch.mm(a, b)
+        synchronise(device)
+        best = min(best, clock() - started)
+    return 2 * size**3 / best
