@@ -10,15 +10,13 @@ Examples:
 
 import argparse
 import logging
+import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from entitysam import distributed
-from entitysam.config import load_config, to_dict, to_yaml
-from entitysam.engine.evaluate_run import RunOptions, run
-from entitysam.engine.report import TABLE, read_result
-from entitysam.engine.report_compare import compare
-from entitysam.engine.report_plots import comparison_figure, save
+if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
+    from entitysam.engine.evaluate_run import RunOptions
 
 
 def main() -> None:
@@ -27,6 +25,9 @@ def main() -> None:
         if arguments.compare:
             show_comparison(*arguments.compare, arguments.plot)
             return
+        from entitysam import distributed
+        from entitysam.config import load_config, to_dict, to_yaml
+
         config = load_config(arguments.config, arguments.overrides)
         if arguments.print_config:
             print(to_yaml(config), end="")
@@ -76,7 +77,9 @@ def positive(text: str) -> int:
     return number
 
 
-def read_options(arguments: argparse.Namespace) -> RunOptions:
+def read_options(arguments: argparse.Namespace) -> "RunOptions":
+    from entitysam.engine.evaluate_run import RunOptions
+
     return RunOptions(
         weights=arguments.weights,
         predictions=arguments.predictions,
@@ -90,18 +93,27 @@ def read_options(arguments: argparse.Namespace) -> RunOptions:
     )
 
 
-def worker(config: dict, options: RunOptions) -> None:
+def worker(config: dict, options: "RunOptions") -> None:
+    from entitysam.engine.evaluate_run import run
+    from entitysam.engine.report import TABLE
+
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     complete = run(config, options)
-    if distributed.rank() == 0:
-        print((Path(config["output_dir"]) / TABLE).read_text(encoding="utf-8"))
-    if not complete:
-        sys.exit(1)
+    # Only the first speaks and fails: a failing worker would end the others before they have spoken.
+    if os.environ.get("RANK", "0") == "0":
+        print((Path(config["output_dir"]) / TABLE).read_text(encoding="utf-8"), flush=True)
+        if not complete:
+            sys.exit(1)
 
 
 def show_comparison(first: str, second: str, plot: str | None) -> None:
+    from entitysam.engine.report import read_result
+    from entitysam.engine.report_compare import compare
+
     print(compare(first, second))
     if plot:
+        from entitysam.engine.report_plots import comparison_figure, save
+
         save(comparison_figure(read_result(first), read_result(second), (first, second)), Path(plot))
 
 

@@ -31,7 +31,7 @@ class CocoPanopticImages(EvaluationSet):
             videos = [self._video(annotation, images) for annotation in contents["annotations"]]
         except (KeyError, TypeError) as error:
             raise DataError(f"{self.files.annotations}: an entry lacks {error}") from error
-        title = f"{Path(root).name} {split}"
+        title = f"{root} {split}"
         super().__init__(title, "panoptic", contents["categories"], videos, is_images=True)
 
     def _video(self, annotation: dict[str, Any], images: dict[Any, dict[str, Any]]) -> Video:

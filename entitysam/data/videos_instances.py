@@ -47,7 +47,7 @@ class YouTubeVIS(EvaluationSet):
         except (KeyError, TypeError) as error:
             raise DataError(f"{self.annotations}: an entry lacks {error}") from error
         known = contents.get("categories") or read_categories(categories)
-        title = f"{root.name} {split}"
+        title = f"{root} {split}"
         super().__init__(title, "instances", known, videos, has_truth=bool(annotations))
 
     def _video(self, video: dict[str, Any]) -> Video:
@@ -87,7 +87,7 @@ class EntitySegImages(EvaluationSet):
         except (KeyError, TypeError) as error:
             raise DataError(f"{path}: an entry lacks {error}") from error
         categories = [{"id": 1, "name": "entity", "isthing": 1}]
-        super().__init__(f"{Path(root).name} {split}", "instances", categories, videos, is_images=True)
+        super().__init__(f"{root} {split}", "instances", categories, videos, is_images=True)
 
 
 def _attach(videos: list[Video], annotations: list[dict[str, Any]], key: str, path: Path) -> None:

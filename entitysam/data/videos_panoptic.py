@@ -39,7 +39,7 @@ class VIPSegVideos(EvaluationSet):
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise DataError(f"{self.annotations}: video {twice} is annotated twice")
-        super().__init__(f"{self.root.name} {split}", "panoptic", contents["categories"], videos)
+        super().__init__(f"{self.root} {split}", "panoptic", contents["categories"], videos)
 
     def _video(self, annotation: dict[str, Any], sizes: dict[str, list[tuple[int, int]]]) -> Video:
         name, frames = str(annotation["video_id"]), annotation["annotations"]

@@ -42,7 +42,7 @@ class VSPWVideos(EvaluationSet):
             raise DataError(f"{listing}: lists no video")
         truth = any((self.root / "data" / name / "mask").is_dir() for name in names)
         videos = [self._video(name, truth) for name in names]
-        title = f"{self.root.name} {split}"
+        title = f"{self.root} {split}"
         super().__init__(title, "semantic", read_categories("vspw"), videos, has_truth=truth)
 
     def _video(self, name: str, truth: bool) -> Video:

@@ -152,7 +152,7 @@ def build_baseline(text: str, open_model: Callable[[], Any], inference: dict[str
     """A baseline from its text.
 
     Args:
-        text: NAME[:key=value,...]. With "esam" the keys are those of SAM, e.g. "esam:model=vit_b,weights=FILE".
+        text: NAME[:key=value,...]. With "esam" the keys but `min_iou` are those of SAM: "esam:model=vit_b,weights=FILE".
         open_model: gives the network, for "per_frame".
         inference: settings of `VideoSegmenter`, for "per_frame".
 
@@ -163,8 +163,9 @@ def build_baseline(text: str, open_model: Callable[[], Any], inference: dict[str
     if node["name"] == "esam":
         import entitysam.esam.settings  # noqa: F401  (registers)
 
+        min_iou = node.pop("min_iou", 0.5)
         segmenter = {**node, "name": "segment_anything"}
-        return LinkedESAM(build(METHODS, {"name": "esam", "segmenter": segmenter}, "baseline"))
+        return LinkedESAM(build(METHODS, {"name": "esam", "segmenter": segmenter}, "baseline"), min_iou)
     if node["name"] == "per_frame":
         return build(METHODS, node, "baseline", model=open_model(), inference=inference)
     return build(METHODS, node, "baseline")

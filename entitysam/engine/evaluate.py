@@ -150,7 +150,7 @@ def _run(
     mine = share([len(video) for video in videos], distributed.world_size())[distributed.rank()]
     found = Share(evaluators)
     several = f" (1 of {distributed.world_size()} processes)" if distributed.world_size() > 1 else ""
-    with video_bar(f"{dataset.title}{several}", len(mine), quiet or distributed.rank() > 0) as bar:
+    with video_bar(f"videos{several}", len(mine), quiet or distributed.rank() > 0) as bar:
         for position in mine:
             _one_video(videos[position], position, form, found, entry_of)
             bar.advance(bar.task_ids[0])

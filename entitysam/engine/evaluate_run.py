@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,8 @@ def run(values: dict[str, Any], options: RunOptions) -> bool:
     """
     config = from_dict(values)
     with distributed.process_group(pick_device(options.device)) as device:
-        folder = make_folder(Path(config.output_dir))
+        folder = Path(config.output_dir)
+        on_first(lambda: make_folder(folder))
         dataset = build_dataset(config)
         form = build_form(config, dataset, Path(options.predictions or folder))
         evaluators = build_evaluation(config, dataset, form)
@@ -151,7 +152,8 @@ def evaluate(model: nn.Module, config: DictConfig, output_dir: str | Path) -> di
     Raises:
         ConfigError, DataError: what cannot be built, in one line.
     """
-    folder = make_folder(Path(output_dir))
+    folder = Path(output_dir)
+    on_first(lambda: make_folder(folder))
     dataset = build_dataset(config)
     form = build_form(config, dataset, folder)
     evaluators = build_evaluation(config, dataset, form)
@@ -249,22 +251,31 @@ def identity_of(config: DictConfig) -> dict[str, Any]:
 
 
 def start_records(folder: Path, identity: Mapping[str, Any], resume: bool) -> Records:
-    """Begins or resumes a run; all processes wait until one has done it.
+    """Begins or resumes a run, on the first process.
 
     Raises:
         ConfigError: the run to resume was another one.
     """
     records = Records(folder)
+    on_first(lambda: records.start(identity, resume))
+    return records
+
+
+def on_first(action: Callable[[], Any]) -> None:
+    """Does something on the first process while the others wait; if it fails there, it fails everywhere.
+
+    Raises:
+        ConfigError: the action raised a ValueError or an OSError; with its message.
+    """
     problem = ""
     if distributed.rank() == 0:
         try:
-            records.start(identity, resume)
+            action()
         except (ValueError, OSError) as error:
             problem = str(error)
-    for message in distributed.gather(problem):
-        if message:
-            raise ConfigError(message)
-    return records
+    problem = distributed.gather(problem)[0]
+    if problem:
+        raise ConfigError(problem)
 
 
 def remove_predictions(folder: Path) -> None:

@@ -1,0 +1,382 @@
+"""tools/eval_net.py as a user runs it: synthetic videos, a small network, saved predictions good and bad."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from golden.seeded_weights import seeded_state_dict
+from PIL import Image
+
+import entitysam
+from entitysam.checkpoint import save_weights
+from entitysam.config import load_config, to_dict
+from entitysam.data.images import read_id_map
+from entitysam.data.synthetic_writer import SyntheticSet, write_synthetic
+from entitysam.data.vipseg_conversion import convert_scalabel
+from entitysam.engine.build import model_config
+from entitysam.engine.evaluate_run import RunOptions, evaluate, run
+from entitysam.ops import ids_to_rgb
+from entitysam.registry import ConfigError
+
+ROOT = Path(__file__).parents[2]
+TOOL = ROOT / "tools" / "eval_net.py"
+REAL = ROOT / ".." / "shared" / "data" / "bdd100k_mots"
+WINDOWS = "evaluation.evaluators=[{name: veq, windows: [1, 2, 4]}, {name: stq_en}, {name: ytvis_ap_agnostic}]"
+SIZE = {"image_size": 64, "num_entities": 6}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Sums depend in the last digit on the number of threads; the processes started here have one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    """Three synthetic videos of 4 frames in VIPSeg's layout."""
+    folder = tmp_path_factory.mktemp("videos")
+    nothing = {"train_images": 0, "val_images": 0, "train_videos": 0}
+    write_synthetic(folder, SyntheticSet(**nothing, val_videos=3, val_frames=4, video_size=(48, 80)))
+    return folder / "VIPSeg_720P"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A weight file that says what model it is; its seeded weights tell entities apart."""
+    model = entitysam.build_model("tiny", **SIZE)
+    model.load_state_dict(seeded_state_dict({name: value.shape for name, value in model.state_dict().items()}, seed=1))
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    save_weights(path, model, model_config("tiny", **SIZE))
+    return path
+
+
+def config_of(root, out, *overrides):
+    words = [f"evaluation.dataset.root={root}", f"output_dir={out}", "inference.warmup_frames=1", WINDOWS, *overrides]
+    return to_dict(load_config("eval/vipseg", words))
+
+
+def go(root, out, *overrides, **options):
+    """Runs in this process; the result file's contents and whether it was complete."""
+    complete = run(config_of(root, out, *overrides), RunOptions(device="cpu", quiet=True, **options))
+    return json.loads((Path(out) / "result.json").read_text()), complete
+
+
+def command(*arguments):
+    return [sys.executable, str(TOOL), "--device", "cpu", *map(str, arguments)]
+
+
+def words(root, out):
+    return [f"evaluation.dataset.root={root}", f"output_dir={out}", "inference.warmup_frames=1", WINDOWS]
+
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
+def numbers(result):
+    return result["metrics"], {name: video["metrics"] for name, video in result["videos"].items()}
+
+
+@pytest.fixture(scope="module")
+def reference(videos, weights, tmp_path_factory):
+    """One undisturbed run in this process: its folder and its result."""
+    out = tmp_path_factory.mktemp("reference")
+    result, complete = go(videos, out, weights=str(weights))
+    assert complete
+    return out, result
+
+
+def test_a_run_writes_predictions_report_and_pictures(reference):
+    out, result = reference
+    assert set(result["videos"]) == {"val_00000", "val_00001", "val_00002"}
+    assert 0 < result["metrics"]["STQ^EN-IoU"] <= 100
+    assert {"VEQ", "VEQ@4", "AP^ca"} <= result["metrics"].keys()
+    assert len(list((out / "pan_pred").rglob("*.png"))) == 12
+    predicted = json.loads((out / "pred.json").read_text())["annotations"]
+    assert [video["video_id"] for video in predicted] == sorted(result["videos"])
+    frame = predicted[0]["annotations"][0]
+    ids = read_id_map(out / "pan_pred" / "val_00000" / frame["file_name"])
+    assert {s["id"]: s["area"] for s in frame["segments_info"]} == {
+        int(n): int((ids == n).sum()) for n in np.unique(ids) if n
+    }
+    assert "paper, EntitySAM ViT-S" in (out / "result.md").read_text()
+    lines = (out / "per_video.csv").read_text().splitlines()
+    assert lines[0].startswith("video,frames,seconds,VEQ,")
+    assert len(lines) == 4
+    for name in ("windows.png", "per_video.png", "worst_videos.png"):
+        assert Image.open(out / "plots" / name).size[0] > 100
+
+
+def test_two_processes_give_the_digits_of_one(reference, videos, weights, tmp_path):
+    arguments = command("--weights", weights, "--num-gpus", 2, "--quiet", *words(videos, tmp_path))
+    done = subprocess.run(arguments, capture_output=True, text=True, env=ENVIRONMENT, timeout=600)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["run"]["processes"] == 2
+    assert numbers(result) == numbers(reference[1])
+    assert (tmp_path / "pred.json").read_text() == (reference[0] / "pred.json").read_text()
+    assert done.stdout.count("| this run |") == 2  # the metrics and the windows, printed by one process
+
+
+def test_a_killed_run_resumes_to_the_same_digits(reference, videos, weights, tmp_path):
+    arguments = command("--weights", weights, "--quiet", *words(videos, tmp_path))
+    process = subprocess.Popen(arguments, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while not list(tmp_path.glob("records/*.json")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "result.json").exists()
+    finished = {path: path.stat().st_mtime_ns for path in tmp_path.glob("records/*.json")}
+    assert 1 <= len(finished) <= 3
+
+    done = subprocess.run([*arguments, "--resume"], capture_output=True, text=True, env=ENVIRONMENT, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert numbers(json.loads((tmp_path / "result.json").read_text())) == numbers(reference[1])
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+
+
+def test_resume_refuses_another_run(reference, videos, weights, tmp_path):
+    shutil.copytree(reference[0], tmp_path / "run")
+    with pytest.raises(ConfigError, match="had another inference"):
+        go(videos, tmp_path / "run", "inference.score_threshold=0.3", weights=str(weights), resume=True)
+
+
+def test_a_broken_video_costs_one_video(reference, videos, weights, tmp_path):
+    broken = tmp_path / "data"
+    shutil.copytree(videos, broken)
+    picture = broken / "images/val_00001/00000002.jpg"
+    content = picture.read_bytes()
+    picture.write_bytes(content[: len(content) // 2])
+    result, complete = go(broken, tmp_path / "out", weights=str(weights))
+    assert not complete
+    assert set(result["videos"]) == {"val_00000", "val_00002"}
+    assert [failure["video"] for failure in result["failures"]] == ["val_00001"]
+    assert "00000002.jpg" in result["failures"][0]["error"]
+    assert "val_00001" in (tmp_path / "out" / "result.md").read_text()
+
+    picture.write_bytes(content)
+    result, complete = go(broken, tmp_path / "out", weights=str(weights), resume=True)
+    assert complete
+    assert numbers(result) == numbers(reference[1])
+
+
+def test_limit_and_no_save_predictions(videos, weights, tmp_path):
+    result, _ = go(videos, tmp_path, weights=str(weights), limit_videos=1, save_predictions=False)
+    assert list(result["videos"]) == ["val_00000"]
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"result.json", "result.md", "per_video.csv", "plots"}
+
+
+def test_a_training_evaluates_with_the_same_digits(reference, videos, weights, tmp_path):
+    model = entitysam.build_model("tiny", **SIZE)
+    entitysam.load_weights(model, weights)
+    metrics = evaluate(model.eval(), load_config("eval/vipseg", words(videos, tmp_path)), tmp_path)
+    expected = {name: np.nan if value is None else value for name, value in reference[1]["metrics"].items()}
+    np.testing.assert_equal(metrics, expected)
+
+
+# Saved predictions -----------------------------------------------------------------------------------------------------
+
+
+def perfect(root, folder):
+    """The ground truth as a prediction."""
+    shutil.copytree(root / "panomasksRGB", folder / "pan_pred")
+    shutil.copy(root / "panoptic_gt_VIPSeg_val.json", folder / "pred.json")
+    return folder
+
+
+def shuffle_ids(folder, seed=0):
+    """Another permutation of the ids on every frame."""
+    rng = np.random.default_rng(seed)
+    contents = json.loads((folder / "pred.json").read_text())
+    for video in contents["annotations"]:
+        for frame in video["annotations"]:
+            path = folder / "pan_pred" / video["video_id"] / frame["file_name"]
+            ids = read_id_map(path)
+            old = [segment["id"] for segment in frame["segments_info"]]
+            new = dict(zip(old, rng.permutation(old).tolist()))
+            Image.fromarray(ids_to_rgb(np.vectorize(lambda n, new=new: new.get(n, 0))(ids))).save(path)
+            for segment in frame["segments_info"]:
+                segment["id"] = new[segment["id"]]
+    (folder / "pred.json").write_text(json.dumps(contents))
+    return folder
+
+
+def test_the_ground_truth_is_perfect_and_shuffled_ids_are_worse(videos, tmp_path):
+    result, complete = go(videos, tmp_path / "a", predictions=str(perfect(videos, tmp_path / "truth")))
+    assert complete
+    assert not result["warnings"]
+    metrics = result["metrics"]
+    for name in ("VEQ", "VEQ-SQ", "VEQ-RQ", "VEQ@1", "VEQ@4", "STQ^EN", "STQ^EN-AQ", "STQ^EN-IoU", "AP^ca", "AP^ca75"):
+        assert metrics[name] == pytest.approx(100, abs=1e-9), name
+
+    shuffled = shuffle_ids(perfect(videos, tmp_path / "shuffled"))
+    worse, _ = go(videos, tmp_path / "b", predictions=str(shuffled))
+    assert worse["metrics"]["VEQ@1"] == pytest.approx(100, abs=1e-9)
+    for name in ("VEQ", "VEQ@2", "VEQ@4", "STQ^EN-AQ", "AP^ca"):
+        assert worse["metrics"][name] < 90, name
+    assert worse["metrics"]["VEQ@4"] < worse["metrics"]["VEQ@2"]
+
+    arguments = command("--compare", tmp_path / "a", tmp_path / "b", "--plot", tmp_path / "compared.png")
+    done = subprocess.run(arguments, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
+    assert done.returncode == 0, done.stderr
+    rows = [line for line in done.stdout.splitlines() if line.startswith("| val_")]
+    losses = [float(row.split("|")[-2]) for row in rows]
+    assert len(rows) == 3
+    assert losses == sorted(losses)
+    assert Image.open(tmp_path / "compared.png").size[0] > 100
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"no real clips in {REAL}")
+def test_real_clips(tmp_path):
+    convert_scalabel(REAL / "labels", REAL / "images", tmp_path / "bdd", "val")
+    windows = "evaluation.evaluators=[{name: veq, windows: [1, 2, 4, 6]}, {name: stq_en}, {name: ytvis_ap_agnostic}]"
+    truth = perfect(tmp_path / "bdd", tmp_path / "truth")
+    result, complete = go(tmp_path / "bdd", tmp_path / "a", windows, predictions=str(truth), worst=0)
+    assert complete
+    for name in ("VEQ", "STQ^EN", "AP^ca"):
+        assert result["metrics"][name] == pytest.approx(100, abs=1e-9), name
+    worse, _ = go(tmp_path / "bdd", tmp_path / "b", windows, predictions=str(shuffle_ids(truth)), worst=0)
+    for name in ("VEQ", "STQ^EN", "AP^ca"):
+        assert worse["metrics"][name] < 70, name
+
+
+def test_video_panoptic_quality_of_saved_predictions(videos, tmp_path):
+    named = ["evaluation.task=vps", "evaluation.evaluators=[{name: vpq, windows: [1, 2, 4]}, {name: stq}]"]
+    truth = perfect(videos, tmp_path / "truth")
+    result, complete = go(videos, tmp_path / "out", *named, predictions=str(truth))
+    assert complete
+    assert result["metrics"]["VPQ"] == pytest.approx(100, abs=1e-9)
+    assert result["metrics"]["STQ"] == pytest.approx(100, abs=1e-9)
+    contents = json.loads((truth / "pred.json").read_text())
+    contents["annotations"][0]["annotations"][0]["segments_info"][0]["category_id"] = 777
+    (truth / "pred.json").write_text(json.dumps(contents))
+    result, complete = go(videos, tmp_path / "out", *named, predictions=str(truth))
+    assert not complete
+    assert "has category 777" in result["failures"][0]["error"]
+
+
+def edit(folder, change):
+    contents = json.loads((folder / "pred.json").read_text())
+    change(contents["annotations"])
+    (folder / "pred.json").write_text(json.dumps(contents))
+
+
+def png_of(folder):
+    return folder / "pan_pred/val_00001/00000001.png"
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+def resize(path):
+    Image.fromarray(ids_to_rgb(read_id_map(path)[:-8])).save(path)
+
+
+BAD = {
+    "a frame too few": (lambda f: edit(f, lambda a: a[1]["annotations"].pop()), "3 frames predicted, 4 frames"),
+    "a frame too many": (
+        lambda f: edit(f, lambda a: a[1]["annotations"].append(a[1]["annotations"][0])),
+        "5 frames predicted, 4 frames",
+    ),
+    "another size": (
+        lambda f: resize(png_of(f)),
+        "video val_00001, frame 1: predicted map is 80x40, ground truth 80x48",
+    ),
+    "a truncated PNG": (lambda f: truncate(png_of(f)), "val_00001/00000001.png: truncated PNG"),
+    "no PNG": (lambda f: png_of(f).unlink(), "val_00001/00000001.png"),
+    "predicted twice": (lambda f: edit(f, lambda a: a.append(a[1])), "video val_00001: predicted 2 times"),
+    "not predicted": (lambda f: edit(f, lambda a: a.pop(1)), "video val_00001: not predicted"),
+    "id not listed": (
+        lambda f: edit(f, lambda a: a[1]["annotations"][0]["segments_info"].pop()),
+        "is in the map and not listed",
+    ),
+    "id without pixels": (
+        lambda f: edit(f, lambda a: a[1]["annotations"][0]["segments_info"].append({"id": 999, "category_id": 1})),
+        "id 999 is listed in the JSON and has no pixels",
+    ),
+    "no segments_info": (
+        lambda f: edit(f, lambda a: a[1]["annotations"][2].pop("segments_info")),
+        "video val_00001, frame 2: no 'segments_info'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_video_is_named_and_costs_one_video(videos, tmp_path, case):
+    spoil, message = BAD[case]
+    folder = perfect(videos, tmp_path / "pred")
+    spoil(folder)
+    result, complete = go(videos, tmp_path / "out", predictions=str(folder), worst=0)
+    assert not complete
+    assert {failure["video"] for failure in result["failures"]} == {"val_00001"}
+    assert any(message in failure["error"] for failure in result["failures"]), result["failures"]
+    assert result["metrics"]["VEQ"] == pytest.approx(100, abs=1e-9)
+
+
+def test_oddities_that_the_published_evaluators_let_pass_are_counted(videos, tmp_path):
+    folder = perfect(videos, tmp_path / "pred")
+
+    def change(annotations):
+        annotations.append({"video_id": "other", "annotations": []})
+        annotations[0]["annotations"][0]["file_name"] = "elsewhere.png"
+
+    edit(folder, change)
+    result, complete = go(videos, tmp_path / "out", predictions=str(folder), worst=0)
+    assert complete
+    assert result["warnings"]["predicted videos that the data set does not have, left out"] == 1
+    assert any("named otherwise" in text for text in result["warnings"])
+    assert "1 x predicted videos" in (tmp_path / "out" / "result.md").read_text()
+
+
+def test_a_broken_index_is_one_line(videos, tmp_path):
+    folder = perfect(videos, tmp_path / "pred")
+    truncate(folder / "pred.json")
+    arguments = command("--predictions", folder, *words(videos, tmp_path / "out"))
+    done = subprocess.run(arguments, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith(f"error: {folder / 'pred.json'}: broken JSON")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "options", "message"),
+    [
+        (["evaluation.task=vps"], {"weights": "random"}, "evaluation.classifier: missing; task 'vps'"),
+        (["evaluation.task=nap"], {"weights": "random"}, "evaluation.task: one of entity, vps, vss, vis"),
+        ([], {}, "no weights; give --weights FILE"),
+        ([], {"weights": "random"}, "model: missing; with random weights"),
+        (["evaluation.evaluators=[{name: semantic}]"], {"weights": "random"}, "'semantic' cannot be computed on"),
+        (["evaluation.evaluators=[]"], {"weights": "random"}, "evaluation.evaluators: none given"),
+        ([], {"baseline": "gird"}, "no method called 'gird'"),
+        ([], {"baseline": "grid:cell=2"}, "baseline.cell: unknown key"),
+        ([], {"baseline": "grid:3"}, "'3' is not key=value"),
+    ],
+)
+def test_what_cannot_be_built(videos, tmp_path, overrides, options, message):
+    with pytest.raises(ConfigError, match=message.replace("[", r"\[").replace("(", r"\(")):
+        go(videos, tmp_path, *overrides, **options)
+
+
+def test_baselines(videos, weights, tmp_path):
+    grid, _ = go(videos, tmp_path / "grid", baseline="grid:cells=3")
+    frame = json.loads((tmp_path / "grid" / "pred.json").read_text())["annotations"][0]["annotations"][0]
+    assert [segment["area"] for segment in frame["segments_info"]] == [16 * 27, 16 * 27, 16 * 26] * 3
+    whole, _ = go(videos, tmp_path / "whole", baseline="whole_frame")
+    assert whole["metrics"]["STQ^EN-IoU"] == pytest.approx(100)  # everything is some entity
+    assert whole["metrics"]["VEQ"] < 60
+    assert grid["metrics"]["VEQ"] != whole["metrics"]["VEQ"]
+    linked, complete = go(videos, tmp_path / "linked", baseline="per_frame:min_iou=0.3", weights=str(weights))
+    assert complete
+    assert 0 < linked["metrics"]["STQ^EN-IoU"] <= 100
