@@ -1,6 +1,7 @@
 """Semantic predictions of VSPW: `<video>/<frame>.png`, grey, one category id 0..123 per pixel (mask label - 1)."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -58,7 +59,7 @@ class SemanticForm(PredictionForm):
             return truth, np.zeros_like(truth)
         return truth, read_labels(self._root() / video.annotation["names"][frame]).astype(np.int32) + 1
 
-    def _root(self):  # type: ignore[no-untyped-def]
+    def _root(self) -> Path:
         below = self.folder / MAPS
         return below if below.is_dir() else self.folder
 

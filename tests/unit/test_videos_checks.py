@@ -1,6 +1,9 @@
 """Checks and conversions of evaluation sets, through tools/prepare_data.py's functions."""
 
+import importlib.util
 import json
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -149,3 +152,29 @@ def test_scalabel_masks_may_not_overlap(tmp_path):
     write_scalabel(tmp_path, overlap=True)
     with pytest.raises(DataError, match=r"clip-0.jpg: the mask of label 901 overlaps"):
         convert_scalabel(tmp_path / "labels", tmp_path / "images", tmp_path / "out", "val")
+
+
+def tool(monkeypatch, *words):
+    """tools/prepare_data.py in this process."""
+    path = Path(__file__).parents[2] / "tools" / "prepare_data.py"
+    spec = importlib.util.spec_from_file_location("prepare_data", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(sys, "argv", [str(path), *map(str, words)])
+    return module.main()
+
+
+def test_the_commands(monkeypatch, capsys, tmp_path):
+    write_release(tmp_path / "release")
+    out = tmp_path / "out"
+    assert tool(monkeypatch, "vipseg", "--root", tmp_path / "release", "--out", out, "--workers", 1) == 0
+    assert tool(monkeypatch, "check", "vipseg", "--root", out, "--workers", 1) == 0
+    assert "2 pictures checked, 0 problems" in capsys.readouterr().out
+    (out / "images/clip/000.jpg").unlink()
+    assert tool(monkeypatch, "check", "vipseg", "--root", out, "--workers", 1) == 1
+    write_scalabel(tmp_path / "bdd")
+    folders = ("--labels", tmp_path / "bdd/labels", "--images", tmp_path / "bdd/images", "--out", tmp_path / "bdd_out")
+    assert tool(monkeypatch, "scalabel", *folders) == 0
+    assert "1 videos in" in capsys.readouterr().out
+    assert tool(monkeypatch, "scalabel", "--labels", tmp_path / "none", *folders[2:]) == 1
+    assert capsys.readouterr().err.startswith(f"prepare_data: {tmp_path / 'none'}: no such folder")
