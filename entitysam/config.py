@@ -129,7 +129,9 @@ def load_config(config: str | Path, overrides: Sequence[str] = ()) -> DictConfig
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(root), version_base="1.3"):
-            composed = compose(path.stem, [*searchpath, *(_forced(override, (root, shipped)) for override in overrides)])
+            composed = compose(
+                path.stem, [*searchpath, *(_forced(override, (root, shipped)) for override in overrides)]
+            )
         return OmegaConf.merge(OmegaConf.structured(Config), composed)  # type: ignore[return-value]
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{config}: {_one_line(error)}") from error

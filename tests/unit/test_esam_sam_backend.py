@@ -98,7 +98,7 @@ def test_weights_are_checked(tiny, tmp_path, monkeypatch):
     torch.save({"something": torch.zeros(1)}, path)
     with pytest.raises(CheckpointError, match=r"sam.pth: not the weights of SAM vit_b"):
         sam_segmenter("vit_b", str(path))
-    with pytest.raises(FileNotFoundError, match="nowhere.pth"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere.pth"):
         sam_segmenter("vit_b", str(tmp_path / "nowhere.pth"))
 
 
