@@ -7,7 +7,8 @@ it imitates, each with the probabilities of `Habits` and fixed by a seed and the
 - parts often have the higher score (over-segmentation of the automatic masks);
 - some object masks swallow a neighbour (under-segmentation), with a somewhat lower score; then the part is the entity;
 - some entities mostly come as parts even at the object level, and only now and then as a whole;
-- some entities are found only by a point near the centre of one of their parts, elsewhere the answer is poor;
+- some entities are found only by a point deep inside them or one of their parts: elsewhere the object mask, and of every
+  second such entity all three masks, are poor;
 - borders are wavy, predicted scores follow the IoU with the region meant, plus noise;
 - features of one entity are alike, of one kind of entity somewhat alike, with noise.
 """
@@ -22,28 +23,29 @@ from torch import Tensor
 
 from entitysam.esam.bitmasks import areas, pack_above
 
-GRID_SIDE = 256
 FEATURE_SIDE = 64
 NUM_WAVES = 64
+FAR = 16.0  # no wave reaches farther: distances are cut here
 
 
 @dataclass(frozen=True)
 class Habits:
     """How often and how badly the simulated SAM errs; probabilities, lengths in cells of the mask grid."""
 
-    swallows: float = 0.2  # a point's object mask takes a neighbour in
+    swallows: float = 0.15  # a point's object mask takes a neighbour in
     in_pieces: float = 0.3  # share of entities that mostly come as parts
     whole_now_and_then: float = 0.15  # ... and how often they come whole all the same
-    hidden: float = 0.3  # share of entities that need a central point
-    central: float = 1.5  # how near the centre of a part that is
+    hidden: float = 0.3  # share of entities that need a point deep inside
+    deep: float = 0.8  # depth of such a point, relative to the deepest one
+    deep_bonus: float = 0.03  # by how much the score of the object is higher there
     wave: float = 0.6  # standard deviation of the border of a good mask of at least `large` across
     poor_wave: float = 4.0  # ... and of a poor one; both shrink in proportion for smaller masks
     large: float = 40.0
     slope: float = 30.0  # logits per cell of distance from the border
     score_noise: float = 0.02
     modesty: float = 0.04  # by how much predicted scores fall short of the IoU
-    part_bonus: float = 0.015  # by how much the score of a part tends to exceed that of an object
-    swallow_malus: float = 0.08
+    part_bonus: float = 0.005  # by how much the score of a part tends to exceed that of an object
+    swallow_malus: float = 0.05
 
 
 @dataclass
@@ -56,6 +58,7 @@ class _Family:
     subparts: list[list[int]]
     in_pieces: bool
     hidden: bool
+    dark: bool
 
 
 class SimulatedSAM:
@@ -65,35 +68,40 @@ class SimulatedSAM:
         ids: [H, W] entity ids of the one image it can encode, 0 = void.
         seed: of everything random; the same point always gets the same answer.
         device: where the masks live.
+        grid_side: cells along the longer side of the mask grid; SAM has 256.
     """
 
-    def __init__(self, ids: np.ndarray, seed: int = 0, habits: Habits | None = None, device: str = "cpu"):
+    def __init__(
+        self, ids: np.ndarray, seed: int = 0, habits: Habits | None = None, device: str = "cpu", grid_side: int = 256
+    ):
         self.ids = ids
         self.seed = seed
         self.habits = habits or Habits()
         self.device = torch.device(device)
+        self.grid_side = grid_side
 
     def encode(self, image: Tensor) -> "SimulatedImage":
         if tuple(image.shape[1:]) != self.ids.shape:
             raise ValueError(f"the image is {list(image.shape[1:])}, its ground truth {list(self.ids.shape)}")
-        return SimulatedImage(self.ids, self.seed, self.habits, self.device)
+        appearance = _appearance(image, _grid(self.ids.shape, self.grid_side))
+        return SimulatedImage(self.ids, appearance, self.seed, self.habits, self.device)
 
 
 class SimulatedImage:
     """An image of `SimulatedSAM`; see `entitysam.esam.protocol.PromptableImage`."""
 
-    def __init__(self, ids: np.ndarray, seed: int, habits: Habits, device: torch.device):
-        self.ids, self.seed, self.habits = ids, seed, habits
-        self.mask_size = _grid(ids.shape, GRID_SIDE)
+    def __init__(self, ids: np.ndarray, appearance: np.ndarray, seed: int, habits: Habits, device: torch.device):
+        self.ids, self.seed, self.habits, self.mask_size = ids, seed, habits, appearance.shape[:2]
         random = np.random.default_rng(seed)
         pool: list[np.ndarray] = []
         names = [int(i) for i in np.unique(ids) if i]
         coverage = {i: _coverage(ids == i, self.mask_size) for i in names}
-        self.families = {i: _family(i, coverage, pool, random, habits) for i in names}
+        self.families = {i: _family(i, coverage, appearance, pool, random, habits) for i in names}
         self.part_of = self._part_map(pool)
         self.centres = np.array([_centre(region) for region in pool]) if pool else np.zeros((0, 2))
-        distances = np.stack([_signed_distance(region) for region in pool] or [np.full(self.mask_size, -16.0)])
-        self.distances = torch.from_numpy(distances.astype(np.float32)).to(device)
+        distances = np.stack([_signed_distance(region) for region in pool] or [np.full(self.mask_size, -FAR)])
+        self.depths = distances / distances.max((1, 2), keepdims=True).clip(min=0.5)
+        self.distances = torch.from_numpy(distances.clip(-FAR, FAR).astype(np.float32)).to(device)
         self.words = pack_above(self.distances, 0.0)
         waves = random.standard_normal((NUM_WAVES, *self.mask_size))
         waves = np.stack([gaussian_filter(wave, 3) for wave in waves])
@@ -157,20 +165,23 @@ class SimulatedImage:
         """Regions meant by object, part and subpart; score offsets; which of them are poor."""
         habits = self.habits
         height, width = self.mask_size
-        part = int(self.part_of[name][min(height - 1, int(row)), min(width - 1, int(column))])
+        cell = min(height - 1, int(row)), min(width - 1, int(column))
+        part = int(self.part_of[name][cell])
         subparts = family.subparts[part]
         near = np.hypot(*(self.centres[subparts] - (column, row)).T)
         regions = [family.whole, family.parts[part], subparts[int(near.argmin())]]
         offset = offset + np.array([0.0, habits.part_bonus, 0.0])
         poor = np.zeros(3, bool)
-        central = np.hypot(*(self.centres[[family.whole, *family.parts]] - (column, row)).T).min() < habits.central
+        depth = self.depths[[family.whole, family.parts[part]], cell[0], cell[1]]
         if family.in_pieces and chance[0] > habits.whole_now_and_then:
             regions = [regions[1], regions[2], regions[2]]
         elif chance[1] < habits.swallows:
             regions = [family.swallowed, family.whole, regions[1]]
             offset[0] -= habits.swallow_malus
-        if family.hidden and not central:
-            poor[0] = True
+        if family.hidden and depth.max() < habits.deep:
+            poor[:] = [True, family.dark, family.dark]
+        elif family.hidden:
+            offset[0] += habits.deep_bonus
         return regions, offset, poor
 
 
@@ -186,23 +197,28 @@ def _coverage(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _family(
-    name: int, coverage: dict[int, np.ndarray], pool: list[np.ndarray], random: np.random.Generator, habits: Habits
+    name: int,
+    coverage: dict[int, np.ndarray],
+    appearance: np.ndarray,
+    pool: list[np.ndarray],
+    random: np.random.Generator,
+    habits: Habits,
 ) -> _Family:
-    """Adds the regions of one entity to the pool: 2-4 parts, 1-3 subparts in each, as Voronoi cells of random seeds."""
+    """Adds the regions of one entity to the pool: itself, with a neighbour, 1-4 parts and 1-3 subparts in each."""
     own = coverage[name]
     whole = len(pool)
     pool.append(own)
     swallowed = len(pool)
     pool.append(np.minimum(1, own + coverage.get(_neighbour(name, coverage, random), 0)))
     parts, subparts = [], []
-    for region in _cut(own, int(random.integers(2, 5)), random):
+    for region in _cut(own, int(random.integers(1, 5)), appearance, random):
         parts.append(len(pool))
         pool.append(region)
-        pieces = _cut(region, int(random.integers(1, 4)), random)
+        pieces = _cut(region, int(random.integers(1, 4)), appearance, random)
         subparts.append(list(range(len(pool), len(pool) + len(pieces))))
         pool.extend(pieces)
-    in_pieces, hidden = random.random(2) < (habits.in_pieces, habits.hidden)
-    return _Family(whole, swallowed, parts, subparts, bool(in_pieces), bool(hidden))
+    in_pieces, hidden, dark = random.random(3) < (habits.in_pieces, habits.hidden, 0.5)
+    return _Family(whole, swallowed, parts, subparts, bool(in_pieces), bool(hidden), bool(hidden and dark))
 
 
 def _neighbour(name: int, coverage: dict[int, np.ndarray], random: np.random.Generator) -> int:
@@ -212,16 +228,27 @@ def _neighbour(name: int, coverage: dict[int, np.ndarray], random: np.random.Gen
     return int(random.choice(touching)) if touching else 0
 
 
-def _cut(region: np.ndarray, count: int, random: np.random.Generator) -> list[np.ndarray]:
-    """Voronoi cells of `count` random seeds in a region [h, w]; the region itself where it is tiny."""
+def _appearance(image: Tensor, size: tuple[int, int]) -> np.ndarray:
+    """Where and of which colour each cell is: float [h, w, 5], about as far apart in colour as in place."""
+    colours = F.interpolate(image[None].float(), size, mode="area")[0].numpy()
+    colours = np.stack([gaussian_filter(channel, 2) for channel in colours], -1) / 128
+    y, x = np.mgrid[: size[0], : size[1]] / max(size)
+    return np.concatenate([y[..., None], x[..., None], colours], -1)
+
+
+def _cut(region: np.ndarray, count: int, appearance: np.ndarray, random: np.random.Generator) -> list[np.ndarray]:
+    """Pieces of a region [h, w] around `count` random seeds, alike in place and colour; itself where it is tiny."""
     rows, columns = np.nonzero(region > 0.5)
     if len(rows) < 4 * count:
         return [region]
     seeds = random.choice(len(rows), count, replace=False)
-    y, x = np.mgrid[: region.shape[0], : region.shape[1]]
-    distance = np.hypot(y[..., None] - rows[seeds], x[..., None] - columns[seeds])
-    nearest = distance.argmin(-1)
-    return [region * (nearest == i) for i in range(count)]
+    centres = appearance[rows[seeds], columns[seeds]]
+    for _ in range(3):
+        distance = ((appearance[:, :, None] - centres) ** 2).sum(-1)
+        nearest = distance.argmin(-1)
+        inside = [(nearest == i) & (region > 0.5) for i in range(count)]
+        centres = np.stack([appearance[cells].mean(0) if cells.any() else centres[i] for i, cells in enumerate(inside)])
+    return [region * (nearest == i) for i, cells in enumerate(inside) if cells.any()]
 
 
 def _centre(region: np.ndarray) -> tuple[float, float]:
@@ -234,14 +261,14 @@ def _centre(region: np.ndarray) -> tuple[float, float]:
 
 
 def _signed_distance(region: np.ndarray) -> np.ndarray:
-    """Distance from the border in cells, positive inside, within +-16; cells on the border say how far they are in."""
+    """Distance from the border in cells, positive inside; cells on the border say how far they are in."""
     inside = region > 0.5
     if not inside.any():
-        return np.where(region > 0, region - 0.5, -16.0)
+        return np.where(region > 0, region - 0.5, -FAR)
     outward = distance_transform_edt(~inside) - 0.5
-    inward = distance_transform_edt(inside) - 0.5 if not inside.all() else np.full(region.shape, 16.0)
+    inward = distance_transform_edt(inside) - 0.5 if not inside.all() else np.full(region.shape, FAR)
     mixed = (region > 0.02) & (region < 0.98)
-    return np.clip(np.where(mixed, region - 0.5, np.where(inside, inward, -outward)), -16, 16)
+    return np.where(mixed, region - 0.5, np.where(inside, inward, -outward))
 
 
 def _features(ids: np.ndarray, families: dict[int, _Family], random: np.random.Generator) -> np.ndarray:

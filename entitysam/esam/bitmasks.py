@@ -18,25 +18,45 @@ _GATHER_BITS = 0x0102040810204080  # times 8 bytes of 0 or 1: their bits, first 
 
 def pack(masks: Tensor) -> Tensor:
     """bool [N, h, w] -> int64 [N, h, ceil(w / 64)]; the bits beyond w are 0."""
-    masks = F.pad(masks, (0, -masks.shape[-1] % WORD)) if masks.shape[-1] % WORD else masks.contiguous()
-    if not masks.numel():
-        return torch.zeros(*masks.shape[:2], masks.shape[2] // WORD, dtype=torch.int64, device=masks.device)
+    padded = F.pad(masks, (0, -masks.shape[-1] % WORD))
     if masks.device.type == "cpu":  # numpy packs with vector instructions, torch has no such operation
-        return torch.from_numpy(np.packbits(masks.numpy(), axis=-1, bitorder="little")).view(torch.int64)
-    octets = (masks.view(torch.int64) * _GATHER_BITS) >> 56
+        return _from_octets(np.packbits(padded.numpy(), bitorder="little"), padded.shape)
+    octets = (padded.contiguous().view(torch.int64) * _GATHER_BITS) >> 56
     return octets.to(torch.uint8).view(torch.int64)
 
 
-def pack_above(logits: Tensor, threshold: float) -> Tensor:
-    """`pack(logits > threshold)`, without torch's slow comparison on a CPU."""
-    if logits.device.type == "cpu":
-        return pack(torch.from_numpy(np.greater(logits.float().numpy(), threshold)))
-    return pack(logits > threshold)
+def pack_above(logits: Tensor, threshold: float, index: Tensor | None = None) -> Tensor:
+    """`pack(logits[index] > threshold)`, on a CPU without a copy of the logits.
+
+    Args:
+        logits: float [N, h, w].
+        index: int64 [n], which of them; None = all.
+    """
+    if logits.device.type != "cpu":
+        return pack((logits if index is None else logits[index]) > threshold)
+    chosen = range(len(logits)) if index is None else index.tolist()
+    height, width = logits.shape[1:]
+    above = np.zeros((height, width + -width % WORD), bool)
+    octets = np.empty((len(chosen), above.size // 8), np.uint8)
+    values = logits.float().numpy()
+    # Mask by mask everything stays in the cache, which makes this ten times as fast as all masks at once.
+    for row, number in enumerate(chosen):
+        np.greater(values[number], threshold, out=above[:, :width])
+        octets[row] = np.packbits(above.reshape(-1), bitorder="little")
+    return _from_octets(octets, torch.Size((len(chosen), *above.shape)))
+
+
+def _from_octets(octets: np.ndarray, shape: torch.Size) -> Tensor:
+    """uint8 with 8 cells each -> int64 words of bool masks of a shape [N, h, a multiple of 64]."""
+    return torch.from_numpy(octets.view(np.int64)).view(*shape[:2], shape[2] // WORD)
 
 
 def unpack(words: Tensor, width: int) -> Tensor:
     """int64 [..., W] -> bool [..., width]; the inverse of `pack` along the last dimension."""
     octets = words.contiguous().view(torch.uint8)
+    if words.device.type == "cpu":
+        bits = np.unpackbits(octets.numpy(), axis=-1, count=width, bitorder="little")
+        return torch.from_numpy(bits.view(bool))
     shifts = torch.arange(8, dtype=torch.uint8, device=words.device)
     return ((octets[..., None] >> shifts) & 1).flatten(-2)[..., :width].bool()
 
@@ -86,9 +106,16 @@ def _span(present: Tensor) -> tuple[Tensor, Tensor]:
     return first, present.shape[1] - present.flip(1).int().argmax(1)
 
 
-def to_half(logits: Tensor) -> Tensor:
-    """Logits in half precision, which they may overflow only far from the border of the mask."""
-    return logits.clamp(-1e4, 1e4).half()
+def to_half(logits: Tensor, index: Tensor | None = None) -> Tensor:
+    """Logits [N, h, w] (those at `index`, int64 [n]) in half precision; far from the border they may become infinite."""
+    if index is None:
+        return logits.half()
+    if logits.device.type != "cpu":
+        return logits[index].half()
+    kept = torch.empty(len(index), *logits.shape[1:], dtype=torch.half)
+    for row, number in enumerate(index.tolist()):  # as in `pack_above`
+        kept[row].copy_(logits[number])
+    return kept
 
 
 @dataclass
@@ -166,10 +193,11 @@ def label_counts(masks: MaskSet, labels: Tensor, num_labels: int) -> Tensor:
     Returns:
         float32 [N, num_labels], exact.
     """
+    values = torch.arange(num_labels, device=labels.device)[:, None, None]
+    regions = pack(labels == values)
     counts = torch.zeros(len(masks), num_labels, device=labels.device)
-    for start in range(0, len(masks), 512):  # bounds the unpacked masks to 512 h w bytes
-        rows, cells = unpack(masks.words[start : start + 512], masks.width).flatten(1).nonzero(as_tuple=True)
-        flat = rows * num_labels + labels.flatten()[cells]
-        part = torch.bincount(flat, minlength=min(512, len(masks) - start) * num_labels)
-        counts[start : start + 512] = part.view(-1, num_labels).float()
+    step = max(1, (1 << 21) // max(1, regions.numel()))  # bounds the intersections to 16 MB
+    for start in range(0, len(masks), step):
+        shared = masks.words[start : start + step, None] & regions
+        counts[start : start + step] = popcount(shared).sum((2, 3)).float()
     return counts

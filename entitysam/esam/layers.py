@@ -65,7 +65,7 @@ class EntityLayers:
             left, right = _covered(x0, x1, w, strip.shape[1])
             if first >= last or x0 == x1:
                 continue
-            grid = self.logits[number].float()
+            grid = self.logits[number].float().clamp(-1e4, 1e4)  # half precision may hold infinities
             values = resample(grid, (first, last), (left, right), h / height, w / strip.shape[1])
             window = strip[first - top : last - top, left:right]
             window.masked_fill_((values > 0) & self.beats[number + 1][window], number + 1)

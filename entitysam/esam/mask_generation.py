@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-from entitysam.esam.bitmasks import MaskSet, boxes
+from entitysam.esam.bitmasks import MaskSet, boxes, unpack
 from entitysam.esam.prompting import OBJECT, PART, SUBPART, PromptedMasks
 from entitysam.esam.superpixels import Superpixels
 from entitysam.esam.suppression import mask_nms, matches_any
@@ -15,7 +15,7 @@ from entitysam.esam.suppression import mask_nms, matches_any
 @dataclass(frozen=True)
 class MaskGenerationConfig:
     """Attributes:
-    enabled: False: the candidates are SAM's plain automatic masks (the ablation of Table 3).
+    enabled: False: plain masks instead (Table 3): SAM's automatic ones, or their object level where EMR follows (ours).
     object_nms: theta_O, NMS threshold of object masks (Table 4: 0.8).
     object_best_iou: gamma_O, least IoU of an object mask with some best mask, Eq. (2) (Table 4: 0.6).
     base_nms: N_t, least NMS threshold of part and subpart masks, Eq. (4) (ours: 0.7, SAM's NMS threshold).
@@ -43,22 +43,32 @@ class MultiLevelMasks:
     subparts: MaskSet
 
 
-def generate_masks(prompted: PromptedMasks, superpixels: Superpixels, config: MaskGenerationConfig) -> MultiLevelMasks:
-    """Multi-level masks of the coarse grid; the plain automatic masks as `objects` where MMG is switched off."""
+def generate_masks(
+    prompted: PromptedMasks, superpixels: Superpixels, config: MaskGenerationConfig, refined_later: bool = True
+) -> MultiLevelMasks:
+    """Multi-level masks of the coarse grid.
+
+    Args:
+        refined_later: EMR follows. It works on object masks, so that with MMG off it is given the plain object level
+            (the paper does not say); without EMR the automatic masks of all levels are the baseline.
+    """
     details = replace(prompted.masks, logits=None)
     density = superpixels.density if config.enabled else torch.zeros_like(superpixels.density)
     parts = detail_masks(details[prompted.level == PART], density, config)
     subparts = detail_masks(details[prompted.level == SUBPART], density, config)
-    objects = object_masks(prompted, config) if config.enabled else automatic_masks(prompted.masks, config)
-    return MultiLevelMasks(objects, parts, subparts)
+    if config.enabled:
+        return MultiLevelMasks(object_masks(prompted, config), parts, subparts)
+    plain = prompted.masks[prompted.level == OBJECT] if refined_later else prompted.masks
+    return MultiLevelMasks(automatic_masks(plain, config), parts, subparts)
 
 
 def object_masks(prompted: PromptedMasks, config: MaskGenerationConfig) -> MaskSet:
     """The refined object map: NMS at theta_O, then only masks that some best mask confirms (Eq. 2)."""
-    objects = prompted.masks[prompted.level == OBJECT]
-    objects = objects[mask_nms(objects, config.object_nms)[0]]
-    best = replace(prompted.masks, logits=None)[prompted.is_best]
-    return objects[matches_any(objects, best, config.object_best_iou)]
+    bare = replace(prompted.masks, logits=None)
+    index = (prompted.level == OBJECT).nonzero().squeeze(1)
+    index = index[mask_nms(bare[index], config.object_nms)[0]]
+    index = index[matches_any(bare[index], bare[prompted.is_best], config.object_best_iou)]
+    return prompted.masks[index]
 
 
 def detail_masks(masks: MaskSet, density: Tensor, config: MaskGenerationConfig) -> MaskSet:
@@ -68,14 +78,17 @@ def detail_masks(masks: MaskSet, density: Tensor, config: MaskGenerationConfig) 
 
 def mean_density(masks: MaskSet, density: Tensor) -> Tensor:
     """Mean of the density map [h, w] over each of N masks: float [N]; 0 for empty masks."""
+    if not len(masks):
+        return density.new_zeros(0)
+    step = 8 if density.device.type == "cpu" else 1024  # on a CPU a few masks at a time stay in the cache
     sums = [
-        masks[slice(start, start + 256)].masks.flatten(1).float() @ density.flatten()
-        for start in range(0, len(masks), 256)
+        unpack(words, masks.width).flatten(1).view(torch.uint8).float() @ density.flatten()
+        for words in masks.words.split(step)
     ]
-    return torch.cat(sums) / masks.areas.clamp(min=1) if sums else density.new_zeros(0)
+    return torch.cat(sums) / masks.areas.clamp(min=1)
 
 
 def automatic_masks(masks: MaskSet, config: MaskGenerationConfig) -> MaskSet:
-    """SAM's plain automatic masks: every level together, NMS on boxes, by descending score."""
+    """What SAM's automatic mask generator makes of masks: NMS on boxes, by descending score."""
     found = boxes(masks.words, masks.width).float()
     return masks[nms(found, masks.scores, config.automatic_nms)]

@@ -92,33 +92,39 @@ def _prompt_batch(
     image: PromptableImage, points: Tensor, config: PromptingConfig, every_level: bool, keep_logits: bool
 ) -> PromptedMasks:
     logits, scores = image.predict(points)
+    flat = logits.flatten(0, 1)
     # A point none of whose masks is good enough needs no further look; sorting needs the areas of all three otherwise.
     asked = (scores >= config.min_score).any(1).nonzero().squeeze(1)
-    if len(asked) < len(points):
-        logits, scores = logits[asked], scores[asked]
-    words = pack_above(logits.flatten(0, 1), 0.0)
+    triples = (3 * asked[:, None] + torch.arange(3, device=asked.device)).flatten()
+    words = pack_above(flat, 0.0, triples)
     area = areas(words).view(-1, 3)
     rank = area.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-    best = torch.zeros_like(rank, dtype=torch.bool).scatter_(1, scores.argmax(1, keepdim=True), True)
+    best = torch.zeros_like(rank, dtype=torch.bool).scatter_(1, scores[asked].argmax(1, keepdim=True), True)
     wanted = torch.ones_like(best) if every_level else best | (rank == OBJECT)
-    wanted &= (scores >= config.min_score) & (area > 0)
+    wanted &= (scores[asked] >= config.min_score) & (area > 0)
     index = wanted.flatten().nonzero().squeeze(1)
-    chosen = logits.flatten(0, 1)[index]
-    stable = stability(chosen, config.stability_offset) >= config.min_stability
-    index, chosen = index[stable], chosen[stable]
-    point = asked[index // 3]
+    index = index[stability(flat, config.stability_offset, triples[index]) >= config.min_stability]
+    source, point = triples[index], asked[index // 3]
     masks = MaskSet(
         words[index],
         logits.shape[-1],
-        scores.flatten()[index].float(),
+        scores.flatten()[source].float(),
         points.to(scores.device)[point],
         area.flatten()[index],
-        to_half(chosen) if keep_logits else None,
+        to_half(flat, source) if keep_logits else None,
     )
     return PromptedMasks(masks, rank.flatten()[index], best.flatten()[index], point)
 
 
-def stability(logits: Tensor, offset: float) -> Tensor:
-    """IoU of each mask thresholded at +offset with the same at -offset (SAM): logits [N, h, w] -> [N] in 0..1."""
-    inner, outer = areas(pack_above(logits, offset)), areas(pack_above(logits, -offset))
+def stability(logits: Tensor, offset: float, index: Tensor | None = None) -> Tensor:
+    """IoU of each mask thresholded at +offset with the same at -offset (SAM).
+
+    Args:
+        logits: [N, h, w].
+        index: int64 [n], which of them; None = all.
+
+    Returns:
+        float [n] in 0..1.
+    """
+    inner, outer = (areas(pack_above(logits, threshold, index)) for threshold in (offset, -offset))
     return inner / outer.clamp(min=1)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +18,7 @@ def pair_intersections(a: MaskSet, b: MaskSet, rows: Tensor, columns: Tensor, ch
     return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64, device=a.words.device)
 
 
-def iou_bound(area: Tensor, box: Tensor, areas: Tensor, all_boxes: Tensor) -> Tensor:
+def iou_bound(area: np.ndarray, box: np.ndarray, areas: np.ndarray, all_boxes: np.ndarray) -> np.ndarray:
     """The most that the IoU of a mask with others can be, by area and bounding box alone.
 
     Args:
@@ -27,10 +28,10 @@ def iou_bound(area: Tensor, box: Tensor, areas: Tensor, all_boxes: Tensor) -> Te
     Returns:
         float, broadcast shape.
     """
-    sides = torch.minimum(box[..., 2:], all_boxes[..., 2:]) - torch.maximum(box[..., :2], all_boxes[..., :2])
-    shared = sides.clamp(min=0).prod(-1)
-    most = torch.minimum(torch.minimum(area, areas), shared)
-    return most / (area + areas - most).clamp(min=1)
+    width = np.minimum(box[..., 2], all_boxes[..., 2]) - np.maximum(box[..., 0], all_boxes[..., 0])
+    height = np.minimum(box[..., 3], all_boxes[..., 3]) - np.maximum(box[..., 1], all_boxes[..., 1])
+    most = np.minimum(np.minimum(area, areas), width.clip(0) * height.clip(0))
+    return most / np.maximum(area + areas - most, 1)
 
 
 def mask_nms(masks: MaskSet, thresholds: Tensor | float) -> tuple[Tensor, Tensor]:
@@ -46,33 +47,39 @@ def mask_nms(masks: MaskSet, thresholds: Tensor | float) -> tuple[Tensor, Tensor
         kept: int64 [n] indices by descending score (ties: first come), and
         representative: int64 [N], position in `kept` of the mask itself or of what suppressed it; -1 for empty masks.
     """
-    device = masks.words.device
     order = masks.scores.argsort(descending=True, stable=True)
     ordered = replace(masks, logits=None)[order]
-    box = boxes(ordered.words, ordered.width)
-    limits = torch.as_tensor(thresholds, dtype=torch.float32, device=device).expand(len(masks))[order].tolist()
-    alive = ordered.areas > 0
-    owner = torch.full((len(masks),), -1, dtype=torch.int64, device=device)
+    limits = torch.as_tensor(thresholds, dtype=torch.float32, device=order.device).expand(len(masks))[order]
+    kept, owner = _greedy(ordered, limits.tolist())
+    representative = torch.empty_like(order)
+    representative[order] = torch.from_numpy(owner).to(order.device)
+    return order[torch.tensor(kept, dtype=torch.int64, device=order.device)], representative
+
+
+def _greedy(masks: MaskSet, limits: list[float]) -> tuple[list[int], np.ndarray]:
+    """Greedy NMS of masks by descending score: the kept ones, and for each mask the position of its keeper or -1.
+
+    One mask after the other, each with few others near: it runs on the host whatever the device.
+    """
+    words, area = masks.words.cpu(), masks.areas.cpu().numpy()
+    box = boxes(masks.words, masks.width).cpu().numpy()
+    alive = area > 0
+    owner = np.full(len(masks), -1, np.int64)
     kept: list[int] = []
     for current in range(len(masks)):
         if not alive[current]:
             continue
-        alive[current] = False
         owner[current] = len(kept)
-        later = slice(current + 1, None)
-        bound = iou_bound(ordered.areas[current], box[current], ordered.areas[later], box[later])
-        near = (alive[later] & (bound > limits[current])).nonzero().squeeze(1) + current + 1
+        bound = iou_bound(area[current], box[current], area[current + 1 :], box[current + 1 :])
+        near = np.flatnonzero(alive[current + 1 :] & (bound > limits[current])) + current + 1
         if len(near):
             y0, y1 = box[current, 1], box[current, 3]
-            shared = popcount(ordered.words[near, y0:y1] & ordered.words[current, y0:y1]).sum((1, 2))
-            iou = shared / (ordered.areas[near] + ordered.areas[current] - shared)
-            fallen = near[iou > limits[current]]
+            shared = popcount(words[near, y0:y1] & words[current, y0:y1]).sum((1, 2)).numpy()
+            fallen = near[shared / (area[near] + area[current] - shared) > limits[current]]
             alive[fallen] = False
             owner[fallen] = len(kept)
         kept.append(current)
-    representative = torch.empty_like(owner)
-    representative[order] = owner
-    return order[torch.tensor(kept, dtype=torch.int64, device=device)], representative
+    return kept, owner
 
 
 def matches_any(masks: MaskSet, others: MaskSet, threshold: float) -> Tensor:
@@ -80,9 +87,10 @@ def matches_any(masks: MaskSet, others: MaskSet, threshold: float) -> Tensor:
     found = torch.zeros(len(masks), dtype=torch.bool, device=masks.words.device)
     if not len(masks) or not len(others):
         return found
-    box, other_box = boxes(masks.words, masks.width), boxes(others.words, others.width)
-    bound = iou_bound(masks.areas[:, None], box[:, None], others.areas, other_box)
-    rows, columns = ((bound >= threshold) & (masks.areas[:, None] > 0)).nonzero(as_tuple=True)
+    box, other_box = (boxes(m.words, m.width).cpu().numpy() for m in (masks, others))
+    area, other_area = masks.areas.cpu().numpy()[:, None], others.areas.cpu().numpy()
+    bound = iou_bound(area, box[:, None], other_area, other_box)
+    rows, columns = (torch.from_numpy(i).to(found.device) for i in np.nonzero((bound >= threshold) & (area > 0)))
     shared = pair_intersections(masks, others, rows, columns)
     iou = shared / (masks.areas[rows] + others.areas[columns] - shared)
     found[rows[iou >= threshold]] = True

@@ -172,7 +172,9 @@ def test_switched_off_gives_automatic_masks():
         point=torch.arange(3),
     )
     superpixels = describe(torch.zeros(40, 60, dtype=torch.int64))
-    found = generate_masks(prompted, superpixels, MaskGenerationConfig(enabled=False))
+    off = MaskGenerationConfig(enabled=False)
+    assert torch.equal(generate_masks(prompted, superpixels, off).objects.masks, whole[None])
+    found = generate_masks(prompted, superpixels, off, refined_later=False)
     assert torch.equal(found.objects.masks, torch.stack([part, whole]))
     assert torch.equal(found.objects.words, automatic_masks(prompted.masks, MaskGenerationConfig()).words)
 
