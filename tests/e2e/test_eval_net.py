@@ -1,5 +1,6 @@
 """tools/eval_net.py as a user runs it: synthetic videos, a small network, saved predictions good and bad."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -74,6 +75,19 @@ def go(root, out, *overrides, **options):
 
 def command(*arguments):
     return [sys.executable, str(TOOL), "--device", "cpu", *map(str, arguments)]
+
+
+def main(monkeypatch, *arguments):
+    """The command in this process; its exit status or message."""
+    spec = importlib.util.spec_from_file_location("eval_net", TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(sys, "argv", [str(TOOL), "--device", "cpu", *map(str, arguments)])
+    try:
+        module.main()
+    except SystemExit as ended:
+        return ended.code
+    return 0
 
 
 def words(root, out):
@@ -213,7 +227,7 @@ def shuffle_ids(folder, seed=0):
     return folder
 
 
-def test_the_ground_truth_is_perfect_and_shuffled_ids_are_worse(videos, tmp_path):
+def test_the_ground_truth_is_perfect_and_shuffled_ids_are_worse(videos, monkeypatch, capsys, tmp_path):
     result, complete = go(videos, tmp_path / "a", predictions=str(perfect(videos, tmp_path / "truth")))
     assert complete
     assert not result["warnings"]
@@ -228,10 +242,9 @@ def test_the_ground_truth_is_perfect_and_shuffled_ids_are_worse(videos, tmp_path
         assert worse["metrics"][name] < 90, name
     assert worse["metrics"]["VEQ@4"] < worse["metrics"]["VEQ@2"]
 
-    arguments = command("--compare", tmp_path / "a", tmp_path / "b", "--plot", tmp_path / "compared.png")
-    done = subprocess.run(arguments, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
-    assert done.returncode == 0, done.stderr
-    rows = [line for line in done.stdout.splitlines() if line.startswith("| val_")]
+    both = ("--compare", tmp_path / "a", tmp_path / "b", "--plot", tmp_path / "compared.png")
+    assert main(monkeypatch, *both) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| val_")]
     losses = [float(row.split("|")[-2]) for row in rows]
     assert len(rows) == 3
     assert losses == sorted(losses)
@@ -341,13 +354,19 @@ def test_oddities_that_the_published_evaluators_let_pass_are_counted(videos, tmp
     assert "1 x predicted videos" in (tmp_path / "out" / "result.md").read_text()
 
 
-def test_a_broken_index_is_one_line(videos, tmp_path):
+def test_a_broken_index_is_one_line(videos, monkeypatch, tmp_path):
     folder = perfect(videos, tmp_path / "pred")
     truncate(folder / "pred.json")
-    arguments = command("--predictions", folder, *words(videos, tmp_path / "out"))
-    done = subprocess.run(arguments, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
-    assert done.returncode == 1
-    assert done.stderr.strip().splitlines()[-1].startswith(f"error: {folder / 'pred.json'}: broken JSON")
+    message = main(monkeypatch, "--predictions", folder, *words(videos, tmp_path / "out"))
+    assert message.startswith(f"error: {folder / 'pred.json'}: broken JSON")
+    assert "\n" not in message
+
+
+def test_the_command_fails_where_a_video_failed(videos, monkeypatch, capsys, tmp_path):
+    folder = perfect(videos, tmp_path / "pred")
+    truncate(png_of(folder))
+    assert main(monkeypatch, "--predictions", folder, "--quiet", *words(videos, tmp_path / "out")) == 1
+    assert "Failed, and missing from the numbers" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
