@@ -152,7 +152,8 @@ def build_baseline(text: str, open_model: Callable[[], Any], inference: dict[str
     """A baseline from its text.
 
     Args:
-        text: NAME[:key=value,...]. With "esam" the keys but `min_iou` are those of SAM: "esam:model=vit_b,weights=FILE".
+        text: NAME[:key=value,...]. With "esam" and "sam" (SAM's automatic masks) the keys but `min_iou` are those of
+            `esam.settings.method_from_words`: "esam:model=vit_b,weights=FILE,refinement.tolerance=0.2".
         open_model: gives the network, for "per_frame".
         inference: settings of `VideoSegmenter`, for "per_frame".
 
@@ -160,12 +161,11 @@ def build_baseline(text: str, open_model: Callable[[], Any], inference: dict[str
         ConfigError: unknown baseline or key.
     """
     node = parse_baseline(text)
-    if node["name"] == "esam":
-        import entitysam.esam.settings  # noqa: F401  (registers)
+    if node["name"] in ("esam", "sam"):
+        from entitysam.esam.settings import method_from_words
 
         min_iou = node.pop("min_iou", 0.5)
-        segmenter = {**node, "name": "segment_anything"}
-        return LinkedESAM(build(METHODS, {"name": "esam", "segmenter": segmenter}, "baseline"), min_iou)
+        return LinkedESAM(method_from_words(node), min_iou)
     if node["name"] == "per_frame":
         return build(METHODS, node, "baseline", model=open_model(), inference=inference)
     return build(METHODS, node, "baseline")

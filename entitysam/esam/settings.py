@@ -15,7 +15,7 @@ from entitysam.esam.segmenter import ESAM
 from entitysam.esam.superpixels import SuperpixelConfig
 from entitysam.registry import METHODS, ConfigError, Registry, build
 
-__all__ = ["RANDOM", "SEGMENTERS", "esam", "read_settings"]
+__all__ = ["RANDOM", "SEGMENTERS", "esam", "method_from_words", "plain_sam", "read_settings"]
 
 Node = Mapping[str, Any]
 SettingsT = TypeVar("SettingsT")
@@ -57,6 +57,35 @@ def esam(
         "recovery": read_settings(RecoveryConfig, recovery, "model.recovery"),
     }
     return ESAM(build(SEGMENTERS, segmenter, "model.segmenter"), **settings, max_pixels=max_pixels)
+
+
+@METHODS.register("sam")
+def plain_sam(**node: Any) -> ESAM:
+    """SAM's automatic masks, made disjoint by score: the baseline. Takes the keys of `esam`; the modules are off."""
+    off = {"enabled": False}
+    sections = {name: {**(node.pop(name, None) or {}), **off} for name in ("mask_generation", "refinement", "recovery")}
+    return esam(**node, **sections)
+
+
+def method_from_words(words: Mapping[str, Any]) -> ESAM:
+    """E-SAM or plain SAM from flat keys, as a command line has them.
+
+    Args:
+        words: `name` ("esam" or "sam"); keys with a dot are those of a section, e.g. "refinement.tolerance"; the
+            others are SAM's: model, weights, device, amp.
+
+    Raises:
+        ConfigError: unknown key, wrong type or value.
+    """
+    segmenter: dict[str, Any] = {"name": "segment_anything"}
+    node: dict[str, Any] = {"name": words["name"], "segmenter": segmenter}
+    for key, value in words.items():
+        section, dot, inner = key.partition(".")
+        if dot:
+            node.setdefault(section, {})[inner] = value
+        elif key != "name":
+            segmenter[key] = value
+    return build(METHODS, node, "model")
 
 
 def read_settings(kind: type[SettingsT], node: Node | None, path: str) -> SettingsT:
