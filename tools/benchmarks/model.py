@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> None:
         sides[PUBLISHED] = Theirs(reference, images)
         take_turns({PUBLISHED: sides[PUBLISHED]}, warm, device, clock)
     laps, deviation = take_turns(sides, timed, device, clock)
-    stages = {name: watch(side, watched, counted, device, clock) for name, side in sides.items()}
+    stages = watch(sides, watched, counted, device, clock)
     after_network(ours, watched, stages[OURS])
     show_speed(laps)
     show_stages(stages, arguments.frames)
@@ -99,15 +99,18 @@ def take_turns(
     return seconds, deviation
 
 
-def watch(side: Side, images: Tensor, counted: Tensor, device: torch.device, clock: Clock) -> Stages:
-    """Time of the stages over some frames, operations of one more."""
-    stages = Stages(device, clock)
-    side.watch(stages)
-    for image in images:
-        side.step(image)
-    stages.counting = True
-    side.step(counted[0])
-    stages.counting = False
+def watch(
+    sides: dict[str, Side], images: Tensor, counted: Tensor, device: torch.device, clock: Clock
+) -> dict[str, Stages]:
+    """Time of every side's stages over some frames, in turns; operations of one more frame."""
+    stages = {name: Stages(device, clock) for name in sides}
+    for name, side in sides.items():
+        side.watch(stages[name])
+    take_turns(sides, images, device, clock)
+    for name, side in sides.items():
+        stages[name].counting = True
+        side.step(counted[0])
+        stages[name].counting = False
     return stages
 
 
