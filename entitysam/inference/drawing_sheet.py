@@ -59,11 +59,11 @@ class ContactSheet:
         header = 2 * MARGIN + CAPTION
         sheet = Image.new("RGB", (columns * cell_width + MARGIN, header + rows * cell_height), BACKGROUND)
         canvas = ImageDraw.Draw(sheet)
-        _write(canvas, (MARGIN, MARGIN), title, 18, sheet.width - 2 * MARGIN)
+        write_line(canvas, (MARGIN, MARGIN), title, 18, sheet.width - 2 * MARGIN)
         for index, (name, frame, overlay) in enumerate(chosen):
             row, column = divmod(index, columns)
             left, top = MARGIN + column * cell_width, header + row * cell_height
-            _write(canvas, (left, top), name, 15, width)
+            write_line(canvas, (left, top), name, 15, width)
             sheet.paste(frame, (left, top + CAPTION))
             sheet.paste(overlay, (left, top + CAPTION + height + GAP))
         return sheet
@@ -80,7 +80,7 @@ class ContactSheet:
         return Image.fromarray(pixels)
 
 
-def _write(canvas: ImageDraw.ImageDraw, place: tuple[int, int], text: str, size: int, width: int) -> None:
+def write_line(canvas: ImageDraw.ImageDraw, place: tuple[int, int], text: str, size: int, width: int) -> None:
     """One line of text, cut to a width in pixels."""
     font = ImageFont.load_default(size)
     while text and canvas.textlength(text, font) > width:
