@@ -1,8 +1,8 @@
 """The published implementation, run from a checkout as it is, on any device and at any image size.
 
 It is written for CUDA, 1024 pixels, detectron2 and a download of DINOv2. Nothing of it is changed on disk: modules it
-imports and does not need at inference are stood in for, and the literals that fix size and memory dtype are exchanged
-while its files are read.
+imports and does not need at inference are stood in for, and the literals that fix size, device and memory dtype are
+exchanged while its files are read.
 """
 
 import importlib.abc
@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks._reference_training import stand_in_for_training
 from entitysam.layers.semantic_encoder import TimmViT
 
 CONFIGS = {"vits": ("configs/sam2.1_hiera_s.yaml", 4), "vitl": ("configs/sam2.1_hiera_l.yaml", 8)}
@@ -46,6 +47,7 @@ class Reference:
         weights: published name -> tensor; tensors that are never used may be missing.
         dtype: "fp32" (memories included), or "bf16" autocast as its evaluation runs it.
         fill_holes: False leaves its hole filling out, which is a CUDA extension; True stands in for the extension.
+        training: as it is built for training, with its criterion.
     """
 
     def __init__(
@@ -57,15 +59,17 @@ class Reference:
         device: torch.device,
         dtype: str = "fp32",
         fill_holes: bool = False,
+        training: bool = False,
     ):
-        _import_from(checkout, image_size, fp32_memories=dtype == "fp32")
+        _import_from(checkout, image_size, device, fp32_memories=dtype == "fp32", training=training)
         torch.hub.load = lambda repository, name, **_: _released_dinov2(name, image_size // 16)
         build_sam = importlib.import_module("sam2.build_sam")
         config, depth = CONFIGS[model]
         overrides = [f"++model.image_size={image_size}"]
         self.predictor = build_sam.build_sam2_video_query_iou_predictor(
-            config, None, device=device, hydra_overrides_extra=overrides, mask_decoder_depth=depth
-        )
+            config, None, device=device, hydra_overrides_extra=overrides, mask_decoder_depth=depth,
+            mode="train" if training else "eval", apply_postprocessing=not training,
+        )  # fmt: skip
         self.predictor.fill_hole_area = 8 if fill_holes else 0
         missing, unknown = self.predictor.load_state_dict(weights, strict=False)
         if unknown:
@@ -115,7 +119,7 @@ class _Finder(importlib.abc.MetaPathFinder):
         return importlib.util.spec_from_file_location(fullname, file, loader=loader)
 
 
-def _import_from(checkout: Path, image_size: int, fp32_memories: bool) -> None:
+def _import_from(checkout: Path, image_size: int, device: torch.device, fp32_memories: bool, training: bool) -> None:
     """Makes `import sam2` find the checkout, prepared."""
     if "sam2" in sys.modules:
         raise RuntimeError("one published model per process: its size is compiled in")
@@ -125,13 +129,18 @@ def _import_from(checkout: Path, image_size: int, fp32_memories: bool) -> None:
     cells, patches = image_size // 16, image_size // 16 * 14
     exchanges = {"sam2.modeling.sam2_query_iou_base": [("(896, 896)", f"({patches}, {patches})"),
                                                        ("64, 64)", f"{cells}, {cells})")]}  # fmt: skip
+    predictor = [('torch.device("cuda")', f'torch.device("{device}")')]
     if fp32_memories:
-        exchanges["sam2.sam2_video_query_iou_predictor"] = [("torch.bfloat16", "torch.float32")]
+        predictor.append(("torch.bfloat16", "torch.float32"))
+    exchanges["sam2.sam2_video_query_iou_predictor"] = predictor
     sys.dont_write_bytecode = True
     sys.meta_path.insert(0, _Finder(checkout, exchanges))
     sys.path.insert(0, str(checkout))
-    for name in ("detectron2", "detectron2.structures", "train", "train.prepare_targets"):  # for training only
-        sys.modules[name] = MagicMock()
+    if training:
+        stand_in_for_training()
+    else:
+        for name in ("detectron2", "detectron2.structures", "train", "train.prepare_targets"):
+            sys.modules[name] = MagicMock()
     extension = types.ModuleType("sam2._C")
     extension.get_connected_componnets = _connected_components  # type: ignore[attr-defined]  # spelt so there
     sys.modules["sam2._C"] = extension

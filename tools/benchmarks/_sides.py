@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -44,16 +44,7 @@ class Ours:
         return output.mask_logits.float(), output.score.float()
 
     def watch(self, stages: Stages) -> None:
-        encoder, prompts = self.model.dual_encoder, self.model.prompt_generator
-        stages.watch("image encoder", encoder.image_encoder)
-        if isinstance(getattr(encoder, "semantic_projector", None), torch.nn.Module):
-            stages.watch("semantic encoder", encoder, "_semantic")
-        stages.watch("memory read", self.model.memory, "read")
-        if prompts is not None:
-            stages.watch("prompts and fusion", prompts)
-        stages.watch("prompts and fusion", encoder, "fuse")
-        stages.watch("decoder", self.model.entity_decoder)
-        stages.watch("memory write", self.model.memory, "write")
+        watch_ours(self.model, stages)
 
 
 class Theirs:
@@ -68,18 +59,36 @@ class Theirs:
         return output.mask_logits.float(), output.score.float()
 
     def watch(self, stages: Stages) -> None:
-        predictor = self.reference.predictor
-        stages.watch("image encoder", predictor.image_encoder)
-        stages.watch("image encoder", predictor.sam_mask_decoder.conv_s0)
-        stages.watch("image encoder", predictor.sam_mask_decoder.conv_s1)
-        stages.watch("semantic encoder", predictor.dinov2_feature_extractor, "get_intermediate_layers")
-        stages.watch("semantic encoder", predictor.dinov2_projector)
-        stages.watch("memory read", predictor, "_prepare_memory_conditioned_features")
-        for part in ("offset_attention", "offset_cls", "offset_fc", "backbone_feature_enhancement"):
-            stages.watch("prompts and fusion", getattr(predictor, part))
-        stages.watch("prompts and fusion", predictor.sam_prompt_encoder)
-        stages.watch("decoder", predictor.sam_mask_decoder)
-        stages.watch("memory write", predictor, "_encode_new_memory")
+        watch_theirs(self.reference.predictor, stages)
+
+
+def watch_ours(model: EntitySAM, stages: Stages) -> None:
+    """The parts of this project's network as stages."""
+    encoder, prompts = model.dual_encoder, model.prompt_generator
+    stages.watch("image encoder", encoder.image_encoder)
+    if isinstance(getattr(encoder, "semantic_projector", None), torch.nn.Module):
+        stages.watch("semantic encoder", encoder, "_semantic")
+    stages.watch("memory read", model.memory, "read")
+    if prompts is not None:
+        stages.watch("prompts and fusion", prompts)
+    stages.watch("prompts and fusion", encoder, "fuse")
+    stages.watch("decoder", model.entity_decoder)
+    stages.watch("memory write", model.memory, "write")
+
+
+def watch_theirs(predictor: Any, stages: Stages) -> None:
+    """The parts of the published network as the same stages."""
+    stages.watch("image encoder", predictor.image_encoder)
+    stages.watch("image encoder", predictor.sam_mask_decoder.conv_s0)
+    stages.watch("image encoder", predictor.sam_mask_decoder.conv_s1)
+    stages.watch("semantic encoder", predictor.dinov2_feature_extractor, "get_intermediate_layers")
+    stages.watch("semantic encoder", predictor.dinov2_projector)
+    stages.watch("memory read", predictor, "_prepare_memory_conditioned_features")
+    for part in ("offset_attention", "offset_cls", "offset_fc", "backbone_feature_enhancement"):
+        stages.watch("prompts and fusion", getattr(predictor, part))
+    stages.watch("prompts and fusion", predictor.sam_prompt_encoder)
+    stages.watch("decoder", predictor.sam_mask_decoder)
+    stages.watch("memory write", predictor, "_encode_new_memory")
 
 
 def new_model(name: str, image_size: int, device: torch.device) -> tuple[EntitySAM, dict[str, Tensor]]:

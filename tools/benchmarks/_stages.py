@@ -1,4 +1,4 @@
-"""Time and floating-point operations of the stages a frame passes through."""
+"""Time, floating-point operations and peak memory of the stages a frame or a training step passes through."""
 
 import time
 from collections import defaultdict
@@ -9,7 +9,10 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks._memory import peak_memory, reset_peak
+
 Clock = Callable[[], float]
+REST = "rest"
 
 
 class Stages:
@@ -23,6 +26,7 @@ class Stages:
         seconds: stage -> time so far.
         flops: stage -> operations so far; a multiplication and an addition are two. Products, convolutions and
             attention count, what is done element by element does not.
+        peaks: stage, or REST for what lies between stages -> highest memory of the process during it, in MiB.
     """
 
     def __init__(self, device: torch.device, clock: Clock = time.perf_counter):
@@ -31,20 +35,42 @@ class Stages:
         self.counting = False
         self.seconds: dict[str, float] = defaultdict(float)
         self.flops: dict[str, int] = defaultdict(int)
+        self.peaks: dict[str, float] = defaultdict(float)
+        self._inside = False
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Whatever runs inside belongs to the stage."""
-        if self.counting:
-            with FlopCounterMode(display=False) as counter:
-                yield
-            self.flops[name] += counter.get_total_flops()
+        """Whatever runs inside belongs to the stage; so do stages that begin inside it, e.g. in a recomputation."""
+        if self._inside:
+            yield
             return
+        self._inside = True
+        try:
+            with self._counted(name) if self.counting else self._measured(name):
+                yield
+        finally:
+            self._inside = False
+
+    @contextmanager
+    def _counted(self, name: str) -> Iterator[None]:
+        with FlopCounterMode(display=False) as counter:
+            yield
+        self.flops[name] += counter.get_total_flops()
+
+    @contextmanager
+    def _measured(self, name: str) -> Iterator[None]:
         synchronise(self.device)
+        self._note_peak(REST)
         started = self.clock()
         yield
         synchronise(self.device)
         self.seconds[name] += self.clock() - started
+        self._note_peak(name)
+
+    def _note_peak(self, name: str) -> None:
+        """What was reached since the last note was reached during this stage."""
+        self.peaks[name] = max(self.peaks[name], peak_memory(self.device))
+        reset_peak(self.device)
 
     def watch(self, name: str, owner: Any, function: str = "forward") -> None:
         """From now on, calls of `owner.function` belong to the stage."""

@@ -7,8 +7,6 @@ implementations take turns, frame by frame, on the same weights and frames, and 
 
 import argparse
 import platform
-import resource
-import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -17,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from benchmarks._memory import peak_memory
 from benchmarks._sides import Ours, Side, Theirs, clip, new_model, new_reference
 from benchmarks._stages import Clock, Stages, matmul_rate, synchronise
 from entitysam.engine.build import pick_device
@@ -130,16 +129,6 @@ def after_network(ours: Ours, images: Tensor, stages: Stages) -> None:
 
 
 # Memory -------------------------------------------------------------------------------------------------------------
-
-
-def peak_memory(device: torch.device) -> float:
-    """MiB: of the GPU's allocator, or resident so far. Linux hands getrusage's figure from parent to child; /proc's not."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    status = Path("/proc/self/status")
-    if status.exists():
-        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
 
 
 def peak_apart(name: str, arguments: argparse.Namespace, frames: int) -> float:
