@@ -5,7 +5,7 @@ H W image rows and columns, S side of the square model input, h w feature grid (
 Coordinates are (x, y) pixels unless a name says `_yx` or `_norm`; masks are logits unless a name says `_prob` or `_mask`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,34 @@ class ClipOutput:
     iou: Tensor
     mask_logits: Tensor
 
+    def detach(self) -> "ClipOutput":
+        return ClipOutput(self.entity_logits.detach(), self.iou.detach(), self.mask_logits.detach())
+
+
+@dataclass
+class PairOutput:
+    """What MASA says of two views of a picture in training; K boxes of the key view, R of the reference view.
+
+    Attributes:
+        key, reference: [K, E] and [R, E] embeddings, not normalised.
+        key_instances, reference_instances: int64 [K] and [R] row of the instance in `BoxTargets`; -1 = background, which
+            only the reference view has.
+        key_boxes, reference_boxes: [K, 4] and [R, 4] (x1, y1, x2, y2) in pixels of the views.
+        detection: losses of the detection head on the key view, by name.
+    """
+
+    key: Tensor
+    reference: Tensor
+    key_instances: Tensor
+    reference_instances: Tensor
+    key_boxes: Tensor
+    reference_boxes: Tensor
+    detection: dict[str, Tensor]
+
+    def detach(self) -> "PairOutput":
+        detection = {name: loss.detach() for name, loss in self.detection.items()}
+        return replace(self, key=self.key.detach(), reference=self.reference.detach(), detection=detection)
+
 
 @dataclass
 class Targets:
@@ -63,8 +91,33 @@ class Targets:
     def to(self, device: torch.device | str) -> "Targets":
         return Targets(self.masks.to(device, non_blocking=True), self.categories.to(device, non_blocking=True))
 
+    def pin_memory(self) -> "Targets":
+        return Targets(self.masks.pin_memory(), self.categories.pin_memory())
+
     def __len__(self) -> int:
         return len(self.masks)
+
+
+@dataclass
+class BoxTargets:
+    """The instances of a clip by their boxes; a row is one instance on every frame, which is what MASA learns from.
+
+    Attributes:
+        boxes: float32 [N, T, 4] (x1, y1, x2, y2) in pixels; they may overlap; zeros where an instance is not visible.
+        visible: bool [N, T].
+    """
+
+    boxes: Tensor
+    visible: Tensor
+
+    def to(self, device: torch.device | str) -> "BoxTargets":
+        return BoxTargets(self.boxes.to(device, non_blocking=True), self.visible.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "BoxTargets":
+        return BoxTargets(self.boxes.pin_memory(), self.visible.pin_memory())
+
+    def __len__(self) -> int:
+        return len(self.boxes)
 
 
 @dataclass
@@ -72,14 +125,14 @@ class Clip:
     """One training example.
 
     Attributes:
-        frames: uint8 [T, 3, S, S] RGB; padding is 0.
+        frames: uint8 [T, 3, S, S] RGB; padding is 0 (114 in views for MASA).
         targets: the entities.
         source: the image file(s) it came from, for messages.
         index: position in the data order, for exact resume.
     """
 
     frames: Tensor
-    targets: Targets
+    targets: Any  # Targets, or BoxTargets where the criterion asks for boxes
     source: str
     index: int = -1
 
@@ -87,8 +140,7 @@ class Clip:
         return Clip(self.frames.to(device, non_blocking=True), self.targets.to(device), self.source, self.index)
 
     def pin_memory(self) -> "Clip":
-        targets = Targets(self.targets.masks.pin_memory(), self.targets.categories.pin_memory())
-        return Clip(self.frames.pin_memory(), targets, self.source, self.index)
+        return Clip(self.frames.pin_memory(), self.targets.pin_memory(), self.source, self.index)
 
 
 @dataclass
@@ -127,3 +179,53 @@ class VideoSegments:
     scores: np.ndarray
     query_of_segment: np.ndarray
     frame_scores: np.ndarray
+
+
+@dataclass(frozen=True)
+class Observations:
+    """Objects seen on one frame by a detector or an annotator; N of them, in any order.
+
+    Attributes:
+        boxes: float64 [N, 4] x1, y1, x2, y2 in pixels; may reach out of the frame.
+        scores: float64 [N] confidence in 0..1.
+        categories: int64 [N] category ids; 0 where there are none.
+        masks: per object a COCO run-length code of the frame's size, or None where only its box is known. Masks may
+            overlap.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    categories: np.ndarray
+    masks: list[dict[str, Any] | None]
+
+    @classmethod
+    def of(
+        cls,
+        boxes: np.ndarray,
+        scores: np.ndarray | None = None,
+        categories: np.ndarray | None = None,
+        masks: list[dict[str, Any] | None] | None = None,
+    ) -> "Observations":
+        """From arrays or lists of numbers; what is not given is 1 (scores), 0 (categories) and None (masks)."""
+        boxes = np.asarray(boxes, float).reshape(-1, 4)
+        count = len(boxes)
+        return cls(
+            boxes,
+            np.ones(count) if scores is None else np.asarray(scores, float).reshape(count),
+            np.zeros(count, np.int64) if categories is None else np.asarray(categories, np.int64).reshape(count),
+            [None] * count if masks is None else list(masks),
+        )
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __add__(self, other: "Observations") -> "Observations":
+        """Both, those of `other` behind."""
+        pairs = ((self.boxes, other.boxes), (self.scores, other.scores), (self.categories, other.categories))
+        return Observations(*(np.concatenate(pair) for pair in pairs), self.masks + other.masks)
+
+    def __getitem__(self, rows: np.ndarray) -> "Observations":
+        """Those of a mask bool [N] or of indices."""
+        chosen = np.arange(len(self))[rows]
+        masks = [self.masks[row] for row in chosen]
+        return Observations(self.boxes[chosen], self.scores[chosen], self.categories[chosen], masks)

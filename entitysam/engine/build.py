@@ -10,8 +10,9 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from torch import nn
 
+import entitysam.engine.build_masa
 import entitysam.layers.image_encoder
-import entitysam.layers.semantic_encoder  # noqa: F401  (both register their parts)
+import entitysam.layers.semantic_encoder  # noqa: F401  (all register their parts)
 from entitysam.config import shipped_folder
 from entitysam.models.dual_encoder import DualEncoder
 from entitysam.models.entity_decoder import EntityDecoder

@@ -1,8 +1,22 @@
 """MASA (Li et al., Matching Anything by Segmenting Anything, CVPR 2024): instance embeddings learned from still images."""
 
+from collections.abc import Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from entitysam.masa.adapter import Adapter
+from entitysam.masa.backbone import TimmFeatures
+from entitysam.masa.detection_head import DetectionHead
+from entitysam.masa.sampling import sample_boxes
+from entitysam.masa.track_head import TrackHead
+from entitysam.structures import BoxTargets, PairOutput
+
+PIXEL_MEAN = (0.485, 0.456, 0.406)
+PIXEL_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass
@@ -21,20 +35,168 @@ class MasaFeatures:
 
 
 class MASA(nn.Module):
-    """Backbone, adapter, detection head and track head."""
+    """Backbone, adapter, detection head and track head. Stateless; the tracker remembers.
+
+    Args:
+        backbone, adapter, detection_head, track_head: the parts.
+        image_size: S; images are resized so that the longer side is S.
+        pad: then padded at the right and the bottom to a multiple of this (S itself for backbones of fixed size).
+        frozen: dotted names of the parts that are not trained: kept in eval mode and out of the graph.
+        num_regions, num_samples: in training, proposals considered and boxes drawn per view for the track head.
+
+    Raises:
+        ValueError: sizes that are not positive.
+        AttributeError: no part of a name in `frozen`.
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(
+        self,
+        backbone: TimmFeatures,
+        adapter: Adapter,
+        detection_head: DetectionHead,
+        track_head: TrackHead,
+        image_size: int = 1024,
+        pad: int = 32,
+        frozen: Sequence[str] = (),
+        num_regions: int = 1000,
+        num_samples: int = 512,
+    ) -> None:
+        super().__init__()
+        if image_size < 1 or pad < 1:
+            raise ValueError(f"model.image_size {image_size} and model.pad {pad} must be positive")
+        self.backbone, self.adapter = backbone, adapter
+        self.detection_head, self.track_head = detection_head, track_head
+        self.image_size, self.pad = image_size, pad
+        self.num_regions, self.num_samples = num_regions, num_samples
+        self.frozen = tuple(frozen)
+        self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(PIXEL_STD).view(3, 1, 1), persistent=False)
+        for name in self.frozen:
+            self.get_submodule(name).requires_grad_(False)
+
+    @property
+    def device(self) -> torch.device:
+        return self.pixel_mean.device
+
+    def train(self, mode: bool = True) -> "MASA":
+        """Frozen parts stay in eval mode."""
+        super().train(mode)
+        for name in self.frozen:
+            self.get_submodule(name).eval()
+        return self
+
+    # One image ------------------------------------------------------------------------------------------------------
 
     def encode(self, image: Tensor) -> MasaFeatures:
         """Features of one image.
 
         Args:
-            image: float or uint8 [3, H, W] RGB in 0..255.
+            image: float or uint8 [3, H, W] RGB in 0..255, of any size, on any device.
+
+        Raises:
+            ValueError: another shape, or no pixels.
         """
-        raise NotImplementedError
+        if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
+            raise ValueError(f"an image must be [3, H, W] RGB, not {list(image.shape)}")
+        height, width = image.shape[-2:]
+        scale = self.image_size / max(height, width)
+        size = (max(round(height * scale), 1), max(round(width * scale), 1))
+        pixels = image.to(self.device).float()[None]
+        resized = F.interpolate(pixels, size=size, mode="bilinear", align_corners=False, antialias=scale < 1)
+        maps = self.pyramid(self.normalise(resized))
+        return MasaFeatures(maps, scale, (height, width))
 
     def embed(self, features: MasaFeatures, boxes: Tensor) -> Tensor:
-        """Embeddings [N, 256], not normalised, of boxes [N, 4] (x1, y1, x2, y2) in pixels of the image."""
-        raise NotImplementedError
+        """Embeddings of boxes.
+
+        Args:
+            features: of `encode`.
+            boxes: [N, 4] (x1, y1, x2, y2) in pixels of the image; they may reach over its borders.
+
+        Returns:
+            [N, E], not normalised.
+        """
+        scaled = boxes.to(self.device).float() * features.scale
+        return self.track_head(features.maps, [scaled])
 
     def propose(self, features: MasaFeatures, limit: int = 300) -> tuple[Tensor, Tensor]:
-        """Class-agnostic proposals: boxes [N, 4] in pixels of the image and scores [N] in 0..1, best first."""
-        raise NotImplementedError
+        """Class-agnostic proposals; the model has to be in eval mode.
+
+        Args:
+            features: of `encode`.
+            limit: how many at most; NMS 0.5.
+
+        Returns:
+            boxes [N, 4] (x1, y1, x2, y2) in pixels of the image, and scores [N] in 0..1, best first.
+        """
+        height, width = features.image_size
+        size = (round(height * features.scale), round(width * features.scale))
+        boxes, scores = self.detection_head.propose(features.maps, size, limit)
+        return boxes / features.scale, scores
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Pixels [B, 3, h, w] in 0..255 -> normalised and padded with 0 to a multiple of `pad`."""
+        height, width = pixels.shape[-2:]
+        normalised = (pixels.float() / 255 - self.pixel_mean) / self.pixel_std
+        return F.pad(normalised, (0, -width % self.pad, 0, -height % self.pad))
+
+    def pyramid(self, images: Tensor) -> list[Tensor]:
+        """Normalised images [B, 3, H, W] -> fused maps [B, C, h_i, w_i], finest first; no graph of a frozen backbone."""
+        trained = any(parameter.requires_grad for parameter in self.backbone.parameters())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
+            maps = self.backbone(images)
+        return self.adapter(maps)
+
+    # A pair of views, in training -----------------------------------------------------------------------------------
+
+    def forward(self, frames: Tensor, targets: BoxTargets, generator: torch.Generator) -> PairOutput:
+        """Everything the criterion needs of a pair of views. The key view teaches the detection head.
+
+        Args:
+            frames: uint8 [2, 3, S, S] RGB: the key view and the reference view.
+            targets: boxes of the instances on both.
+            generator: source of chance, on the device of the frames.
+        """
+        maps = self.pyramid(self.normalise(frames))
+        size = (frames.shape[-2], frames.shape[-1])
+        rows = [targets.visible[:, view].nonzero()[:, 0] for view in range(2)]
+        boxes = [targets.boxes[rows[view], view] for view in range(2)]
+        detection = {}
+        if self.detection_head.training:
+            with _torch_seeded(generator):
+                detection = self.detection_head.losses([one[:1] for one in maps], [size], boxes[:1])
+        regions = self.detection_head.regions(maps, [size, size], self.num_regions)
+        (key, key_rows), (reference, reference_rows) = (
+            sample_boxes(regions[view], boxes[view], self.num_samples, generator) for view in range(2)
+        )
+        key, key_rows = key[key_rows >= 0], key_rows[key_rows >= 0]
+        embeddings = self.track_head(maps, [key, reference])
+        return PairOutput(
+            key=embeddings[: len(key)],
+            reference=embeddings[len(key) :],
+            key_instances=rows[0][key_rows],
+            reference_instances=_rows_or_background(rows[1], reference_rows),
+            key_boxes=key,
+            reference_boxes=reference,
+            detection=detection,
+        )
+
+
+def _rows_or_background(rows: Tensor, chosen: Tensor) -> Tensor:
+    """rows[chosen], and -1 where `chosen` is -1."""
+    if not len(rows):
+        return chosen
+    return torch.where(chosen >= 0, rows[chosen.clamp(min=0)], chosen)
+
+
+@contextmanager
+def _torch_seeded(generator: torch.Generator):
+    """torchvision's samplers draw from torch's global source; inside, it is seeded from `generator`."""
+    devices = [generator.device] if generator.device.type == "cuda" else []
+    seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        yield

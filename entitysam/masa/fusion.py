@@ -1,0 +1,146 @@
+"""Dynamic feature fusion: deformable convolution over space and neighbouring levels (Zhu et al., Deformable ConvNets v2,
+CVPR 2019), with the scale- and task-aware attention of Dynamic Head (Dai et al., CVPR 2021) for SAM (supplement J.1)."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import DeformConv2d
+
+from entitysam.registry import MODELS, ConfigError
+
+TAPS = 9  # of a 3 x 3 kernel
+GROUPS = 16
+COARSER = ("pooled", "cropped", "packed")
+
+
+class ModulatedConvolution(nn.Module):
+    """3 x 3 deformable convolution with modulation, then GroupNorm."""
+
+    def __init__(self, channels: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = DeformConv2d(channels, channels, 3, stride=stride, padding=1, bias=False)
+        self.norm = nn.GroupNorm(GROUPS, channels)
+        nn.init.kaiming_uniform_(self.conv.weight, nonlinearity="relu")
+
+    def forward(self, x: Tensor, geometry: tuple[Tensor, Tensor]) -> Tensor:
+        return self.norm(self.conv(x, *geometry))
+
+
+class DynamicReLU(nn.Module):
+    """Task-aware attention: max(a1 x + b1, a2 x + b2), its coefficients per channel read off the whole map.
+
+    At zero output of the last layer's sigmoid input it is max(x, 0), a ReLU.
+    """
+
+    def __init__(self, channels: int, reduction: int = 4) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels // reduction, 1)
+        self.conv2 = nn.Conv2d(channels // reduction, channels * 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = F.relu(self.conv1(x.mean((2, 3), keepdim=True)))
+        a1, b1, a2, b2 = (F.hardsigmoid(self.conv2(pooled)) - 0.5).chunk(4, dim=1)
+        return torch.maximum(x * (2 * a1 + 1) + b1, x * (2 * a2) + b2)
+
+
+class FusionBlock(nn.Module):
+    """Every level from itself, the finer one (stride 2) and the coarser one (enlarged afterwards): their mean.
+
+    Args:
+        channels: C.
+        attention: scale-aware and task-aware attention.
+        shared_geometry: one set of offsets and masks for the three neighbours, not one each.
+        coarser: how offsets of this level's grid serve the coarser, smaller one: "pooled" averages them, "cropped" takes
+            the top left corner (DyHead as published), "packed" reads the first values in memory (fusion of R50 and
+            Swin-B as published, for its checkpoints).
+    """
+
+    def __init__(self, channels: int, attention: bool, shared_geometry: bool, coarser: str) -> None:
+        super().__init__()
+        self.coarser_geometry = coarser
+        self.sets = 1 if shared_geometry else 3
+        self.geometry = nn.Conv2d(channels, self.sets * 3 * TAPS, 3, padding=1)
+        self.coarser = ModulatedConvolution(channels)
+        self.same = ModulatedConvolution(channels)
+        self.finer = ModulatedConvolution(channels, stride=2)
+        self.scale_attention = nn.Conv2d(channels, 1, 1) if attention else None
+        self.task_attention = DynamicReLU(channels) if attention else None
+        nn.init.zeros_(self.geometry.weight)
+        nn.init.zeros_(self.geometry.bias)  # type: ignore[arg-type]
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        return [self._fuse(maps, level) for level in range(len(maps))]
+
+    def _fuse(self, maps: Sequence[Tensor], level: int) -> Tensor:
+        here = maps[level]
+        same, finer, coarser = self._geometry(here)
+        found = [self.same(here, same)]
+        if level > 0:
+            found.append(self.finer(maps[level - 1], finer))
+        if level + 1 < len(maps):
+            above = maps[level + 1]
+            fitted = (fit(coarser[0], above, self.coarser_geometry), fit(coarser[1], above, self.coarser_geometry))
+            enlarged = F.interpolate(
+                self.coarser(above, fitted), size=here.shape[-2:], mode="bilinear", align_corners=True
+            )
+            found.append(enlarged)
+        fused = torch.stack([self._weighted(one) for one in found]).mean(0)
+        return fused if self.task_attention is None else self.task_attention(fused)
+
+    def _geometry(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """(offsets [B, 18, h, w], masks [B, 9, h, w]) for the same, the finer and the coarser level."""
+        values = self.geometry(x)
+        offsets = values[:, : self.sets * 2 * TAPS].chunk(self.sets, dim=1)
+        masks = values[:, self.sets * 2 * TAPS :].sigmoid().chunk(self.sets, dim=1)
+        return [(offsets[i % self.sets], masks[i % self.sets]) for i in range(3)]
+
+    def _weighted(self, x: Tensor) -> Tensor:
+        if self.scale_attention is None:
+            return x
+        return x * F.hardsigmoid(F.relu(self.scale_attention(x.mean((2, 3), keepdim=True))))
+
+
+def fit(values: Tensor, above: Tensor, how: str) -> Tensor:
+    """Offsets or masks [B, K, h, w] for the grid of the coarser level `above` [B, C, h', w'] -> [B, K, h', w']."""
+    height, width = above.shape[-2:]
+    if how == "pooled":
+        return F.adaptive_avg_pool2d(values, (height, width))
+    if how == "cropped":
+        return values[:, :, :height, :width]
+    return values.flatten(1)[:, : values.shape[1] * height * width].view(-1, values.shape[1], height, width)
+
+
+@MODELS.register("deformable_fusion")
+class DeformableFusion(nn.Module):
+    """A chain of `FusionBlock`s.
+
+    Args:
+        channels: C.
+        num_blocks: three in the paper.
+        attention, shared_geometry, coarser: see `FusionBlock`. DyHead (SAM): true, true, "cropped"; otherwise false,
+            false, "packed" as published.
+
+    Raises:
+        ConfigError: unknown `coarser`, or channels that 16 groups cannot share.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_blocks: int = 3,
+        attention: bool = False,
+        shared_geometry: bool = False,
+        coarser: str = "pooled",
+    ) -> None:
+        super().__init__()
+        if coarser not in COARSER or channels % GROUPS:
+            raise ConfigError(f"coarser '{coarser}': one of {', '.join(COARSER)}; channels {channels}: multiple of {GROUPS}")
+        self.blocks = nn.Sequential(
+            *(FusionBlock(channels, attention, shared_geometry, coarser) for _ in range(num_blocks))
+        )
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """[B, C, h_i, w_i] each, finest first -> the same shapes."""
+        return list(self.blocks(maps))
