@@ -86,6 +86,11 @@ def rle_decode(rle: dict[str, Any]) -> np.ndarray:
     return coco_mask.decode(rle).astype(bool)
 
 
+def rle_area(rle: dict[str, Any]) -> int:
+    """Pixels of a compressed COCO run-length code."""
+    return int(coco_mask.area(rle))
+
+
 def ids_to_rgb(ids: np.ndarray) -> np.ndarray:
     """Segment ids [H, W] in 0..2^24-1 -> uint8 [H, W, 3] with id = R + 256 G + 65536 B."""
     return np.stack([ids & 255, (ids >> 8) & 255, (ids >> 16) & 255], axis=-1).astype(np.uint8)

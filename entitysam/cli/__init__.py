@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 COMMANDS = {
     "segment": "segment every entity of a video, a folder of images or a camera",
+    "track": "track given detections or proposals of a video by their embeddings (MASA)",
     "segment-image": "segment every entity of photos, without training",
     "demo": "segment the embedded clip and say where the pictures are",
     "download": "fetch the published weights and check them",

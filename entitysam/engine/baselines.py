@@ -73,16 +73,16 @@ class LinkedFrames:
     """Entities of each frame by itself, linked from frame to frame by the IoU of their masks.
 
     Args:
-        entities_of: segments one frame, at the size of the maps.
+        entities_of: (H, W) of the maps -> what segments one frame.
         min_iou: least IoU for an entity to keep its id.
     """
 
     def __init__(self, entities_of: Callable[[tuple[int, int]], FrameEntities], min_iou: float = 0.5) -> None:
-        self._entities_of = entities_of
+        self.entities_of = entities_of
         self.min_iou = min_iou
 
     def segment(self, frames: Iterable[np.ndarray], out_size: tuple[int, int]) -> StreamedVideo:
-        return StreamedVideo(self._link(frames, self._entities_of(out_size)))
+        return StreamedVideo(self._link(frames, self.entities_of(out_size)))
 
     def _link(
         self, frames: Iterable[np.ndarray], entities_of: FrameEntities

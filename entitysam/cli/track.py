@@ -1,0 +1,197 @@
+"""Tracks objects through a video by what they look like (MASA): given detections, or proposals made on every frame.
+
+INPUT is a video, a folder or quoted glob of images (natural order), an image, a camera's number or a stream's address.
+Detections are boxes or masks of single frames: COCO, CocoVID, TAO or Scalabel (BDD100K) json, COCO results, MOT txt.
+Frames are found by the names of their pictures, else by their numbers.
+
+written to the result folder:
+  overlay.mp4        the frames with their tracks drawn; colours stay with ids
+  tracks.json        per track: first and last frame, score, category, box and mask on every frame
+  tracks.txt         MOT Challenge: frame, id, x, y, width, height, score
+  events.json        when tracks are born, lost and back
+  contact_sheet.png  a few frames, original above overlay
+
+examples:
+  entitysam track clip.mp4 --detections found.json -o out/clip
+  entitysam track frames/ --detections det.txt --association iou -o out/baseline
+  entitysam track clip.mp4 --proposals entitysam:model=vit-s -o out/clip
+  entitysam track clip.mp4 --proposals esam:model=vit_b --weights masa_r50.safetensors
+  entitysam track clip.mp4 --detections found.json --proposals fast --setting bdd tracker.beta=0.4
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from entitysam.cli.shared.arguments import add_output_arguments
+
+if TYPE_CHECKING:
+    from entitysam.inference.readers import FrameSource
+    from entitysam.inference.writers import WrittenResult
+    from entitysam.masa.video import VideoTracker
+    from entitysam.structures import Observations
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("input", metavar="INPUT", help="video, folder, 'glob', image, camera number or stream address")
+    add_output_arguments(parser)
+    seen = parser.add_argument_group("what is tracked (default: --proposals fast)")
+    seen.add_argument("--detections", metavar="FILE", help="boxes or masks of every frame; a folder of Scalabel files")
+    seen.add_argument("--clip", metavar="NAME", help="the video in FILE, where it has several (default: INPUT's name)")
+    seen.add_argument("--proposals", metavar="NAME[:KEY=VALUE,...]",
+                      help="fast (MASA's own), entitysam, esam or sam; besides the detections where both are given")  # fmt: skip
+    frames = parser.add_argument_group("frames")
+    frames.add_argument("--stride", type=int, default=1, metavar="N", help="take every N-th frame (default: 1)")
+    frames.add_argument("--max-frames", type=int, metavar="N", help="stop after N frames")
+    method = parser.add_argument_group("method; its thresholds are changed by tracker.KEY=VALUE")
+    method.add_argument("--association", choices=("masa", "iou"), default="masa", help="default: masa")
+    method.add_argument("--setting", choices=("video", "tao", "bdd"), default="video",
+                        help="published thresholds (default: video)")  # fmt: skip
+    method.add_argument("--weights", metavar="FILE", help="of MASA, or 'random' (default: the tiny ones)")
+    method.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    parser.set_defaults(takes_overrides=True)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Opens the input, then the detections, then the output, then the networks: what is cheap to check fails first."""
+    import time
+
+    from entitysam.inference.readers import open_frames
+    from entitysam.inference.writers_files import as_stem, check_folder
+
+    started = time.monotonic()
+    with open_frames(arguments.input, stride=arguments.stride, max_frames=arguments.max_frames) as source:
+        title = as_stem(Path(arguments.input).stem)
+        given = open_detections(arguments, source)
+        out = check_folder(arguments.out or Path("out") / title)
+
+        from entitysam.cli.shared.progress import warn
+
+        tracker = open_tracker(arguments, source.fps)
+        written = track(source, tracker, observer(arguments, given), out, title, arguments.quiet)
+        for text in [*source.warnings, *written.warnings, *counted(tracker)]:
+            warn(text)
+    seconds = time.monotonic() - started
+    print(f"{written.num_frames} frames, {written.num_entities} tracks in {seconds:.1f} s: {out}")
+    return 0
+
+
+def open_detections(
+    arguments: argparse.Namespace, source: "FrameSource"
+) -> "Callable[[int, Any], Observations] | None":
+    """Reads FILE and says what belongs to frame `index` of the input; None without FILE.
+
+    Raises:
+        DataError: FILE cannot be used, or has nothing for this input.
+        InputError: the input is live.
+    """
+    from entitysam.inference.readers import InputError
+
+    if not arguments.detections:
+        return None
+    if source.num_frames is None:
+        raise InputError(f"{arguments.input}: its frames are not known beforehand, so that no file can have seen them")
+
+    from entitysam.cli.shared.progress import warn
+    from entitysam.data.observations_clip import ClipObservations
+
+    count = source.num_frames
+    names, numbers = [source.name(i) for i in range(count)], [i * arguments.stride for i in range(count)]
+    found = ClipObservations(arguments.detections, arguments.clip or Path(arguments.input).stem, names, numbers)
+    if found.missing and arguments.stride == 1 and arguments.max_frames is None:
+        warn(f"{arguments.detections}: {found.missing} of its frames are not in {arguments.input}, left out")
+    return lambda index, frame: found.at(index, frame.shape[:2])
+
+
+def open_tracker(arguments: argparse.Namespace, fps: float | None) -> "VideoTracker":
+    """The tracker and, where it needs one, its network.
+
+    Raises:
+        ConfigError: unknown threshold or device.
+        CheckpointError, FileNotFoundError: weights that cannot be had, read or used.
+    """
+    from entitysam.cli.shared.progress import warn
+    from entitysam.engine.build import pick_device
+    from entitysam.engine.tracking import PROPOSAL_LIMIT, RANDOM, build_tracker, open_masa
+
+    node = {"setting": arguments.setting, "association": arguments.association, **tracker_words(arguments.overrides)}
+    limit = PROPOSAL_LIMIT if proposals_name(arguments) == "fast" else 0
+    if arguments.weights == RANDOM:
+        warn("MASA runs with random weights: who it takes for whom means little")
+    return build_tracker(node, lambda: open_masa(arguments.weights), pick_device(arguments.device), fps, limit)
+
+
+def proposals_name(arguments: argparse.Namespace) -> str:
+    """Name of the proposals; "" where only detections are tracked."""
+    if arguments.proposals is None:
+        return "" if arguments.detections else "fast"
+    return arguments.proposals.partition(":")[0]
+
+
+def tracker_words(overrides: list[str]) -> dict[str, Any]:
+    """`tracker.beta=0.4` -> {"beta": 0.4}.
+
+    Raises:
+        ConfigError: a word that does not start with `tracker.`.
+    """
+    import yaml
+
+    from entitysam.registry import ConfigError
+
+    words = {}
+    for word in overrides:
+        key, _, value = word.partition("=")
+        if not key.startswith("tracker."):
+            raise ConfigError(f"unknown key '{key}'; overrides start with 'tracker.'")
+        words[key.removeprefix("tracker.")] = yaml.safe_load(value)
+    return words
+
+
+def observer(
+    arguments: argparse.Namespace, given: "Callable[[int, Any], Observations] | None"
+) -> "Callable[[int, Any], Observations] | None":
+    """What is seen on a frame besides MASA's own proposals: the detections, the other proposals, or both."""
+    if proposals_name(arguments) in ("", "fast"):
+        return given
+
+    from entitysam.cli.shared.models import open_model
+    from entitysam.engine.tracking import build_proposals
+
+    propose = build_proposals(arguments.proposals, lambda name: open_model(name, None, arguments.device, {}).model, {})
+    if given is None:
+        return lambda index, frame: propose(frame)
+    return lambda index, frame: given(index, frame) + propose(frame)
+
+
+def track(
+    source: "FrameSource",
+    tracker: "VideoTracker",
+    observe: "Callable[[int, Any], Observations] | None",
+    out: Path,
+    title: str,
+    quiet: bool,
+) -> "WrittenResult":
+    """Tracks and writes frame by frame. Ctrl-C ends a live input in good order."""
+    from entitysam.cli.shared.progress import frame_bar, note
+    from entitysam.cli.shared.stopping import StopRequest
+    from entitysam.inference.writers_tracks import TrackWriter
+
+    with (
+        StopRequest() as stop,
+        TrackWriter(out, title, source.width, source.height, source.fps) as writer,
+        frame_bar("tracking", source.num_frames, quiet) as bar,
+    ):
+        for result in tracker.stream(source, observe):
+            writer.add(source.name(result.index), result.frame, result.ids, result.objects, result.events)
+            bar.step()
+            if source.is_live and stop.requested:
+                note("stopped: finishing the files", quiet)
+                break
+            stop.check()
+        return writer.finish()
+
+
+def counted(tracker: "VideoTracker") -> list[str]:
+    """The tracker's warnings as lines."""
+    return [f"{count} {text}" for text, count in tracker.warnings.items() if count]

@@ -1,0 +1,136 @@
+"""Composition of MASA: from names, files and words to a tracker, its network and what it tracks."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pycocotools import mask as coco_mask
+from torch import nn
+
+from entitysam.checkpoint import CheckpointError, load_weights, read_weights
+from entitysam.config import shipped_folder
+from entitysam.engine.baselines import FrameEntities, parse_baseline, per_frame
+from entitysam.engine.build import build_model
+from entitysam.esam.settings import method_from_words
+from entitysam.inference.writers_json import describe_entities
+from entitysam.masa.tracker import Tracker, read_setting
+from entitysam.masa.video import VideoTracker
+from entitysam.registry import ConfigError
+from entitysam.structures import Observations
+
+RANDOM = "random"
+TINY = "masa_tiny"
+PROPOSAL_LIMIT = 300  # MASA's supplement, I.1
+PROPOSALS = ("fast", "entitysam", "esam", "sam")
+
+FrameObserver = Callable[[np.ndarray], Observations]  # uint8 [H, W, 3] RGB -> what is seen on the frame
+
+
+def open_masa(weights: str | Path | None = None, model: str | Mapping[str, Any] = "") -> nn.Module:
+    """A MASA in eval mode on the CPU.
+
+    Args:
+        weights: a file; "random"; None or "" = the tiny weights that come along.
+        model: name or config node of the network, where the file does not say; random weights are "masa_tiny" by default.
+
+    Raises:
+        CheckpointError, FileNotFoundError: weights that cannot be had, read or used.
+        ConfigError: unknown model.
+    """
+    if weights == RANDOM:
+        torch.manual_seed(0)  # random weights are the same ones in every run
+        return _as_masa(build_model(model or TINY), str(weights))
+    path = Path(weights) if weights else shipped_folder("checkpoints") / f"{TINY}.safetensors"
+    _, embedded = read_weights(path)
+    node = model or embedded
+    if not node:
+        raise CheckpointError(f"{path}: carries no config; say which model it is, e.g. model=masa_r50")
+    opened = _as_masa(build_model(node), str(path))
+    load_weights(opened, path)
+    return opened
+
+
+def _as_masa(model: nn.Module, source: str) -> nn.Module:
+    if not hasattr(model, "embed"):
+        raise CheckpointError(f"{source}: holds a {type(model).__name__}, not a MASA")
+    return model
+
+
+def build_tracker(
+    node: Mapping[str, Any],
+    open_model: Callable[[], nn.Module],
+    device: torch.device,
+    fps: float | None = None,
+    proposals: int = 0,
+) -> VideoTracker:
+    """A tracker from words.
+
+    Args:
+        node: `setting` ("video"), `association` ("masa"), and fields of `TrackerSettings`; see `read_setting`.
+        open_model: gives the network; called where it is needed.
+        device: where it is to run.
+        fps: of the frames.
+        proposals: most proposals of its own per frame.
+
+    Raises:
+        ConfigError: unknown word, setting or association, or a value out of its range.
+    """
+    words = dict(node)
+    association = words.pop("association", "masa")
+    settings = read_setting(str(words.pop("setting", "video")), association, **words)
+    needs_model = proposals or settings.similarity != "iou"
+    model: Any = open_model().to(device) if needs_model else None
+    return VideoTracker(Tracker(settings, fps), model, device, proposals)
+
+
+def build_proposals(text: str, open_entitysam: Callable[[str], Any], inference: Mapping[str, Any]) -> FrameObserver:
+    """What finds objects on single frames.
+
+    Args:
+        text: NAME[:key=value,...]: "esam" and "sam" take the keys of `esam.settings.method_from_words`, "entitysam"
+            takes `model` (a name or a weight file).
+        open_entitysam: gives the network of a name.
+        inference: settings of `VideoSegmenter`, for "entitysam".
+
+    Raises:
+        ConfigError: unknown name or key.
+    """
+    node = parse_baseline(text)
+    name = node["name"]
+    if name in ("esam", "sam"):
+        method = method_from_words(node)
+
+        def segment(frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            found = method.segment(frame)
+            return found.ids, found.scores
+
+        return lambda frame: observations_of_map(*segment(frame))
+    if name != "entitysam":
+        raise ConfigError(f"proposals: one of {', '.join(PROPOSALS)}, not '{name}'")
+    unknown = set(node) - {"name", "model"}
+    if unknown:
+        raise ConfigError(f"proposals entitysam: unknown key '{min(unknown)}'; it takes model")
+    frames_of = per_frame(open_entitysam(str(node.get("model", "tiny"))), dict(inference))
+    return lambda frame: observations_of_map(*_entities(frames_of.entities_of, frame))
+
+
+def _entities(
+    entities_of: Callable[[tuple[int, int]], FrameEntities], frame: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    return entities_of((frame.shape[0], frame.shape[1]))(frame)
+
+
+def observations_of_map(ids: np.ndarray, scores: np.ndarray) -> Observations:
+    """The entities of a map int [H, W] (0 = none) as observations; `scores` [n] of the ids 1..n."""
+    entities = describe_entities(ids)
+    boxes = [[x, y, x + width, y + height] for x, y, width, height in (entity["bbox"] for entity in entities)]
+    found = np.asarray(scores, float)[[entity["id"] - 1 for entity in entities]] if entities else np.zeros(0)
+    return Observations.of(boxes, found, masks=[entity["segmentation"] for entity in entities])
+
+
+def box_of_mask(mask: Mapping[str, Any]) -> list[float]:
+    """x1, y1, x2, y2 of a run-length code."""
+    x, y, width, height = coco_mask.toBbox(dict(mask)).tolist()
+    return [x, y, x + width, y + height]

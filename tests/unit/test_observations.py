@@ -1,0 +1,188 @@
+"""Files of observations: the same boxes from every format, real samples, files that are wrong, frames of a clip."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from entitysam.data.images import DataError
+from entitysam.data.observations import read_observations
+from entitysam.data.observations_clip import ClipObservations
+from entitysam.ops import rle_encode
+
+SHARED = Path(__file__).parents[2] / ".." / "shared" / "data"
+BOXES = {0: [[10, 20, 30, 60], [50, 20, 70, 40]], 1: [[12, 20, 32, 60]], 2: []}  # frame -> x1, y1, x2, y2
+SIZE = (80, 100)
+
+
+def needs(*parts):
+    path = SHARED.joinpath(*parts)
+    if not path.exists():
+        pytest.skip(f"real sample not here: {path}")
+    return path
+
+
+def xywh(box):
+    return [box[0], box[1], box[2] - box[0], box[3] - box[1]]
+
+
+def square(box):
+    mask = np.zeros(SIZE, bool)
+    mask[box[1] : box[3], box[0] : box[2]] = True
+    return mask
+
+
+def flat(kind):
+    """(frame, box, score) of every box as a COCO annotation of the wanted kind."""
+    for frame, boxes in BOXES.items():
+        for number, box in enumerate(boxes):
+            shape = {"bbox": xywh(box)} if kind == "box" else {"segmentation": rle_encode(square(box))}
+            yield frame, {"score": 0.5 + 0.1 * number, "category_id": 4, **shape}
+
+
+def images():
+    return [{"id": 100 + f, "file_name": f"clip/f{f}.jpg", "height": SIZE[0], "width": SIZE[1]} for f in BOXES]
+
+
+def write(folder, kind):
+    """The boxes in one of the formats."""
+    path = folder / "found.json"
+    if kind in ("box", "mask"):
+        annotations = [{"image_id": 100 + frame, **entry} for frame, entry in flat(kind)]
+        contents = {"images": images(), "annotations": annotations, "categories": [{"id": 4, "name": "cat"}]}
+    elif kind == "tao":
+        listed = [{**image, "video_id": 7, "frame_index": index} for index, image in enumerate(images())]
+        annotations = [{"image_id": 100 + frame, "track_id": 1, **entry} for frame, entry in flat("box")]
+        contents = {"videos": [{"id": 7, "name": "set/clip"}], "images": listed, "annotations": annotations}
+    elif kind == "results":
+        contents = [{"image_id": frame, **entry} for frame, entry in flat("mask")]
+    elif kind == "scalabel":
+        contents = [
+            {"name": f"f{f}.jpg", "videoName": "clip", "frameIndex": f, "labels": [scalabel(b, n) for n, b in enumerate(boxes)]}
+            for f, boxes in BOXES.items()
+        ]  # fmt: skip
+    else:
+        path = folder / "found.txt"
+        lines = (
+            f"{frame + 1},-1,{','.join(map(str, entry['bbox']))},{entry['score']},-1,-1,-1"
+            for frame, entry in flat("box")
+        )
+        path.write_text("\n".join(lines) + "\n\n")
+        return path
+    path.write_text(json.dumps(contents))
+    return path
+
+
+def scalabel(box, number):
+    corners = dict(zip(("x1", "y1", "x2", "y2"), box))
+    return {"id": str(number), "category": "car", "score": 0.5 + 0.1 * number, "box2d": corners}
+
+
+@pytest.mark.parametrize("kind", ["box", "mask", "tao", "results", "scalabel", "mot"])
+def test_every_format_says_the_same(tmp_path, kind):
+    found = ClipObservations(write(tmp_path, kind), "clip", ["f0", "f1", "f2"], [0, 1, 2])
+    for frame, boxes in BOXES.items():
+        seen = found.at(frame, SIZE)
+        assert seen.boxes.tolist() == boxes
+        assert seen.scores.tolist() == pytest.approx([0.5, 0.6][: len(boxes)])
+        assert all((mask is not None) == (kind in ("mask", "results")) for mask in seen.masks)
+    assert found.missing == 0
+
+
+def test_frames_of_another_clip_and_frames_that_are_not_there(tmp_path):
+    path = write(tmp_path, "box")
+    found = ClipObservations(path, "clip", ["f2", "f9", "f0"], [0, 1, 2])
+    assert [len(found.at(index, SIZE)) for index in (0, 1, 2, 3)] == [0, 0, 2, 0]
+    assert found.missing == 1
+    with pytest.raises(DataError, match=r"none of its frames \(f0, ...\) is a frame of clip \(g0, ...\)"):
+        ClipObservations(path, "clip", ["g0"], [0])
+
+
+def test_the_video_is_chosen_by_name_then_by_its_frames(tmp_path):
+    path = tmp_path / "two.json"
+    frames = [
+        {"name": f"{video}{f}.jpg", "videoName": video, "frameIndex": f, "labels": [scalabel([0, 0, f + 5, 9], 0)]}
+        for video in "ab"
+        for f in range(2)
+    ]
+    path.write_text(json.dumps({"frames": frames}))
+    assert ClipObservations(path, "b", ["0", "1"], [0, 1]).at(1, SIZE).boxes.tolist() == [[0, 0, 6, 9]]
+    assert len(ClipObservations(path, "other", ["a1"], [0]).at(0, SIZE)) == 1
+    with pytest.raises(DataError, match=r"2 videos \(a, b, ...\), none of which is surely other"):
+        ClipObservations(path, "other", ["0"], [0])
+
+
+def test_crowds_are_no_observations_but_stay_in_the_file(tmp_path):
+    label = {**scalabel([0, 0, 5, 5], 0), "attributes": {"crowd": True}}
+    path = tmp_path / "crowd.json"
+    path.write_text(json.dumps([{"name": "f0.jpg", "videoName": "clip", "labels": [label]}]))
+    assert read_observations(path).videos["clip"][0].ignore.tolist() == [True]
+    assert len(ClipObservations(path, "clip", ["f0"], [0]).at(0, SIZE)) == 0
+
+
+def test_numbers_that_mean_nothing_are_passed_on(tmp_path):
+    path = tmp_path / "nan.json"
+    path.write_text(
+        '[{"image_id": 0, "bbox": [0, 0, NaN, 5], "score": NaN}, {"image_id": 0, "bbox": [0, 0, 0, 5], "score": null}]'
+    )
+    seen = ClipObservations(path, "clip", ["x"], [0]).at(0, SIZE)
+    assert [math.isnan(score) for score in seen.scores] == [True, True]
+    assert len(seen) == 2
+
+
+def test_a_mask_of_another_size_is_named(tmp_path):
+    found = ClipObservations(write(tmp_path, "mask"), "clip", ["f0"], [0])
+    with pytest.raises(DataError, match="frame f0: a mask is 100x80, the frame 64x48"):
+        found.at(0, (48, 64))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.json", "{", "broken JSON"),
+        ("a.json", '{"boxes": []}', "not a file of observations"),
+        ("a.json", '[{"image_id": 0}]', "an entry lacks 'bbox'"),
+        ("a.json", '[{"image_id": 0, "bbox": [1, 2, 3]}]', "not a file of observations"),
+        ("a.json", '{"images": [{"id": 1}], "annotations": []}', "an entry lacks 'file_name'"),
+        ("a.json", '{"images": [], "annotations": [{"image_id": 3, "bbox": [0, 0, 1, 1]}]}', "image_id 3 .* not in"),
+        ("a.json", '{"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}], "annotations": []}',
+         "image id 1 is there twice"),
+        ("a.json", '{"images": [{"id": 1, "file_name": "a"}, {"id": 2, "file_name": "a"}], "annotations": []}',
+         "frame a is there twice"),
+        ("a.json", '[{"name": "a.jpg", "labels": [{"box2d": {}}]}]', "an entry lacks 'category'"),
+        ("a.json", '[{"image_id": 0, "segmentation": {"size": [4, 4]}}]', "image 0: unusable segmentation"),
+        ("a.txt", "1,-1,0,0,5,5,0.5\n1,-1,0,zero,5,5", "line 2: not frame, id"),
+        ("a.txt", "1,2,3", "line 1: not frame, id"),
+    ],
+)  # fmt: skip
+def test_files_that_are_wrong_are_named(tmp_path, name, text, message):
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(DataError, match=message) as caught:
+        read_observations(path)
+    assert str(caught.value).startswith(str(path))
+
+
+def test_files_that_are_not_there(tmp_path):
+    with pytest.raises(DataError, match="no such file"):
+        read_observations(tmp_path / "none.json")
+    with pytest.raises(DataError, match="no json files in this folder"):
+        read_observations(tmp_path)
+
+
+def test_real_bdd100k_labels():
+    labels = needs("bdd100k_mots", "labels")
+    found = read_observations(labels)
+    frames = found.videos["00091078-875c1f73"]
+    assert [len(frame.objects) for frame in frames] == [13, 13, 13, 12, 15, 21]
+    assert [category["name"] for category in found.categories] == ["car", "pedestrian", "truck"]
+    assert all(mask["size"] == [720, 1280] for frame in frames for mask in frame.objects.masks)
+    assert len({track for frame in frames for track in frame.track_ids}) == 24
+
+
+def test_real_tao_and_cocovid_files():
+    for name in ("demo_tao_data", "demo_cocovid_data"):
+        found = read_observations(needs("mmtracking_samples", "tests", "data", name, "ann.json"))
+        assert sum(len(frame.objects) for frames in found.videos.values() for frame in frames) > 0
