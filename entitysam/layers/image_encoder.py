@@ -3,6 +3,7 @@
 from typing import Any
 
 import timm
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -36,6 +37,8 @@ class HieraEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Normalised images [B, 3, S, S] -> [B, C, S/4, S/4], [B, C, S/8, S/8], [B, C, S/16, S/16]."""
+        # The patch embedding then writes the [B, h, w, C] that the blocks work on, and no normalisation has to copy it.
+        images = images.contiguous(memory_format=torch.channels_last)
         stride4, stride8, stride16, stride32 = self.trunk.forward_intermediates(images, intermediates_only=True)
         from32, from16, from8, from4 = self.neck["convs"]
         top_down = F.interpolate(from32(stride32).float(), scale_factor=2.0, mode="nearest")
