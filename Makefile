@@ -1,7 +1,7 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
 PYTHON ?= python3
 BIN    := .venv/bin
-EXTRAS := dev,train,vlm,clip,sam
+EXTRAS := dev,train,label,sam
 UV     := PYTHONPATH=.venv/.uv $(PYTHON) -m uv
 
 .PHONY: install demo test test-slow lint format clean

@@ -48,8 +48,7 @@ INSTALL = [
 EXTRAS = {
     "train": ["tensorboard>=2.16"],
     "wandb": ["wandb>=0.17"],
-    "vlm": ["openai>=1.40"],
-    "clip": ["open_clip_torch>=2.26"],
+    "label": ["openai>=1.40", "open_clip_torch>=2.26"],
     "sam": ["segment-anything>=1.0"],
     "detectron2": ["detectron2 @ git+https://github.com/facebookresearch/detectron2.git"],
     "dev": [

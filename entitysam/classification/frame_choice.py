@@ -1,27 +1,6 @@
 """Which frames of a masklet are shown to a classifier: those of its highest entity confidence (paper, section 3.3.4)."""
 
-from collections.abc import Iterable
-
 import numpy as np
-
-
-def visible_areas(maps: Iterable[np.ndarray], num_entities: int) -> np.ndarray:
-    """Pixels of every entity on every frame, int64 [n, T].
-
-    Args:
-        maps: of the frames in order, int [H, W] with ids 1..n, 0 = none.
-        num_entities: n.
-
-    Raises:
-        ValueError: an id beyond n.
-    """
-    columns = []
-    for frame, ids in enumerate(maps):
-        counts = np.bincount(ids.ravel(), minlength=num_entities + 1)
-        if len(counts) > num_entities + 1:
-            raise ValueError(f"frame {frame}: id {len(counts) - 1}, and only {num_entities} entities have a score")
-        columns.append(counts[1:])
-    return np.stack(columns, axis=1) if columns else np.zeros((num_entities, 0), np.int64)
 
 
 def choose_frames(areas: np.ndarray, frame_scores: np.ndarray | None = None, top: int = 1) -> list[list[int]]:

@@ -231,7 +231,7 @@ def vision_language_classifier(
             raise ConfigError(f"classifier 'vlm': {name} must be 1 or more, not {value}")
     if timeout <= 0 or backoff < 0 or requests_per_minute < 0:
         raise ConfigError("classifier 'vlm': timeout must be positive, backoff and requests_per_minute not negative")
-    fields = {"temperature": 0} if parameters is None else dict(parameters)
+    fields: dict[str, Any] = {"temperature": 0} if parameters is None else dict(parameters)
     if json_mode:
         fields["response_format"] = {"type": "json_object"}
     prompts = Prompts(labels, visual_prompt.kind, wording)

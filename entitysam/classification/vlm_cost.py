@@ -4,7 +4,7 @@ import io
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
 from PIL import Image
@@ -63,12 +63,17 @@ class Usage:
 class Estimate:
     """What a run would take: pictures, those answered on disk, requests, tokens, money."""
 
-    pictures: int
-    cached: int
-    requests: int
-    prompt_tokens: int
-    completion_tokens: int
-    cost: float
+    pictures: int = 0
+    cached: int = 0
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float = 0.0
+
+    @staticmethod
+    def total(parts: Sequence["Estimate"]) -> "Estimate":
+        """The sum."""
+        return Estimate(*(sum(values) for values in zip(*(astuple(part) for part in parts)))) if parts else Estimate()
 
     def __str__(self) -> str:
         return (

@@ -14,6 +14,7 @@ from typing import Any, Protocol, get_type_hints
 import numpy as np
 
 from entitysam import distributed
+from entitysam.classification.classifier import ClassifierError
 from entitysam.data.images import read_image
 from entitysam.data.videos import EvaluationSet
 from entitysam.engine.evaluate_forms import Entry, Namer, PredictionError, PredictionForm, Segmented
@@ -93,12 +94,17 @@ def predict_and_measure(
         if record is None:
             started = time.perf_counter()
             segmented = method.segment(read_frames(video), (video.height, video.width))
-            entry = form.write(video, segmented, namer.name(video, segmented) if namer else None)
+            entry = form.write(video, segmented) if namer is None else _write_named(video, segmented, form, namer)
             record = {"entry": entry, "seconds": time.perf_counter() - started}
             records.write(video.video_id, record)
         return record["entry"], record["seconds"]
 
     return _run(dataset, form, evaluators, entry_of, limit, quiet, write_index=True)
+
+
+def _write_named(video: Video, segmented: Segmented, form: PredictionForm, namer: Namer) -> Entry:
+    named = namer.name(video, segmented)
+    return form.write(video, named, named.categories)
 
 
 def measure_saved(
@@ -173,6 +179,8 @@ def _one_video(
     name = str(video.video_id)
     try:
         entry, seconds = entry_of(video)
+    except ClassifierError:  # no other video would fare better
+        raise
     except Exception as error:  # whatever it is, the other videos are worth going on for
         found.failures.append(_failure(name, "prediction", error))
         return

@@ -23,6 +23,9 @@ Entry = Any  # plain data of one video, as it stands in the index file
 class Segmented(Protocol):
     """What a method found in a video; `inference.video.SegmentedVideo` is one.
 
+    It may also have `frame_scores`, float [n, T], by which the frames that a classifier sees are chosen, and
+    `iter_dense_ids(segments)`, maps without gaps for semantic segmentation.
+
     Attributes:
         scores: float [n], score 0..1 of the entities 1..n; complete once all maps were taken.
     """
@@ -32,11 +35,25 @@ class Segmented(Protocol):
     def iter_ids(self) -> Iterator[np.ndarray]: ...
 
 
-class Namer(Protocol):
-    """Gives the entities of a video their categories: the classifiers of `evaluation.classifier`."""
+class Named(Segmented, Protocol):
+    """Entities with categories; `classification.protocols.NamedVideo` is one.
 
-    def name(self, video: Video, segmented: Segmented) -> np.ndarray:
-        """int64 [n] category ids of the entities 1..n."""
+    Attributes:
+        categories: int64 [n] category ids of the entities 1..n.
+    """
+
+    @property
+    def categories(self) -> np.ndarray: ...
+
+
+class Namer(Protocol):
+    """Turns the entities of a video into those of a class-specific task; `engine.evaluate_naming.VideoNamer` is one."""
+
+    def name(self, video: Video, segmented: Segmented) -> Named:
+        """The entities that the task knows; the maps of `segmented` are taken once."""
+
+    def statistics(self) -> dict[str, Any]:
+        """What naming took on this process, as plain data."""
 
 
 class PredictionForm(ABC):

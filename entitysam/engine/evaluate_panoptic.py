@@ -58,7 +58,7 @@ class PanopticForm(PredictionForm):
 
     def pair(self, video: Video, entry: Entry | None, kind: type) -> PanopticVideo | InstanceVideo:
         truth = PanopticSequence(video.annotation["segments"], _reader(video.annotation["mask_files"]))
-        prediction = None if entry is None else self._prediction(video, entry)
+        prediction = None if entry is None else self.sequence(video, entry)
         if kind is PanopticVideo:
             return PanopticVideo(video.video_id, truth, prediction)
         if prediction is None:
@@ -69,8 +69,8 @@ class PanopticForm(PredictionForm):
             tubes(prediction, self.class_agnostic),
         )
 
-    def _prediction(self, video: Video, entry: Entry) -> PanopticSequence:
-        """Frames are paired by position and maps opened under the ground truth's names, as in the published evaluators."""
+    def sequence(self, video: Video, entry: Entry) -> PanopticSequence:
+        """What was predicted. Frames are paired by position and maps opened under the ground truth's names, as in the published evaluators."""
         frames = [entry] if self.dataset.is_images else entry.get("annotations")
         where = f"video {video.video_id}"
         if not isinstance(frames, list):
@@ -92,7 +92,7 @@ class PanopticForm(PredictionForm):
         truth = read_panoptic_png(video.annotation["mask_files"][frame])
         if entry is None:
             return truth, np.zeros_like(truth)
-        return truth, self._prediction(video, entry).read(frame)
+        return truth, self.sequence(video, entry).read(frame)
 
 
 def segments_info(ids: np.ndarray) -> list[dict[str, Any]]:

@@ -20,13 +20,14 @@ from entitysam.engine.build import pick_device
 from entitysam.engine.evaluate import Evaluators, VideoMethod, check_borders, measure_saved, predict_and_measure
 from entitysam.engine.evaluate_forms import ENTITY, Namer, PredictionForm
 from entitysam.engine.evaluate_model import open_model, weights_identity
+from entitysam.engine.evaluate_naming import SHEETS, build_video_namer, sum_statistics
 from entitysam.engine.evaluate_progress import FOLDER, IDENTITY, Records
 from entitysam.engine.report import EvaluationResult, write_report
 from entitysam.engine.report_plots import write_plots
 from entitysam.evaluation import build_evaluators
 from entitysam.inference.video import VideoSegmenter
 from entitysam.inference.writers_files import make_folder
-from entitysam.registry import CLASSIFIERS, DATASETS, ConfigError, build
+from entitysam.registry import DATASETS, ConfigError, build
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +123,7 @@ def _predict(
     evaluators: Evaluators,
 ) -> EvaluationResult:
     inference = to_dict(config)["inference"]
-    namer = build_namer(config)
+    namer = make_namer(config, dataset, form.folder / SHEETS)
 
     def model() -> nn.Module:
         return open_model(config, options.weights).to(device)
@@ -135,6 +136,10 @@ def _predict(
     records = start_records(form.folder, identity, options.resume)
     result = predict_and_measure(dataset, method, form, evaluators, records, options.limit_videos, options.quiet, namer)
     result.run |= {"weights": options.weights, "baseline": options.baseline, "inference": inference}
+    if namer is not None:
+        naming = result.run["naming"] = sum_statistics(distributed.gather(namer.statistics()))
+        if naming["unnamed"]:
+            result.warnings["entities without a name, left out"] = naming["unnamed"]
     return result
 
 
@@ -159,7 +164,7 @@ def evaluate(model: nn.Module, config: DictConfig, output_dir: str | Path) -> di
     evaluators = build_evaluation(config, dataset, form)
     records = start_records(folder, {}, resume=False)
     method: VideoMethod = VideoSegmenter(model, **to_dict(config)["inference"])  # type: ignore[arg-type]
-    namer = build_namer(config)
+    namer = make_namer(config, dataset)
     result = predict_and_measure(dataset, method, form, evaluators, records, quiet=True, namer=namer)
     if distributed.rank() == 0:
         write_report(result, folder, to_dict(config)["evaluation"]["paper"])
@@ -176,7 +181,7 @@ def check_evaluation(config: DictConfig) -> None:
     """
     dataset = build_dataset(config)
     build_evaluation(config, dataset, build_form(config, dataset, Path(config.output_dir)))
-    build_namer(config)
+    make_namer(config, dataset)
 
 
 def build_dataset(config: DictConfig) -> EvaluationSet:
@@ -225,21 +230,15 @@ def build_evaluation(config: DictConfig, dataset: EvaluationSet, form: Predictio
     return evaluators
 
 
-def build_namer(config: DictConfig) -> Namer | None:
+def make_namer(config: DictConfig, dataset: EvaluationSet, sheets: Path | None = None) -> Namer | None:
     """What gives entities their categories; None for the entity task.
 
     Raises:
         ConfigError: a class-specific task without classifier.
     """
-    node, task = to_dict(config)["evaluation"]["classifier"], config.evaluation.task
-    if task == ENTITY_TASK:
+    if config.evaluation.task == ENTITY_TASK:
         return None
-    if not node:
-        raise ConfigError(
-            f"evaluation.classifier: missing; task '{task}' needs one to name the entities of a model "
-            "(saved predictions with names need none: --predictions DIR)"
-        )
-    return build(CLASSIFIERS, node, "evaluation.classifier")
+    return build_video_namer(to_dict(config)["evaluation"]["classifier"], config.evaluation.task, dataset, sheets)
 
 
 def identity_of(config: DictConfig) -> dict[str, Any]:
@@ -280,7 +279,7 @@ def on_first(action: Callable[[], Any]) -> None:
 
 def remove_predictions(folder: Path) -> None:
     """Leaves only the report."""
-    for name in (FOLDER, evaluate_panoptic.MAPS, evaluate_semantic.MAPS):
+    for name in (FOLDER, SHEETS, evaluate_panoptic.MAPS, evaluate_semantic.MAPS):
         shutil.rmtree(folder / name, ignore_errors=True)
     for name in (IDENTITY, evaluate_panoptic.INDEX, evaluate_instances.INDEX, evaluate_instances.ARCHIVE):
         (folder / name).unlink(missing_ok=True)

@@ -4,7 +4,7 @@ The decision about an entity needs the whole video, the pixels need not: `Panopt
 three times, and gives exactly what merging everything at once would give.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,6 +85,29 @@ class PanopticMerge:
                 continue
             for owner, masks in self._owners(logits, decision.weight):
                 yield decision.id_of[_where_own(owner, masks).cpu()].numpy()
+
+    def dense_maps(self, chunks: Chunks, decision: "Decision", segments: Sequence[int]) -> Iterator[np.ndarray]:
+        """Semantic reading: every pixel goes to the segment that claims it most, whatever its probability.
+
+        Args:
+            chunks: see `decide`.
+            decision: of `decide`.
+            segments: ids that take part.
+
+        Yields:
+            int32 [H, W] ids out of `segments`; 0 everywhere if there are none.
+        """
+        takes_part = torch.isin(decision.id_of[1:], torch.tensor(list(segments), dtype=torch.int32))
+        rows = torch.nonzero(takes_part).flatten()
+        for logits in chunks():
+            if not len(rows):
+                yield from (np.zeros(self.out_size, np.int32) for _ in range(logits.shape[1]))
+                continue
+            weight = decision.weight[rows].to(logits.device)[:, None, None]
+            for frame in logits[self.kept[rows].to(logits.device)].unbind(1):
+                large = F.interpolate(frame[None].float(), size=self.out_size, mode="bilinear", align_corners=False)[0]
+                owner = (weight * large.sigmoid_()).argmax(0)
+                yield decision.id_of[1:][rows][owner.cpu()].numpy()
 
     def _quality(self, chunks: Iterable[Tensor]) -> Tensor:
         """[K] share of confident pixels: (# logits > 1) / (# logits > -1, at least 1) on every 5th frame."""

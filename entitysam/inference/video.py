@@ -1,6 +1,6 @@
 """A video in, its entities out: offline by the published protocol, or online, frame by frame."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -77,6 +77,10 @@ class SegmentedVideo:
     def iter_ids(self) -> Iterator[np.ndarray]:
         """The entity maps, int32 [H, W] in order; memory does not depend on the video's length."""
         yield from self._merge.maps(self._chunks, self._decision)
+
+    def iter_dense_ids(self, segments: Sequence[int]) -> Iterator[np.ndarray]:
+        """Maps without gaps, int32 [H, W]: every pixel belongs to the one of `segments` that claims it most."""
+        yield from self._merge.dense_maps(self._chunks, self._decision, segments)
 
     @property
     def ids(self) -> np.ndarray:

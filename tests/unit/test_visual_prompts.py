@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from entitysam.classification.frame_choice import choose_frames, visible_areas
+from entitysam.classification.frame_choice import choose_frames
 from entitysam.classification.labels import BACKGROUND, clean_name, labels_of, parse_labels
+from entitysam.classification.masklets import MapMasklets, TubeMasklets
 from entitysam.classification.prompt_sheet import TILE, draw_sheet
 from entitysam.classification.visual_prompts import KINDS, RED, TINT, VisualPrompt, line_width
+from entitysam.ops import rle_encode
 from entitysam.registry import ConfigError
 
 BOX = (30, 12, 70, 42)  # left, top, right, bottom of the entity below
@@ -124,14 +126,20 @@ def test_the_sheet_shows_every_picture():
 def test_areas_and_frames():
     maps = np.zeros((3, 4, 5), np.int32)
     maps[0, 0, :2], maps[1, 0, :4], maps[2, 0, :4], maps[2, 1, 0] = 1, 1, 1, 2
-    areas = visible_areas(maps, 3)
+    areas = MapMasklets(lambda: maps, 3).areas()
     assert areas.tolist() == [[2, 4, 4], [0, 0, 1], [0, 0, 0]]
     assert choose_frames(areas) == [[1], [2], []]
     scores = np.array([[0.9, 0.2, 0.9], [0.9, 0.9, 0.1], [1, 1, 1]])
     assert choose_frames(areas, scores) == [[2], [2], []]  # equal scores: the larger; never an unseen frame
     assert choose_frames(areas, scores, top=3) == [[2, 0, 1], [2], []]
     with pytest.raises(ValueError, match="frame 2: id 2, and only 1 entities"):
-        visible_areas(maps, 1)
+        MapMasklets(lambda: maps, 1).areas()
+    codes = [[rle_encode(maps[t] == n) if (maps[t] == n).any() else None for t in range(3)] for n in (1, 2, 3)]
+    tubes = TubeMasklets(codes)
+    assert tubes.areas().tolist() == areas.tolist()
+    for by_map, by_tube, t in zip(MapMasklets(lambda: maps, 3).frames(), tubes.frames(), range(3)):
+        np.testing.assert_array_equal(by_map(1), by_tube(1), err_msg=str(t))
+    assert TubeMasklets([]).areas().shape == (0, 0)
 
 
 def test_class_lists():
