@@ -16,6 +16,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from entitysam.masa import published as masa_names
+
 TABLE = [
     ("dual_encoder.image_encoder.trunk.blocks.*.mlp.fc1.*", "image_encoder.trunk.blocks.*.mlp.layers.0.*"),
     ("dual_encoder.image_encoder.trunk.blocks.*.mlp.fc2.*", "image_encoder.trunk.blocks.*.mlp.layers.1.*"),
@@ -144,7 +146,8 @@ def load_weights(model: nn.Module, weights: str | Path | Mapping[str, Any]) -> L
     Args:
         model: as `build_model` gives it.
         weights: a file (.safetensors, .pt, .pth) or a state dict, with our names, the published EntitySAM names, or
-            those of SAM 2.1 and/or DINOv2 releases (then only the parts that they have are loaded).
+            those of SAM 2.1 and/or DINOv2 releases (then only the parts that they have are loaded); for MASA likewise
+            our names, the published ones, or a release of SAM or Grounding-DINO for its backbone.
 
     Raises:
         CheckpointError: unreadable file; missing, unknown or misshapen tensors, which are named.
@@ -160,11 +163,13 @@ def load_weights(model: nn.Module, weights: str | Path | Mapping[str, Any]) -> L
     translated = _to_ours(state, kind, source)
     own = model.state_dict()
     needed = set(own)
-    if kind not in ("entitysam", "published"):
+    if kind in masa_names.BACKBONES:
+        needed = {name for name in own if name.startswith("backbone.")}
+    elif kind not in ("entitysam", "published", masa_names.OURS, masa_names.PUBLISHED):
         needed = _covered_by(own, kind)
         translated = {name: tensor for name, tensor in translated.items() if not name.startswith(_absent_parts(own))}
     unknown = sorted(set(translated) - set(own))
-    missing = sorted(needed - set(translated))
+    missing = sorted(name for name in needed - set(translated) if not name.endswith("num_batches_tracked"))
     shapes = {
         k: (tuple(v.shape), tuple(own[k].shape)) for k, v in translated.items() if k in own and v.shape != own[k].shape
     }
@@ -183,6 +188,9 @@ def _inner(weights: Mapping[str, Any]) -> Mapping[str, Any]:
 def _kind(state: Mapping[str, Tensor]) -> str:
     if any(name.startswith(("entity_decoder.", "dual_encoder.")) for name in state):
         return "entitysam"
+    masa = masa_names.kind(state)
+    if masa:
+        return masa
     if "sam_mask_decoder.queries.weight" in state or "offset_embedding.weight" in state:
         return "published"
     found = []
@@ -195,11 +203,15 @@ def _kind(state: Mapping[str, Tensor]) -> str:
 
 def _to_ours(state: Mapping[str, Tensor], kind: str, source: str) -> dict[str, Tensor]:
     """Translated names; names that nobody uses are dropped, names that nobody knows are an error."""
-    if kind == "entitysam":
+    if kind in ("entitysam", masa_names.OURS):
         return dict(state)
+    if kind in masa_names.FOREIGN:
+        translated, unknown = masa_names.to_ours(state, kind)
+        _refuse_unknown(unknown, state, source)
+        return translated
     if kind == "unknown":
         some = ", ".join(list(state)[:3])
-        raise CheckpointError(f"{source}: not an EntitySAM, SAM 2.1 or DINOv2 checkpoint (it holds {some}, ...)")
+        raise CheckpointError(f"{source}: not an EntitySAM, MASA, SAM, SAM 2.1, DINOv2 or Grounding-DINO checkpoint (it holds {some}, ...)")
     unused = _UNUSED if kind == "published" else _UNUSED_SAM2
     translated, unknown = {}, []
     for name, tensor in state.items():
@@ -216,9 +228,13 @@ def _to_ours(state: Mapping[str, Tensor], kind: str, source: str) -> dict[str, T
             translated[ours] = tensor
         else:
             unknown.append(name)
+    _refuse_unknown(unknown, state, source)
+    return translated
+
+
+def _refuse_unknown(unknown: list[str], state: Mapping[str, Tensor], source: str) -> None:
     if unknown:
         raise CheckpointError(f"{source}: {_differences(sorted(unknown), [], {})}; it seems to be {describe(state)}")
-    return translated
 
 
 def _covered_by(own: Mapping[str, Tensor], kind: str) -> set[str]:
@@ -266,6 +282,8 @@ def describe(state: Mapping[str, Tensor]) -> str:
         names = {("96", "4"): " vits", ("144", "8"): " vitl"}
         label = names.get(("" if trunk is None else str(len(trunk)), str(len(layers))), "")
         return f"an EntitySAM{label} model ({kind} names{size}{depth})"
+    if kind in (masa_names.OURS, masa_names.PUBLISHED):
+        return f"a {kind} model"
     return f"a {kind} release{size}" if kind != "unknown" else "something else"
 
 

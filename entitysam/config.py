@@ -32,6 +32,8 @@ class DataConfig:
 
 @dataclass
 class OptimConfig:
+    name: str = "adamw"  # adamw | sgd
+    momentum: float = 0.9  # of sgd
     lr: float = 5e-5
     weight_decay: float = 0.05
     weight_decay_norm: float = 0.0
@@ -75,8 +77,9 @@ class InferenceConfig:
 class EvaluationConfig:
     dataset: Part = field(default_factory=dict)  # a part of DATASETS that yields videos
     evaluators: list[Part] = field(default_factory=list)  # parts of EVALUATORS
-    task: str = "entity"  # entity | vps | vss | vis
+    task: str = "entity"  # entity | vps | vss | vis | mot
     classifier: Part = field(default_factory=dict)  # a part of CLASSIFIERS; empty = entities stay unnamed
+    tracker: Part = field(default_factory=dict)  # {setting, association, observations, ...}; see `engine.evaluate_tracking`
     paper: dict[str, dict[str, float]] = field(default_factory=dict)  # row of the paper -> its numbers, beside ours
 
 

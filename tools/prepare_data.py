@@ -3,6 +3,7 @@
 Examples:
   python tools/prepare_data.py synthetic --out datasets/synthetic
   python tools/prepare_data.py check coco --root datasets/coco --split train2017
+  python tools/prepare_data.py proposals --images datasets/sa1b/images --out datasets/proposals
   python tools/prepare_data.py vipseg --root VIPSeg --out datasets/VIPSeg_720P
   python tools/prepare_data.py scalabel --labels labels/seg_track_20/rles/val --images images/seg_track_20/val --out datasets/bdd
 """
@@ -10,6 +11,7 @@ Examples:
 import argparse
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -17,6 +19,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from entitysam.data.synthetic_writer import SyntheticSet, write_synthetic
 from entitysam.data.videos_checks import CHECKS
 from entitysam.data.vipseg_conversion import convert_scalabel, convert_vipseg
+from entitysam.engine.proposals import write_proposals
+from entitysam.esam.everything import everything
+from entitysam.esam.prompting import PromptingConfig
+from entitysam.esam.sam_backend import sam_segmenter
 
 
 def main() -> int:
@@ -24,6 +30,7 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     add_synthetic(commands)
     add_check(commands)
+    add_proposals(commands)
     add_vipseg(commands)
     add_scalabel(commands)
     arguments = parser.parse_args()
@@ -102,6 +109,31 @@ def run_check(arguments: argparse.Namespace) -> int:
         print(f"note: {len(report.empty)} without an entity, e.g. {report.empty[0]}; they train as empty clips")
     print(f"{report.checked} pictures checked, {len(report.problems)} problems")
     return 1 if report.problems else 0
+
+
+def add_proposals(commands) -> None:
+    command = commands.add_parser(
+        "proposals", help="masks of everything in any pictures, for MASA", description=write_proposals.__doc__
+    )
+    command.add_argument("--images", type=Path, required=True, help="folder of pictures, searched with its subfolders")
+    command.add_argument("--out", type=Path, default=Path("datasets/proposals"))
+    command.add_argument("--split", default="train", help="name of the split in the new set (train)")
+    command.add_argument("--model", default="vit_h", choices=("vit_b", "vit_l", "vit_h"), help="SAM (vit_h)")
+    command.add_argument("--weights", help="weight file of SAM, or random (checkpoints/, then the hub)")
+    command.add_argument("--device", default="auto")
+    command.add_argument("--points", type=count, default=32, help="prompts along each side (32)")
+    command.set_defaults(run=run_proposals)
+
+
+def run_proposals(arguments: argparse.Namespace) -> int:
+    segmenter = sam_segmenter(arguments.model, arguments.weights, arguments.device)
+    segment = partial(everything, segmenter, config=PromptingConfig(points_per_side=arguments.points))
+    with progress_bar() as bar:
+        task = bar.add_task("proposals", total=None)
+        show = lambda done, total: bar.update(task, completed=done, total=total)  # noqa: E731
+        masks = write_proposals(segment, arguments.images, arguments.out, arguments.split, show)
+    print(f"{masks} masks in {arguments.out}")
+    return 0
 
 
 def add_vipseg(commands) -> None:

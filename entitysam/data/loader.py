@@ -18,7 +18,7 @@ from entitysam.data.samples import ImageDataset, VideoDataset
 from entitysam.registry import ConfigError
 from entitysam.structures import Clip
 
-Mapper = Callable[[Any, np.random.Generator], Clip]
+Mapper = Callable[..., Clip]  # (sample, generator, partners...) -> clip
 SHUFFLE, AUGMENT = 0, 1  # keep the two uses of the seed apart
 
 
@@ -27,7 +27,7 @@ class ClipStream(Dataset):
 
     Args:
         dataset: samples.
-        mapper: makes a clip of a sample.
+        mapper: makes a clip of a sample; one with an attribute `partners` gets so many further samples, drawn at random.
         seed: of shuffles and augmentations.
 
     Raises:
@@ -50,7 +50,9 @@ class ClipStream(Dataset):
 
     def __getitem__(self, k: int) -> Clip:
         sample = self.dataset.load(self.sample_index(k))
-        clip = self.mapper(sample, np.random.default_rng((self.seed, AUGMENT, k)))
+        rng = np.random.default_rng((self.seed, AUGMENT, k))
+        others = rng.integers(len(self.dataset), size=getattr(self.mapper, "partners", 0))
+        clip = self.mapper(sample, rng, *(self.dataset.load(int(other)) for other in others))
         clip.index = k
         return clip
 

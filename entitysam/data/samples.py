@@ -24,6 +24,22 @@ class ImageSample:
 
 
 @dataclass
+class OutlineSample:
+    """One picture whose instances may overlap.
+
+    Attributes:
+        image: uint8 [H, W, 3] RGB.
+        outlines: float32 [P_i, 2] corners (x, y) of the convex hull of each instance's mask, in pixels, in order; pixel
+            (0, 0) covers [0, 1) x [0, 1).
+        source: the picture's file, for messages.
+    """
+
+    image: np.ndarray
+    outlines: list[np.ndarray]
+    source: str
+
+
+@dataclass
 class VideoSample:
     """Consecutive annotated frames; an entity keeps its id.
 

@@ -1,4 +1,4 @@
-"""AdamW with the published parameter groups, and learning-rate schedules as functions of the iteration."""
+"""AdamW or SGD with the published parameter groups, and learning-rate schedules as functions of the iteration."""
 
 import math
 
@@ -43,9 +43,18 @@ def _kind(module: nn.Module, name: str) -> str:
     return "other"
 
 
-def build_optimizer(model: nn.Module, config: DictConfig) -> torch.optim.AdamW:
-    """AdamW over the trained parameters; `config` is an `OptimConfig`."""
-    return torch.optim.AdamW(parameter_groups(model, config), lr=config.lr)
+def build_optimizer(model: nn.Module, config: DictConfig) -> torch.optim.Optimizer:
+    """AdamW, or SGD with momentum, over the trained parameters; `config` is an `OptimConfig`.
+
+    Raises:
+        ConfigError: another `optim.name`.
+    """
+    groups = parameter_groups(model, config)
+    if config.name == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
+    if config.name != "adamw":
+        raise ConfigError(f"optim.name: adamw or sgd, not '{config.name}'")
+    return torch.optim.AdamW(groups, lr=config.lr)
 
 
 def learning_rate(config: DictConfig, iteration: int) -> float:

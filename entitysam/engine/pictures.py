@@ -1,11 +1,14 @@
 """A picture for the learning curve: the frames of a clip, its targets, and what the network predicts for them."""
 
+from typing import Any
+
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from entitysam.structures import Clip, ClipOutput
+from entitysam.structures import Clip, ClipOutput, PairOutput
 
 OPACITY = 0.6
 MAX_FRAMES = 4
@@ -18,6 +21,48 @@ def palette(count: int) -> np.ndarray:
     phase = hue[:, None] + np.array([0.0, 2 / 3, 1 / 3])
     value = np.where(np.arange(count) % 2, 255.0, 190.0)[:, None]
     return (value * (0.5 + 0.5 * np.cos(2 * np.pi * phase))).astype(np.float32)
+
+
+def training_picture(
+    clip: Clip, output: ClipOutput | PairOutput, criterion: Any, generator: torch.Generator
+) -> np.ndarray:
+    """`pair_picture` of what MASA says, `clip_picture` of what EntitySAM says, matched by its criterion."""
+    if isinstance(output, PairOutput):
+        return pair_picture(clip, output)
+    return clip_picture(clip, output, *criterion.match(output, clip.targets, generator))
+
+
+@torch.no_grad()
+def pair_picture(clip: Clip, output: PairOutput) -> np.ndarray:
+    """Two rows of two views: instances in their colours; then on the reference view, on a box of every instance, the
+    colour of the most similar instance of the key view (grey: background).
+
+    Args:
+        clip: on any device; output: what the network says of it.
+
+    Returns:
+        uint8 [2 * 256, 2 * 256, 3] RGB.
+    """
+    colours = np.concatenate([palette(len(clip.targets)), np.full((1, 3), 128, np.float32)])
+    views = clip.frames.permute(0, 2, 3, 1).cpu().numpy()
+    visible, boxes = clip.targets.visible.cpu().numpy(), clip.targets.boxes.cpu().numpy()
+    truth = [_boxed(view, boxes[visible[:, t], t], colours[:-1][visible[:, t]]) for t, view in enumerate(views)]
+    rows = output.reference_instances
+    shown = rows >= 0
+    matched = torch.full_like(rows, -1)
+    if len(output.key):
+        similarity = F.normalize(output.reference.float(), dim=1) @ F.normalize(output.key.float(), dim=1).T
+        matched = output.key_instances[similarity.argmax(1)]
+    found = _boxed(views[1], output.reference_boxes[shown].cpu().numpy(), colours[matched[shown].cpu().numpy()])
+    return np.concatenate([np.concatenate(truth, axis=1), np.concatenate([truth[0], found], axis=1)])
+
+
+def _boxed(view: np.ndarray, boxes: np.ndarray, colours: np.ndarray) -> np.ndarray:
+    """A view [S, S, 3] at 256 pixels with boxes [N, 4] in their colours."""
+    drawn = cv2.resize(view, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    for box, colour in zip((boxes * SIDE / len(view)).round().astype(int).tolist(), colours.tolist(), strict=True):
+        cv2.rectangle(drawn, box[:2], box[2:], colour, 2)
+    return drawn
 
 
 @torch.no_grad()

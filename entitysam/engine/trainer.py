@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
@@ -16,11 +18,11 @@ from entitysam import distributed
 from entitysam.config import to_dict
 from entitysam.engine.logging import RunLogger
 from entitysam.engine.optim import build_optimizer, learning_rate, set_learning_rate
-from entitysam.engine.pictures import clip_picture
+from entitysam.engine.pictures import training_picture
 from entitysam.engine.training_state import CheckpointFolder, TrainingState, save_atomically
-from entitysam.losses.entity_criterion import EntityCriterion, mean_num_masks
+from entitysam.losses.entity_criterion import mean_num_masks
 from entitysam.registry import ConfigError
-from entitysam.structures import Clip, ClipOutput
+from entitysam.structures import Clip, ClipOutput, PairOutput
 
 logger = logging.getLogger(__name__)
 AMP_DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -32,6 +34,22 @@ ClipSource = Callable[
 ]  # clips consumed so far by all workers -> this worker's clips from there on
 Evaluation = Callable[[nn.Module, int], dict[str, float]]  # (model, iteration) -> named numbers, 100 = perfect
 
+Output = ClipOutput | PairOutput  # what a network says in training; the trainer only detaches and hands it on
+
+
+class Criterion(Protocol):
+    """What a network is trained for; chance comes from the generator alone."""
+
+    def inputs(self, clip: Clip, generator: torch.Generator) -> tuple[Any, ...]:
+        """What the network is called with for this clip."""
+        ...
+
+    def __call__(
+        self, output: Any, targets: Any, generator: torch.Generator, num_masks: Tensor
+    ) -> dict[str, Tensor]:
+        """Losses of the clip by name; `total` is the one that is minimised."""
+        ...
+
 
 class NonFiniteLoss(RuntimeError):
     """The loss or the gradient is infinite or not a number; the message names iteration, images and the saved dump."""
@@ -39,7 +57,7 @@ class NonFiniteLoss(RuntimeError):
 
 def fit(
     model: nn.Module,
-    criterion: EntityCriterion,
+    criterion: Criterion,
     clips_from: ClipSource,
     config: DictConfig,
     device: torch.device,
@@ -53,7 +71,7 @@ def fit(
     depend on how many workers share a step.
 
     Args:
-        model: on `device`; `model(frames [T, 3, S, S])` -> ClipOutput; `requires_grad` says what is trained.
+        model: on `device`; called with `criterion.inputs`; `requires_grad` says what is trained.
         criterion: losses of one clip.
         clips_from: gives this worker's share of the clips from a position on; worker r of W takes r, r + W, ...
         config: the whole `Config`.
@@ -90,7 +108,7 @@ def fit(
             finished = state.iteration == optim.max_iters
             log.iteration(state.iteration, means, state.optimizer.param_groups[0]["lr"], seconds)
             if due(train.picture_period, state.iteration, finished):
-                log.picture(state.iteration, "clip", clip_picture(batch[-1], output, *match(criterion, output, batch)))
+                log.picture(state.iteration, "clip", draw(criterion, output, batch[-1]))
             is_best = False
             if evaluate is not None and (finished or due(train.eval_period, state.iteration)):
                 is_best = run_evaluation(evaluate, state, log, train.best_metric)
@@ -109,8 +127,8 @@ def fit(
 
 
 def step(
-    network: nn.Module, criterion: EntityCriterion, batch: list[Clip], state: TrainingState, config: DictConfig
-) -> tuple[dict[str, float], ClipOutput]:
+    network: nn.Module, criterion: Criterion, batch: list[Clip], state: TrainingState, config: DictConfig
+) -> tuple[dict[str, float], Output]:
     """One optimiser step; counts iteration and clips.
 
     Args:
@@ -139,12 +157,12 @@ def step(
 
 def backward(
     network: nn.Module,
-    criterion: EntityCriterion,
+    criterion: Criterion,
     batch: list[Clip],
     scaler: torch.amp.GradScaler,
     amp: str,
     seed: int,
-) -> tuple[dict[str, Tensor], ClipOutput]:
+) -> tuple[dict[str, Tensor], Output]:
     """Forward and backward of this worker's clips of a step; workers talk once, with the last clip.
 
     Returns:
@@ -156,14 +174,15 @@ def backward(
     sums: dict[str, Tensor] = {}
     for i, clip in enumerate(batch):
         silent = isinstance(network, DistributedDataParallel) and i + 1 < len(batch)
+        generator = clip_generator(seed, clip.index, device)
         with network.no_sync() if silent else nullcontext():  # type: ignore[operator]
             with autocast(amp, device):
-                output = network(clip.frames)
-            losses = criterion(output, clip.targets, clip_generator(seed, clip.index, device), num_masks)
+                output = network(*criterion.inputs(clip, generator))
+            losses = criterion(output, clip.targets, generator, num_masks)
             scaler.scale(losses["total"] / len(batch)).backward()
         for name, loss in losses.items():
             sums[name] = sums.get(name, 0) + loss.detach() / len(batch)
-        output = ClipOutput(output.entity_logits.detach(), output.iou.detach(), output.mask_logits.detach())
+        output = output.detach()
     return sums, output
 
 
@@ -241,7 +260,7 @@ def stop_if_not_finite(
         "sources": sources,
         "indices": [clip.index for clip in batch],
         "frames": [clip.frames.cpu() for clip in batch],
-        "masks": [clip.targets.masks.cpu() for clip in batch],
+        "targets": [vars(clip.targets.to("cpu")) for clip in batch],
         "model": state.model.state_dict(),
     }
     save_atomically(content, dump)
@@ -282,10 +301,9 @@ def run_evaluation(evaluate: Evaluation, state: TrainingState, log: RunLogger, b
     return True
 
 
-def match(criterion: EntityCriterion, output: ClipOutput, batch: list[Clip]) -> tuple[Tensor, Tensor]:
-    """Matched pairs of the last clip, for pictures; own random source, so that looking changes nothing."""
-    generator = clip_generator(0, batch[-1].index, output.mask_logits.device)
-    return criterion.match(output, batch[-1].targets, generator)
+def draw(criterion: Criterion, output: Output, clip: Clip) -> np.ndarray:
+    """The picture of a clip; own random source, so that looking changes nothing."""
+    return training_picture(clip, output, criterion, clip_generator(0, clip.index, clip.frames.device))
 
 
 def due(period: int, iteration: int, finished: bool = False) -> bool:

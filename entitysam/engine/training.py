@@ -19,9 +19,7 @@ from entitysam.data.loader import build_loader
 from entitysam.engine.build import build_model, pick_device
 from entitysam.engine.evaluate_run import check_evaluation, evaluate
 from entitysam.engine.logging import peak_memory_gb, set_up_logging
-from entitysam.engine.trainer import ClipSource, Evaluation, backward, clips_per_worker, fit
-from entitysam.losses import EntityCriterion
-from entitysam.models.entity_sam import EntitySAM
+from entitysam.engine.trainer import ClipSource, Criterion, Evaluation, backward, clips_per_worker, fit
 from entitysam.registry import CRITERIA, DATASETS, ConfigError, build
 from entitysam.structures import Clip
 
@@ -62,26 +60,39 @@ def run(values: dict[str, Any], resume: bool = False, dry_run: bool = False) -> 
         return fit(model, criterion, clips_from, config, device, resume, evaluation(config))
 
 
-def load_initial_weights(model: EntitySAM, weights: str | Sequence[str]) -> None:
+def load_initial_weights(model: nn.Module, weights: str | Sequence[str]) -> None:
     """Loads one file, or several that hold different parts; none leaves the model random.
 
     Args:
-        weights: files; "timm" stands for the semantic encoder's weights from timm's hub.
+        weights: files; "timm" stands for the weights from timm's hub of EntitySAM's semantic encoder or of MASA's backbone.
 
     Raises:
         ConfigError, CheckpointError, FileNotFoundError: weights that cannot be used.
     """
     for path in [weights] if isinstance(weights, str) else weights:
         if path == "timm":
-            trunk = getattr(model.dual_encoder.semantic_encoder, "trunk", None)
-            if trunk is None:
-                raise ConfigError("weights: 'timm' needs a model.semantic_encoder of timm")
+            trunk = timm_trunk(model)
             name = f"{trunk.pretrained_cfg['architecture']}.{trunk.pretrained_cfg['tag']}"
-            trunk.load_state_dict(timm.create_model(name, pretrained=True, num_classes=0).state_dict())
+            released = timm.create_model(name, pretrained=True, num_classes=0).state_dict()
+            trunk.load_state_dict({name: tensor for name, tensor in released.items() if name in trunk.state_dict()})
             logger.info("timm: weights of %s", name)
         elif path:
             report = load_weights(model, path)
             logger.info("%s: %d tensors of %s", path, report.loaded, report.kind)
+
+
+def timm_trunk(model: nn.Module) -> Any:
+    """The part of a model that timm has weights for.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    for part in ("dual_encoder.semantic_encoder.trunk", "backbone.trunk"):
+        try:
+            return model.get_submodule(part)
+        except AttributeError:
+            continue
+    raise ConfigError("weights: 'timm' needs a model.semantic_encoder or a model.backbone of timm")
 
 
 def clip_source(config: DictConfig, device: torch.device) -> ClipSource:
@@ -134,7 +145,7 @@ def describe(model: nn.Module, config: DictConfig) -> str:
     )
 
 
-def try_one_clip(model: nn.Module, criterion: EntityCriterion, clip: Clip, config: DictConfig) -> None:
+def try_one_clip(model: nn.Module, criterion: Criterion, clip: Clip, config: DictConfig) -> None:
     """Forward and backward of one clip, reported in one line."""
     started = time.perf_counter()
     scaler = torch.amp.GradScaler(clip.frames.device.type, enabled=False)

@@ -11,7 +11,7 @@ from entitysam.losses.matcher import COST_WEIGHTS, match, matching_cost
 from entitysam.losses.points import draw_points, most_uncertain_points, sample_masks
 from entitysam.ops import point_sample
 from entitysam.registry import CRITERIA, ConfigError
-from entitysam.structures import ClipOutput, Targets
+from entitysam.structures import Clip, ClipOutput, Targets
 
 LOSS_WEIGHTS = {"entity": 5.0, "mask": 5.0, "dice": 5.0, "iou": 5.0}
 FOCAL_ALPHA, FOCAL_GAMMA = 0.5, 2.0
@@ -120,6 +120,10 @@ class EntityCriterion(nn.Module):
         self.num_points = num_points
         self.oversample_ratio = oversample_ratio
         self.importance_ratio = importance_ratio
+
+    def inputs(self, clip: Clip, generator: torch.Generator) -> tuple[Tensor]:
+        """What the network is called with in training: frames alone."""
+        return (clip.frames,)
 
     def forward(
         self,

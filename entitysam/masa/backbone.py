@@ -41,6 +41,7 @@ class TimmFeatures(nn.Module):
         self.indices = list(indices)
         infos = self.trunk.feature_info
         self.widths: list[int] = [infos[index]["num_chs"] for index in self.indices]
+        self.trunk.prune_intermediate_layers(self.indices, prune_norm=True)  # what comes after the last map
         self.norms = nn.ModuleList(nn.LayerNorm(width) for width in self.widths) if norms else None
         if stride_in_1x1:
             _shrink_in_first_convolution(self.trunk)

@@ -25,7 +25,31 @@ class ModulatedConvolution(nn.Module):
         nn.init.kaiming_uniform_(self.conv.weight, nonlinearity="relu")
 
     def forward(self, x: Tensor, geometry: tuple[Tensor, Tensor]) -> Tensor:
+        if x.device.type == "cpu":
+            return self.norm(deformable_convolution(x, *geometry, self.conv.weight, self.conv.stride[0]))
         return self.norm(self.conv(x, *geometry))
+
+
+def deformable_convolution(x: Tensor, offsets: Tensor, masks: Tensor, weight: Tensor, stride: int) -> Tensor:
+    """torchvision's `deform_conv2d` for 3 x 3 kernels and padding 1, many times faster on a CPU, above all backwards.
+
+    Args:
+        x: [B, C, H, W]; offsets: [B, 18, h, w] (y, x) per tap; masks: [B, 9, h, w]; weight: [C', C, 3, 3].
+
+    Returns:
+        [B, C', h, w].
+    """
+    batch, channels, rows, columns = x.shape
+    height, width = masks.shape[-2:]
+    tap = torch.arange(3, device=x.device) - 1
+    y = (torch.arange(height, device=x.device) * stride)[:, None] + tap[:, None, None]  # [3, h, 1]
+    across = (torch.arange(width, device=x.device) * stride)[None] + tap[:, None, None]  # [3, 1, w]
+    dy, dx = offsets.view(batch, 3, 3, 2, height, width).unbind(3)
+    place = torch.stack([(across + dx) * 2 + 1, (y[:, None] + dy) * 2 + 1], dim=-1)
+    place = place / place.new_tensor([columns, rows]) - 1  # -1 and 1 are the outer borders of the border pixels
+    taps = F.grid_sample(x, place.view(batch, TAPS * height, width, 2).to(x.dtype), align_corners=False)
+    weighted = taps.view(batch, channels * TAPS, height * width) * masks.repeat(1, channels, 1, 1).flatten(2)
+    return (weight.flatten(1) @ weighted).view(batch, -1, height, width)
 
 
 class DynamicReLU(nn.Module):

@@ -1,0 +1,68 @@
+"""Instances by their convex hulls: whatever warps a picture warps a few corners, and their box is that of the mask.
+
+The box of an affinely warped mask is the box of its warped hull, so masks need not be warped one by one, may overlap, and
+cost next to nothing. Only where a view's border cuts a mask that is not convex, the box can be a little too large.
+"""
+
+import cv2
+import numpy as np
+
+from entitysam.data.images import DataError
+from entitysam.data.samples import ImageSample, OutlineSample
+
+CORNERS = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32)  # of pixel (0, 0)
+
+
+def mask_outline(mask: np.ndarray) -> np.ndarray:
+    """float32 [P, 2] corners of the convex hull of a mask [H, W], pixels as squares; [0, 2] of an empty mask."""
+    rows = np.flatnonzero(mask.any(1))
+    if not len(rows):
+        return np.zeros((0, 2), np.float32)
+    inside = mask[rows].astype(bool)
+    left, right = inside.argmax(1), mask.shape[1] - inside[:, ::-1].argmax(1)
+    ends = np.stack([left, rows, right - 1, rows], axis=1).reshape(-1, 2).astype(np.float32)
+    return cv2.convexHull((ends[:, None] + CORNERS).reshape(-1, 2))[:, 0]
+
+
+def box_outline(box: np.ndarray) -> np.ndarray:
+    """float32 [4, 2] corners of a box (x1, y1, x2, y2)."""
+    x1, y1, x2, y2 = box
+    return np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]], np.float32)
+
+
+def as_outlines(sample: ImageSample | OutlineSample) -> OutlineSample:
+    """A sample with outlines; of an id map, those of its entities.
+
+    Raises:
+        DataError: a piece of video instead of a picture.
+    """
+    if isinstance(sample, OutlineSample):
+        return sample
+    if not isinstance(sample, ImageSample):
+        raise DataError(f"{sample.source}: mapper 'two_views' takes pictures, not videos")
+    present = np.unique(sample.ids)
+    outlines = [mask_outline(sample.ids == number) for number in present[present > 0]]
+    return OutlineSample(sample.image, outlines, sample.source)
+
+
+def clipped_box(outline: np.ndarray, window: np.ndarray) -> np.ndarray:
+    """Box of the part of a convex outline [P, 2] that lies in a window.
+
+    Args:
+        window: (x1, y1, x2, y2).
+
+    Returns:
+        float32 [4] (x1, y1, x2, y2); zeros where they do not meet.
+    """
+    low, high = outline.min(0), outline.max(0)
+    if (low >= window[:2]).all() and (high <= window[2:]).all():
+        return np.concatenate([low, high]).astype(np.float32)
+    area, shared = cv2.intersectConvexConvex(outline.astype(np.float32), box_outline(window))
+    if area <= 0 or shared is None:
+        return np.zeros(4, np.float32)
+    return np.concatenate([shared[:, 0].min(0), shared[:, 0].max(0)]).astype(np.float32)
+
+
+def warped(outline: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """An outline [P, 2] under an affine map [2, 3]."""
+    return (outline @ affine[:, :2].T + affine[:, 2]).astype(np.float32)

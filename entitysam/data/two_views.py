@@ -1,0 +1,137 @@
+"""Two views of a picture for MASA: one instance in both is the positive pair, all else is negative (supplement J.2)."""
+
+from collections.abc import Iterable
+
+import cv2
+import numpy as np
+import torch
+
+from entitysam.data.outlines import as_outlines, clipped_box, warped
+from entitysam.data.photometric import PHOTOMETRIC, hsv_jitter
+from entitysam.data.samples import ImageSample, OutlineSample
+from entitysam.data.transforms import shrink
+from entitysam.data.two_views_geometry import View, ViewRanges, draw_view
+from entitysam.registry import DATASETS, ConfigError
+from entitysam.structures import BoxTargets, Clip
+
+Random = np.random.Generator
+PADDING = 114
+SMALLEST_SIDE = 1.0  # pixels; instances whose box is not larger are not there
+
+
+@DATASETS.register("two_views")
+class TwoViews:
+    """A picture and its instances -> a key view and a reference view, augmented independently.
+
+    With MixUp a second picture lies half transparent over both views; its instances are instances like the others.
+
+    Args:
+        image_size: S.
+        max_targets: keep at most this many instances of each picture, drawn at random; None keeps all.
+        hsv: probability of changing hue, saturation and brightness of a view.
+        photometric: probability of one of motion blur, noise, snow, fog and brightness (an ablation of the supplement).
+        rotation, shear, translation, zoom, jitter, flip, mixup, mixup_zoom: see `ViewRanges`.
+
+    Raises:
+        ConfigError: a number out of its range.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 1024,
+        max_targets: int | None = None,
+        hsv: float = 1.0,
+        photometric: float = 0.0,
+        rotation: float = 10.0,
+        shear: float = 2.0,
+        translation: float = 0.1,
+        zoom: Iterable[float] = (0.5, 1.5),
+        jitter: Iterable[float] = (0.1, 2.0),
+        flip: float = 0.5,
+        mixup: float = 1.0,
+        mixup_zoom: Iterable[float] = (0.8, 1.6),
+    ) -> None:
+        if image_size < 1 or (max_targets is not None and max_targets < 1):
+            raise ConfigError(f"image_size {image_size} and max_targets {max_targets} must be at least 1")
+        if not (0 <= hsv <= 1 and 0 <= photometric <= 1):
+            raise ConfigError(f"hsv {hsv} and photometric {photometric} must be in 0..1")
+        self.image_size, self.max_targets = image_size, max_targets
+        self.hsv, self.photometric = hsv, photometric
+        self.ranges = ViewRanges(
+            *(rotation, shear, translation, _pair("zoom", zoom), _pair("jitter", jitter)),
+            *(flip, mixup, _pair("mixup_zoom", mixup_zoom)),
+        )
+        self.partners = 1 if mixup > 0 else 0
+
+    def __call__(
+        self, sample: ImageSample | OutlineSample, rng: Random, partner: ImageSample | OutlineSample | None = None
+    ) -> Clip:
+        """Makes the pair; a pure function of samples and the generator's state.
+
+        Raises:
+            DataError: a piece of video instead of a picture.
+        """
+        first = self._thinned(as_outlines(sample), rng)
+        second = self._thinned(as_outlines(partner), rng) if partner is not None else None
+        shape, partner_shape = first.image.shape[:2], second.image.shape[:2] if second is not None else None
+        views = [draw_view(rng, shape, partner_shape, self.image_size, self.ranges) for _ in range(2)]
+        frames = np.stack([self._pixels(first, second, view, rng).transpose(2, 0, 1) for view in views])
+        boxes = np.stack([view_boxes(first, second, view) for view in views], axis=1)
+        visible = ((boxes[..., 2:] - boxes[..., :2]) > SMALLEST_SIDE).all(-1)
+        boxes[~visible] = 0
+        kept = visible.any(1)
+        targets = BoxTargets(torch.from_numpy(boxes[kept]), torch.from_numpy(visible[kept]))
+        return Clip(torch.from_numpy(frames), targets, first.source)
+
+    def _thinned(self, sample: OutlineSample, rng: Random) -> OutlineSample:
+        if self.max_targets is None or len(sample.outlines) <= self.max_targets:
+            return sample
+        chosen = np.sort(rng.choice(len(sample.outlines), self.max_targets, replace=False))
+        return OutlineSample(sample.image, [sample.outlines[i] for i in chosen], sample.source)
+
+    def _pixels(self, first: OutlineSample, second: OutlineSample | None, view: View, rng: Random) -> np.ndarray:
+        """uint8 [S, S, 3] of a view."""
+        pixels = warp_picture(first.image, view.affine, self.image_size)
+        if view.partner is not None and second is not None:
+            over = warp_picture(second.image, view.partner, self.image_size)
+            pixels = cv2.addWeighted(pixels, 0.5, over, 0.5, 0)
+        if rng.random() < self.hsv:
+            pixels = hsv_jitter(pixels, rng)
+        if rng.random() < self.photometric:
+            pixels = PHOTOMETRIC[int(rng.integers(len(PHOTOMETRIC)))](pixels, rng)
+        x1, y1, x2, y2 = view.window.round().astype(int)
+        framed = np.full_like(pixels, PADDING)
+        framed[y1:y2, x1:x2] = pixels[y1:y2, x1:x2]
+        return framed
+
+
+def view_boxes(first: OutlineSample, second: OutlineSample | None, view: View) -> np.ndarray:
+    """float32 [N, 4] boxes of all instances of both pictures in a view, zeros where they are outside.
+
+    The rows are the same in every view of the same pictures: those of a second picture that is not shown are zeros.
+    """
+    found = [clipped_box(warped(outline, view.affine), view.window) for outline in first.outlines]
+    for outline in second.outlines if second is not None else []:
+        if view.partner is None or view.partner_window is None:
+            found.append(np.zeros(4, np.float32))
+        else:
+            found.append(clipped_box(warped(outline, view.partner), view.partner_window))
+    return np.stack(found) if found else np.zeros((0, 4), np.float32)
+
+
+def warp_picture(image: np.ndarray, affine: np.ndarray, size: int) -> np.ndarray:
+    """A picture [H, W, 3] in a square of S pixels, bilinear, shrunk by area first where it becomes smaller."""
+    scale = float(np.sqrt(abs(np.linalg.det(affine[:, :2]))))
+    height, width = image.shape[:2]
+    smaller = (max(round(height * scale), 1), max(round(width * scale), 1))
+    picture, to_original = shrink(image, smaller) if scale < 1 else (image, np.eye(3))
+    matrix = affine @ to_original
+    matrix[:, 2] += matrix[:, :2].sum(1) / 2 - 0.5  # OpenCV's coordinates are 0 at the middle of the first pixel
+    return cv2.warpAffine(picture, matrix, (size, size), flags=cv2.INTER_LINEAR, borderValue=(PADDING,) * 3)
+
+
+def _pair(name: str, values: Iterable[float]) -> tuple[float, float]:
+    pair = tuple(values)
+    if len(pair) != 2:
+        raise ConfigError(f"{name} {list(pair)} must be [low, high]")
+    return pair
