@@ -113,13 +113,19 @@ def open_tracker(arguments: argparse.Namespace, fps: float | None) -> "VideoTrac
     """
     from entitysam.cli.shared.progress import warn
     from entitysam.engine.build import pick_device
-    from entitysam.engine.tracking import PROPOSAL_LIMIT, RANDOM, build_tracker, open_masa
+    from entitysam.engine.tracking import PROPOSAL_LIMIT, RANDOM, needs_model, open_masa, tracker_settings
+    from entitysam.masa.tracker import Tracker
+    from entitysam.masa.video import VideoTracker
 
     node = {"setting": arguments.setting, "association": arguments.association, **tracker_words(arguments.overrides)}
+    settings, device = tracker_settings(node), pick_device(arguments.device)
     limit = PROPOSAL_LIMIT if proposals_name(arguments) == "fast" else 0
-    if arguments.weights == RANDOM:
-        warn("MASA runs with random weights: who it takes for whom means little")
-    return build_tracker(node, lambda: open_masa(arguments.weights), pick_device(arguments.device), fps, limit)
+    model: Any = None
+    if needs_model(settings, limit):
+        model = open_masa(arguments.weights).to(device)
+        if arguments.weights == RANDOM:
+            warn("MASA runs with random weights: who it takes for whom means little")
+    return VideoTracker(Tracker(settings, fps), model, device, limit)
 
 
 def proposals_name(arguments: argparse.Namespace) -> str:

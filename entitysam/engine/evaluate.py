@@ -15,9 +15,8 @@ import numpy as np
 
 from entitysam import distributed
 from entitysam.classification.classifier import ClassifierError
-from entitysam.data.images import read_image
 from entitysam.data.videos import EvaluationSet
-from entitysam.engine.evaluate_forms import Entry, Namer, PredictionError, PredictionForm, Segmented
+from entitysam.engine.evaluate_forms import Entry, Namer, PredictionError, PredictionForm, Segmented, VideoFrames
 from entitysam.engine.evaluate_progress import Records, share, video_bar
 from entitysam.engine.report import EvaluationResult, Failure, VideoResult
 from entitysam.evaluation import Evaluator
@@ -93,7 +92,7 @@ def predict_and_measure(
         record = records.read(video.video_id)
         if record is None:
             started = time.perf_counter()
-            segmented = method.segment(read_frames(video), (video.height, video.width))
+            segmented = form.predict(method, video)
             entry = form.write(video, segmented) if namer is None else _write_named(video, segmented, form, namer)
             record = {"entry": entry, "seconds": time.perf_counter() - started}
             records.write(video.video_id, record)
@@ -134,12 +133,12 @@ def measure_saved(
 
 
 def read_frames(video: Video) -> Iterator[np.ndarray]:
-    """The frames of a video, uint8 [H, W, 3] RGB, each when it is asked for.
+    """The frames of a video, see `VideoFrames`.
 
     Raises:
         DataError: broken or missing file.
     """
-    return (read_image(file) for file in video.frame_files)
+    return iter(VideoFrames(video))
 
 
 def _run(
@@ -226,11 +225,10 @@ def _merge(dataset: EvaluationSet, shares: Sequence[Share], order: Sequence[str]
         seconds=seconds,
     )
     for evaluator in first.evaluators.values():
-        result.metrics |= {name: value * evaluator.scale for name, value in evaluator.compute().items()}
+        result.metrics |= evaluator.percent(evaluator.compute())
         for video_id, numbers in evaluator.per_video().items():
             if str(video_id) in result.videos:
-                scaled = {name: value * evaluator.scale for name, value in numbers.items()}
-                result.videos[str(video_id)].metrics |= scaled
+                result.videos[str(video_id)].metrics |= evaluator.percent(numbers)
         for text, count in evaluator.warnings.items():
             warnings[text] = warnings.get(text, 0) + count
     result.warnings = {text: count for text, count in sorted(warnings.items()) if count}

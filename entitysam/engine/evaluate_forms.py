@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from entitysam.data.images import read_image
 from entitysam.data.videos import EvaluationSet
 from entitysam.structures import Video
 
@@ -46,6 +47,20 @@ class Named(Segmented, Protocol):
     def categories(self) -> np.ndarray: ...
 
 
+class VideoFrames:
+    """The frames of a video, uint8 [H, W, 3] RGB, each read when it is asked for; every `iter` begins anew.
+
+    Raises:
+        DataError: on iteration: broken or missing file.
+    """
+
+    def __init__(self, video: Video) -> None:
+        self.files = video.frame_files
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (read_image(file) for file in self.files)
+
+
 class Namer(Protocol):
     """Turns the entities of a video into those of a class-specific task; `engine.evaluate_naming.VideoNamer` is one."""
 
@@ -72,6 +87,10 @@ class PredictionForm(ABC):
         self.dataset = dataset
         self.class_agnostic = class_agnostic
         self.warnings: Counter[str] = Counter()
+
+    def predict(self, method: Any, video: Video) -> Any:
+        """What a method finds in a video, for `write`: by default what its `segment` gives for the frames."""
+        return method.segment(VideoFrames(video), (video.height, video.width))
 
     @abstractmethod
     def write(self, video: Video, segmented: Segmented, categories: np.ndarray | None = None) -> Entry:

@@ -12,10 +12,12 @@ from entitysam.engine.evaluate_forms import ENTITY, Entry, PredictionError, Pred
 from entitysam.evaluation import EvaluationError, Instance, InstanceVideo
 from entitysam.inference.writers_files import whole_file
 from entitysam.inference.writers_json import describe_entities
+from entitysam.masa.video import TrackedFrame
 from entitysam.ops import rle_decode
 from entitysam.structures import Video
 
 INDEX, ARCHIVE = "results.json", "results.zip"
+Tube = tuple[list[Any], float, int]  # code per frame (None where absent), score, category id
 
 
 class InstanceForm(PredictionForm):
@@ -27,18 +29,19 @@ class InstanceForm(PredictionForm):
     def _key(self) -> str:
         return "image_id" if self.dataset.is_images else "video_id"
 
-    def write(self, video: Video, segmented: Segmented, categories: np.ndarray | None = None) -> Entry:
-        length = video.annotation["length"]
-        tubes: dict[int, list[Any]] = {}
-        for frame, ids in enumerate(segmented.iter_ids()):
-            for entity in describe_entities(ids):
-                tubes.setdefault(entity["id"], [None] * length)[frame] = entity["segmentation"]
+    def predict(self, method: Any, video: Video) -> Any:
+        """Tracked frames of a method that tracks, else the maps of one that segments."""
+        return list(method.track(video)) if hasattr(method, "track") else super().predict(method, video)
+
+    def write(self, video: Video, segmented: Any, categories: np.ndarray | None = None) -> Entry:
+        length, key = video.annotation["length"], video.annotation["key"]
+        found = tracked_tubes(segmented, length) if isinstance(segmented, list) else mapped_tubes(segmented, length)
         results = []
-        for number, masks in sorted(tubes.items()):
-            category = ENTITY if categories is None else int(categories[number - 1])
+        for number, (masks, score, category) in found.items():
+            if categories is not None:
+                category = int(categories[number - 1])
             shape = {"segmentation": masks[0]} if self.dataset.is_images else {"segmentations": masks}
-            score = float(segmented.scores[number - 1])
-            results.append({self._key: video.annotation["key"], "category_id": category, "score": score, **shape})
+            results.append({self._key: key, "category_id": category, "score": score, **shape})
         return results
 
     def write_index(self, entries: Sequence[Entry]) -> None:
@@ -104,6 +107,35 @@ class InstanceForm(PredictionForm):
         size = (video.height, video.width)
         best_last = sorted(pair.prediction, key=lambda instance: instance.score)
         return paint(pair.truth, frame, size), paint(best_last, frame, size)
+
+
+def mapped_tubes(segmented: Segmented, length: int) -> dict[int, Tube]:
+    """The entities of maps, by ascending id."""
+    tubes: dict[int, list[Any]] = {}
+    for frame, ids in enumerate(segmented.iter_ids()):
+        for entity in describe_entities(ids):
+            tubes.setdefault(entity["id"], [None] * length)[frame] = entity["segmentation"]
+    return {number: (masks, float(segmented.scores[number - 1]), ENTITY) for number, masks in sorted(tubes.items())}
+
+
+def tracked_tubes(frames: Sequence[TrackedFrame], length: int) -> dict[int, Tube]:
+    """The tracks that have masks, by ascending id: mean score, most frequent category (the smallest among equals)."""
+    tubes: dict[int, list[Any]] = {}
+    scores: dict[int, list[float]] = {}
+    votes: dict[int, list[int]] = {}
+    for tracked in frames:
+        objects = tracked.objects
+        for number, mask, score, category in zip(
+            tracked.ids.tolist(), objects.masks, objects.scores, objects.categories
+        ):
+            if mask is not None:
+                tubes.setdefault(number, [None] * length)[tracked.index] = mask
+                scores.setdefault(number, []).append(float(score))
+                votes.setdefault(number, []).append(int(category))
+    return {
+        number: (masks, float(np.mean(scores[number])), min(votes[number], key=lambda c: (-votes[number].count(c), c)))
+        for number, masks in sorted(tubes.items())
+    }
 
 
 def paint(instances: Sequence[Instance], frame: int, size: tuple[int, int]) -> np.ndarray:

@@ -9,7 +9,15 @@ import numpy as np
 from scipy import ndimage
 
 from entitysam.engine.evaluate_forms import ENTITY, Entry, PredictionError, PredictionForm, Segmented, read_index_file
-from entitysam.evaluation import EvaluationError, Instance, InstanceVideo, PanopticSequence, PanopticVideo
+from entitysam.evaluation import (
+    EvaluationError,
+    Instance,
+    InstanceVideo,
+    PanopticSequence,
+    PanopticVideo,
+    TrackedVideo,
+    Tracks,
+)
 from entitysam.evaluation.panoptic_png import read_panoptic_png
 from entitysam.inference.writers_files import whole_file
 from entitysam.inference.writers_masks import write_ids
@@ -22,7 +30,7 @@ MAPS, INDEX = "pan_pred", "pred.json"
 class PanopticForm(PredictionForm):
     """Videos, or images (`file_name` and `segments_info` then stand in the annotation itself, as in COCO)."""
 
-    takes = (PanopticVideo, InstanceVideo)
+    takes = (PanopticVideo, InstanceVideo, TrackedVideo)
 
     def write(self, video: Video, segmented: Segmented, categories: np.ndarray | None = None) -> Entry:
         frames = []
@@ -56,13 +64,16 @@ class PanopticForm(PredictionForm):
             raise PredictionError(f"{path}: not a panoptic prediction file (an entry lacks {error})") from error
         return entries
 
-    def pair(self, video: Video, entry: Entry | None, kind: type) -> PanopticVideo | InstanceVideo:
+    def pair(self, video: Video, entry: Entry | None, kind: type) -> PanopticVideo | InstanceVideo | TrackedVideo:
         truth = PanopticSequence(video.annotation["segments"], _reader(video.annotation["mask_files"]))
         prediction = None if entry is None else self.sequence(video, entry)
         if kind is PanopticVideo:
             return PanopticVideo(video.video_id, truth, prediction)
         if prediction is None:
             raise EvaluationError(f"video {video.video_id}: not predicted")
+        if kind is TrackedVideo:
+            sides = (boxes(truth, self.class_agnostic), boxes(prediction, self.class_agnostic))
+            return TrackedVideo(video.video_id, *sides)
         return InstanceVideo(
             video.video_id,
             tubes(truth, self.class_agnostic),
@@ -129,6 +140,14 @@ def tubes(sequence: PanopticSequence, class_agnostic: bool) -> list[Instance]:
         )
         for number, segment in first.items()
     ]
+
+
+def boxes(sequence: PanopticSequence, class_agnostic: bool) -> Tracks:
+    """The boxes of a panoptic video's segments."""
+    listed = [(frame, segment) for frame, segments in enumerate(sequence.segments) for segment in segments]
+    category = [ENTITY if class_agnostic else int(segment["category_id"]) for _, segment in listed]
+    rows = [[frame, segment["id"], c, *segment["bbox"]] for (frame, segment), c in zip(listed, category)]
+    return Tracks.from_rows(rows, [segment.get("iscrowd", 0) == 1 for _, segment in listed])
 
 
 def _reader(files: Sequence[Path]) -> Callable[[int], np.ndarray]:

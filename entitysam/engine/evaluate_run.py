@@ -2,7 +2,8 @@
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch import nn
 from entitysam import distributed
 from entitysam.config import from_dict, to_dict
 from entitysam.data.videos import EvaluationSet
-from entitysam.engine import evaluate_instances, evaluate_panoptic, evaluate_semantic
+from entitysam.engine import evaluate_instances, evaluate_panoptic, evaluate_semantic, evaluate_tracks
 from entitysam.engine.baselines import build_baseline
 from entitysam.engine.build import pick_device
 from entitysam.engine.evaluate import Evaluators, VideoMethod, check_borders, measure_saved, predict_and_measure
@@ -22,6 +23,7 @@ from entitysam.engine.evaluate_forms import ENTITY, Namer, PredictionForm
 from entitysam.engine.evaluate_model import open_model, weights_identity
 from entitysam.engine.evaluate_naming import SHEETS, build_video_namer, sum_statistics
 from entitysam.engine.evaluate_progress import FOLDER, IDENTITY, Records
+from entitysam.engine.evaluate_tracking import VideoTracking
 from entitysam.engine.report import EvaluationResult, write_report
 from entitysam.engine.report_plots import write_plots
 from entitysam.evaluation import build_evaluators
@@ -32,11 +34,14 @@ from entitysam.registry import DATASETS, ConfigError, build
 logger = logging.getLogger(__name__)
 
 ENTITY_TASK = "entity"
-TASKS = (ENTITY_TASK, "vps", "vss", "vis")  # entities without names; video panoptic, semantic, instance segmentation
+TRACKING_TASK = "mot"
+# Entities without names; video panoptic, semantic, instance segmentation; tracking of named observations.
+TASKS = (ENTITY_TASK, "vps", "vss", "vis", TRACKING_TASK)
 FORMS: dict[str, type[PredictionForm]] = {
     "panoptic": evaluate_panoptic.PanopticForm,
     "semantic": evaluate_semantic.SemanticForm,
     "instances": evaluate_instances.InstanceForm,
+    "tracks": evaluate_tracks.TracksForm,
 }
 
 
@@ -128,14 +133,20 @@ def _predict(
     def model() -> nn.Module:
         return open_model(config, options.weights).to(device)
 
+    tracking = None
     if options.baseline:
-        method: VideoMethod = build_baseline(options.baseline, model, inference)
+        method: Any = build_baseline(options.baseline, model, inference)
+    elif is_tracked(config, dataset):
+        method = tracking = VideoTracking(config, options.weights, dataset, device)
     else:
         method = VideoSegmenter(model(), **inference)  # type: ignore[arg-type]
     identity = {"weights": weights_identity(options.weights), "baseline": options.baseline, **identity_of(config)}
     records = start_records(form.folder, identity, options.resume)
     result = predict_and_measure(dataset, method, form, evaluators, records, options.limit_videos, options.quiet, namer)
     result.run |= {"weights": options.weights, "baseline": options.baseline, "inference": inference}
+    if tracking is not None:
+        result.run["tracker"] = to_dict(config)["evaluation"]["tracker"]
+        result.warnings |= sum_counts(distributed.gather(tracking.warnings))
     if namer is not None:
         naming = result.run["naming"] = sum_statistics(distributed.gather(namer.statistics()))
         if naming["unnamed"]:
@@ -236,9 +247,19 @@ def make_namer(config: DictConfig, dataset: EvaluationSet, sheets: Path | None =
     Raises:
         ConfigError: a class-specific task without classifier.
     """
-    if config.evaluation.task == ENTITY_TASK:
+    if config.evaluation.task == ENTITY_TASK or is_tracked(config, dataset):
         return None
     return build_video_namer(to_dict(config)["evaluation"]["classifier"], config.evaluation.task, dataset, sheets)
+
+
+def is_tracked(config: DictConfig, dataset: EvaluationSet) -> bool:
+    """Whether observations are tracked, which have their categories, instead of entities segmented."""
+    return dataset.form == "tracks" or bool(config.evaluation.tracker)
+
+
+def sum_counts(parts: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    """Counts of all processes, by name."""
+    return dict(sum((Counter(part) for part in parts), Counter()))
 
 
 def identity_of(config: DictConfig) -> dict[str, Any]:
@@ -246,7 +267,7 @@ def identity_of(config: DictConfig) -> dict[str, Any]:
     values = to_dict(config)
     evaluation: Mapping[str, Any] = values["evaluation"]
     chosen = {key: values[key] for key in ("model", "inference", "seed")}
-    return {**chosen, **{key: evaluation[key] for key in ("dataset", "task", "classifier")}}
+    return {**chosen, **{key: evaluation[key] for key in ("dataset", "task", "classifier", "tracker")}}
 
 
 def start_records(folder: Path, identity: Mapping[str, Any], resume: bool) -> Records:
@@ -281,5 +302,11 @@ def remove_predictions(folder: Path) -> None:
     """Leaves only the report."""
     for name in (FOLDER, SHEETS, evaluate_panoptic.MAPS, evaluate_semantic.MAPS):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for name in (IDENTITY, evaluate_panoptic.INDEX, evaluate_instances.INDEX, evaluate_instances.ARCHIVE):
+    for name in (
+        IDENTITY,
+        evaluate_panoptic.INDEX,
+        evaluate_instances.INDEX,
+        evaluate_instances.ARCHIVE,
+        evaluate_tracks.INDEX,
+    ):
         (folder / name).unlink(missing_ok=True)

@@ -58,7 +58,7 @@ def window_figure(rows: Mapping[str, Mapping[str, float]], longest: int) -> Figu
         points = [
             (metric.partition("@")[0], int(metric.partition("@")[2]), value)
             for metric, value in metrics.items()
-            if "@" in metric and int(metric.partition("@")[2]) <= longest
+            if metric.partition("@")[2].isdigit() and int(metric.partition("@")[2]) <= longest
         ]
         for quality in dict.fromkeys(point[0] for point in points):
             windows, values = zip(*[(window, value) for kind, window, value in points if kind == quality])

@@ -15,8 +15,7 @@ from entitysam.engine.baselines import FrameEntities, parse_baseline, per_frame
 from entitysam.engine.build import build_model
 from entitysam.esam.settings import method_from_words
 from entitysam.inference.writers_json import describe_entities
-from entitysam.masa.tracker import Tracker, read_setting
-from entitysam.masa.video import VideoTracker
+from entitysam.masa.tracker import TrackerSettings, read_setting
 from entitysam.registry import ConfigError
 from entitysam.structures import Observations
 
@@ -58,31 +57,20 @@ def _as_masa(model: nn.Module, source: str) -> nn.Module:
     return model
 
 
-def build_tracker(
-    node: Mapping[str, Any],
-    open_model: Callable[[], nn.Module],
-    device: torch.device,
-    fps: float | None = None,
-    proposals: int = 0,
-) -> VideoTracker:
-    """A tracker from words.
-
-    Args:
-        node: `setting` ("video"), `association` ("masa"), and fields of `TrackerSettings`; see `read_setting`.
-        open_model: gives the network; called where it is needed.
-        device: where it is to run.
-        fps: of the frames.
-        proposals: most proposals of its own per frame.
+def tracker_settings(node: Mapping[str, Any]) -> TrackerSettings:
+    """Settings from words: `setting` ("video"), `association` ("masa"), and fields of `TrackerSettings`.
 
     Raises:
         ConfigError: unknown word, setting or association, or a value out of its range.
     """
     words = dict(node)
-    association = words.pop("association", "masa")
-    settings = read_setting(str(words.pop("setting", "video")), association, **words)
-    needs_model = proposals or settings.similarity != "iou"
-    model: Any = open_model().to(device) if needs_model else None
-    return VideoTracker(Tracker(settings, fps), model, device, proposals)
+    name, association = str(words.pop("setting", "video")), str(words.pop("association", "masa"))
+    return read_setting(name, association, **words)
+
+
+def needs_model(settings: TrackerSettings, proposals: int) -> bool:
+    """Whether a tracker of these settings, with so many proposals of the network's own per frame, needs a network."""
+    return proposals > 0 or settings.similarity != "iou"
 
 
 def build_proposals(text: str, open_entitysam: Callable[[str], Any], inference: Mapping[str, Any]) -> FrameObserver:

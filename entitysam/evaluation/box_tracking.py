@@ -10,9 +10,10 @@ from entitysam.evaluation import clear_mot, hota
 from entitysam.evaluation.counts import Counts, total
 from entitysam.evaluation.evaluator import Evaluator
 from entitysam.evaluation.tracks import TrackedVideo, align
-from entitysam.registry import EVALUATORS
+from entitysam.registry import EVALUATORS, ConfigError
 
 AGNOSTIC = -1
+COUNTED = (*clear_mot.identity_zero(), *clear_mot.clear_zero())  # numbers of boxes and tracks, no fractions
 ZERO = hota.zero_counts() | clear_mot.identity_zero() | clear_mot.clear_zero()
 
 
@@ -25,10 +26,19 @@ class BoxTracking(Evaluator[TrackedVideo, dict[int, Counts]]):
 
     Args:
         categories: mappings with `id`.
+        metrics: only these numbers, in this order; None = all.
+
+    Raises:
+        ConfigError: a number that there is not.
     """
 
-    def __init__(self, categories: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, categories: Sequence[Mapping[str, Any]], metrics: Sequence[str] | None = None) -> None:
         super().__init__()
+        self.metrics = metrics
+        known = [name + suffix for name in self.numbers([], []) for suffix in ("", "-agnostic", "-pooled")]
+        for name in metrics or ():
+            if name not in known:
+                raise ConfigError(f"evaluator 'tracking': no metric '{name}'; known: {', '.join(known)}")
         self.category_ids = [int(category["id"]) for category in categories]
 
     def measure(self, video: TrackedVideo, warnings: Counter[str]) -> dict[int, Counts]:
@@ -53,7 +63,11 @@ class BoxTracking(Evaluator[TrackedVideo, dict[int, Counts]]):
         result = {name: float(np.mean([row[name] for row in of_class])) for name in of_class[0]}
         for suffix, keys in (("-agnostic", [AGNOSTIC]), ("-pooled", self.category_ids)):
             result |= {f"{name}{suffix}": value for name, value in self.numbers(records, keys).items()}
-        return result
+        return result if self.metrics is None else {name: result[name] for name in self.metrics}
+
+    def percent(self, numbers: Mapping[str, float]) -> dict[str, float]:
+        counted = {name for name in numbers if name.partition("-")[0] in COUNTED}
+        return {name: value if name in counted else value * self.scale for name, value in numbers.items()}
 
     @staticmethod
     def numbers(records: Sequence[dict[int, Counts]], keys: Sequence[int]) -> dict[str, float]:
@@ -61,7 +75,7 @@ class BoxTracking(Evaluator[TrackedVideo, dict[int, Counts]]):
         counts = total((record[key] for record in records for key in keys), ZERO)
         per_threshold = hota.numbers(counts)
         values = per_threshold | clear_mot.identity_numbers(counts) | clear_mot.clear_numbers(counts)
-        values |= {name: counts[name] for name in (*clear_mot.identity_zero(), *clear_mot.clear_zero())}
+        values |= {name: counts[name] for name in COUNTED}
         values["HOTA@0.05"] = per_threshold["HOTA"][0]
         del values["overlap"]
         return {name: float(np.mean(value)) for name, value in values.items()}

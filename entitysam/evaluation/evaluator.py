@@ -82,6 +82,10 @@ class Evaluator(ABC, Generic[VideoT, RecordT]):
         """The metrics over all videos so far; NaN where a metric is undefined."""
         return self.summarise([self.records[video_id] for video_id in sorted(self.records)])
 
+    def percent(self, numbers: Mapping[str, float]) -> dict[str, float]:
+        """Numbers of `compute` or `per_video` as the papers print them."""
+        return {name: value * self.scale for name, value in numbers.items()}
+
     def per_video(self) -> dict[Any, dict[str, float]]:
         """The same metrics for each video by itself."""
         return {video_id: self.summarise([self.records[video_id]]) for video_id in sorted(self.records)}

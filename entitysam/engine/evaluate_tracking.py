@@ -1,0 +1,117 @@
+"""MASA as a method of an evaluation: tracks given observations through the videos of a data set."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+
+from entitysam.config import to_dict
+from entitysam.data.instances import run_length_code
+from entitysam.data.observations import ObservedVideos, read_observations
+from entitysam.data.observations_clip import ClipObservations
+from entitysam.data.videos import EvaluationSet
+from entitysam.engine.evaluate_forms import VideoFrames
+from entitysam.engine.tracking import box_of_mask, needs_model, open_masa, tracker_settings
+from entitysam.masa.tracker import Tracker
+from entitysam.masa.video import Observe, TrackedFrame, VideoTracker
+from entitysam.registry import ConfigError
+from entitysam.structures import Observations, Video
+
+TRUTH = "truth"  # instead of a file: the annotated boxes or masks, without their ids
+
+
+class VideoTracking:
+    """Tracks what is given for each video.
+
+    Args:
+        config: the whole `Config`. `evaluation.tracker` has `observations` (a file or folder, see `data.observations`, or
+            "truth"), `proposals` (so many of the network's own besides, 0), `fps` of the videos before their step, and
+            the words of `engine.tracking.tracker_settings`.
+        weights: of MASA, see `open_masa`.
+        dataset: its categories are those of the observations, by name where both have names.
+        device: of the network.
+
+    Attributes:
+        warnings: what was wrong with the observations, and how often.
+
+    Raises:
+        ConfigError: no observations, or words that cannot be.
+        DataError, CheckpointError, FileNotFoundError: files that cannot be used.
+    """
+
+    def __init__(self, config: DictConfig, weights: str, dataset: EvaluationSet, device: torch.device) -> None:
+        node = to_dict(config)["evaluation"]["tracker"]
+        observations = node.pop("observations", None)
+        self.proposals, self.fps = int(node.pop("proposals", 0)), node.pop("fps", None)
+        self.settings = tracker_settings(node)
+        if not observations and not self.proposals:
+            raise ConfigError("evaluation.tracker.observations: missing; a file of detections, or 'truth'")
+        self.from_truth, self.form, self.device = observations == TRUTH, dataset.form, device
+        if self.from_truth and self.form not in ("tracks", "instances"):
+            raise ConfigError(f"evaluation.tracker.observations: {dataset.title} has no boxes or masks of instances")
+        self.path = Path(observations) if observations and not self.from_truth else None
+        self.contents = read_observations(self.path) if self.path else ObservedVideos({})
+        self.category_of = same_names(self.contents.categories, dataset.categories)
+        self.warnings: Counter[str] = Counter()
+        self.model: Any = None
+        if needs_model(self.settings, self.proposals):
+            self.model = open_masa(weights, to_dict(config)["model"]).to(device)
+
+    def track(self, video: Video) -> Iterator[TrackedFrame]:
+        """The video's frames, tracked."""
+        fps = self.fps / video.annotation.get("step", 1) if self.fps else None
+        tracker = VideoTracker(Tracker(self.settings, fps), self.model, self.device, self.proposals)
+        yield from tracker.stream(VideoFrames(video), self._observe(video))
+        self.warnings.update(+tracker.warnings)
+
+    def _observe(self, video: Video) -> Observe | None:
+        """What is seen on frame `index` of the video."""
+        if self.from_truth:
+            truth = annotated_boxes(video) if self.form == "tracks" else annotated_instances(video)
+            return lambda index, frame: truth[index]
+        if self.path is None:
+            return None
+        names = [file.stem for file in video.frame_files]
+        numbers = [index * video.annotation.get("step", 1) for index in range(len(names))]
+        given = ClipObservations(self.path, str(video.annotation["key"]), names, numbers, self.contents)
+        return lambda index, frame: self._renamed(given.at(index, frame.shape[:2]))
+
+    def _renamed(self, objects: Observations) -> Observations:
+        if not self.category_of:
+            return objects
+        categories = [self.category_of.get(int(category), -1) for category in objects.categories]
+        return replace(objects, categories=np.array(categories, np.int64))
+
+
+def same_names(given: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> dict[int, int]:
+    """Category id of the observations -> id of the data set's category of the same name; empty where names are missing."""
+    if not all("name" in category for category in (*given, *wanted)):
+        return {}
+    number_of: Mapping[str, int] = {category["name"]: int(category["id"]) for category in wanted}
+    return {int(category["id"]): number_of.get(category["name"], -1) for category in given}
+
+
+def annotated_boxes(video: Video) -> list[Observations]:
+    """Per frame the annotated objects of a video of the form "tracks", crowds left out."""
+    return [frame.objects[~frame.ignore] for frame in video.annotation["frames"]]
+
+
+def annotated_instances(video: Video) -> list[Observations]:
+    """Per frame the annotated masks of a video of YouTube-VIS' form, crowds left out."""
+    seen: list[tuple[list[list[float]], list[int], list[Any]]] = [([], [], []) for _ in range(len(video))]
+    for instance in video.annotation["instances"]:
+        if instance.get("iscrowd", 0):
+            continue
+        for (boxes, categories, masks), shape in zip(seen, instance["segmentations"]):
+            if shape is not None:
+                code = run_length_code(shape, video.height, video.width)
+                counts = code["counts"]
+                masks.append({**code, "counts": counts.decode() if isinstance(counts, bytes) else counts})
+                boxes.append(box_of_mask(code))
+                categories.append(int(instance["category_id"]))
+    return [Observations.of(boxes, None, categories, masks) for boxes, categories, masks in seen]
