@@ -79,7 +79,10 @@ class EvaluationConfig:
     evaluators: list[Part] = field(default_factory=list)  # parts of EVALUATORS
     task: str = "entity"  # entity | vps | vss | vis | mot
     classifier: Part = field(default_factory=dict)  # a part of CLASSIFIERS; empty = entities stay unnamed
-    tracker: Part = field(default_factory=dict)  # {setting, association, observations, ...}; see `engine.evaluate_tracking`
+    tracker: Part = field(
+        default_factory=dict
+    )  # {setting, association, observations, ...}; see `engine.evaluate_tracking`
+    reid: str = ""  # weights of MASA, by which entities that return get their old ids; empty = off
     paper: dict[str, dict[str, float]] = field(default_factory=dict)  # row of the paper -> its numbers, beside ours
 
 

@@ -26,6 +26,7 @@ from entitysam.engine.evaluate_progress import FOLDER, IDENTITY, Records
 from entitysam.engine.evaluate_tracking import VideoTracking
 from entitysam.engine.report import EvaluationResult, write_report
 from entitysam.engine.report_plots import write_plots
+from entitysam.engine.tracking import ReidentifyingSegmenter, open_reidentifier
 from entitysam.evaluation import build_evaluators
 from entitysam.inference.video import VideoSegmenter
 from entitysam.inference.writers_files import make_folder
@@ -140,6 +141,8 @@ def _predict(
         method = tracking = VideoTracking(config, options.weights, dataset, device)
     else:
         method = VideoSegmenter(model(), **inference)  # type: ignore[arg-type]
+        if config.evaluation.reid:
+            method = ReidentifyingSegmenter(method, open_reidentifier(config.evaluation.reid, str(device)))
     identity = {"weights": weights_identity(options.weights), "baseline": options.baseline, **identity_of(config)}
     records = start_records(form.folder, identity, options.resume)
     result = predict_and_measure(dataset, method, form, evaluators, records, options.limit_videos, options.quiet, namer)
@@ -267,7 +270,7 @@ def identity_of(config: DictConfig) -> dict[str, Any]:
     values = to_dict(config)
     evaluation: Mapping[str, Any] = values["evaluation"]
     chosen = {key: values[key] for key in ("model", "inference", "seed")}
-    return {**chosen, **{key: evaluation[key] for key in ("dataset", "task", "classifier", "tracker")}}
+    return {**chosen, **{key: evaluation[key] for key in ("dataset", "task", "classifier", "tracker", "reid")}}
 
 
 def start_records(folder: Path, identity: Mapping[str, Any], resume: bool) -> Records:

@@ -1,6 +1,6 @@
 """Composition of MASA: from names, files and words to a tracker, its network and what it tracks."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ from torch import nn
 from entitysam.checkpoint import CheckpointError, load_weights, read_weights
 from entitysam.config import shipped_folder
 from entitysam.engine.baselines import FrameEntities, parse_baseline, per_frame
-from entitysam.engine.build import build_model
+from entitysam.engine.build import build_model, pick_device
 from entitysam.esam.settings import method_from_words
+from entitysam.inference.video import VideoSegmenter
 from entitysam.inference.writers_json import describe_entities
+from entitysam.masa.reid import MergedVideo, Reidentifier
 from entitysam.masa.tracker import TrackerSettings, read_setting
 from entitysam.registry import ConfigError
 from entitysam.structures import Observations
@@ -71,6 +73,29 @@ def tracker_settings(node: Mapping[str, Any]) -> TrackerSettings:
 def needs_model(settings: TrackerSettings, proposals: int) -> bool:
     """Whether a tracker of these settings, with so many proposals of the network's own per frame, needs a network."""
     return proposals > 0 or settings.similarity != "iou"
+
+
+def open_reidentifier(weights: str, device: str = "auto") -> Reidentifier:
+    """What recognises entities that return; arguments as for `open_masa` and `pick_device`, errors too."""
+    target = pick_device(device)
+    model: Any = open_masa(weights).to(target)
+    return Reidentifier(model, target)
+
+
+class ReidentifyingSegmenter:
+    """A method whose entities get their old ids back when they return; a `VideoMethod`.
+
+    Args:
+        segmenter: `inference.video.VideoSegmenter`.
+        reidentifier: what compares them.
+    """
+
+    def __init__(self, segmenter: VideoSegmenter, reidentifier: Reidentifier) -> None:
+        self.segmenter, self.reidentifier = segmenter, reidentifier
+
+    def segment(self, frames: Iterable[np.ndarray], out_size: tuple[int, int]) -> MergedVideo:
+        """Frames uint8 [H, W, 3] RGB, which are iterated twice."""
+        return self.reidentifier.merge(frames, self.segmenter.segment(frames, out_size))
 
 
 def build_proposals(text: str, open_entitysam: Callable[[str], Any], inference: Mapping[str, Any]) -> FrameObserver:

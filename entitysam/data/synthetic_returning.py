@@ -1,0 +1,51 @@
+"""Synthetic clips in which things leave the frame and come back: what re-identification is measured on."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from entitysam.data.synthetic import DEFAULT_SIZE, render
+from entitysam.data.synthetic_random import random_scene
+from entitysam.data.synthetic_scene import Layer, Motion
+
+INSIDE = 0.75  # a leaving thing starts within this share of the half frame
+MARGIN = 1.6  # radii beyond the border at the far end: nothing of it is seen
+
+
+def render_returning(
+    seed: int | Sequence[int], num_frames: int = 24, size: tuple[int, int] = DEFAULT_SIZE, leaving: float = 0.5
+) -> tuple[np.ndarray, np.ndarray, dict[int, int]]:
+    """A random clip, filmed by a camera at rest; a pure function of its arguments.
+
+    Args:
+        seed: one number or several.
+        num_frames: T.
+        size: (height, width) in pixels.
+        leaving: share of the things that swing out of the frame to either side and are back in the end.
+
+    Returns:
+        frames uint8 [T, H, W, 3] RGB; ids int32 [T, H, W], never 0; category id of every entity id.
+    """
+    rng = np.random.default_rng(seed)
+    scene = random_scene(rng, num_frames, size)
+    scene.camera = Motion()
+    for layer in scene.layers:
+        if layer.shape is not None and layer.motion.scale < 1 and rng.random() < leaving:
+            _swing_out(layer, rng, num_frames, size)
+    return (*render(scene, num_frames, size, rng), scene.categories())
+
+
+def _swing_out(layer: Layer, rng: np.random.Generator, num_frames: int, size: tuple[int, int]) -> None:
+    """Lets a thing swing once out of the frame and back: x(t) = x0 + reach / 2 * (1 - cos(2 pi t / T))."""
+    half = np.array([size[1] / size[0] / 2, 0.5])
+    place = rng.uniform(-INSIDE, INSIDE, 2) * half
+    side = 1.0 if place[0] > 0 else -1.0
+    reach = side * (half[0] + MARGIN * layer.motion.scale) - place[0]
+    layer.motion = Motion(
+        position=(float(place[0]), float(place[1])),
+        sway=(float(reach) / 2, 0.0),
+        rate=2 * np.pi / num_frames,
+        phase=-np.pi / 2,
+        angle=layer.motion.angle,
+        scale=layer.motion.scale,
+    )

@@ -1,0 +1,188 @@
+"""Re-identification: an entity of a segmented video that left and came back under a new id gets its old id again.
+
+A network that follows entities through masks may give a returning one to another query. Here every newborn entity is
+compared, by MASA's similarity (supplement, Eq. 1), with all that were seen before it; if it is like one that has left, the
+two become one. The maps stay as they are but for their numbers, so that what is measured frame by frame is the same.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from entitysam.masa import similarity
+from entitysam.masa.video import EmbeddingModel
+
+BETA = 0.5  # least similarity, as in the tracker's settings
+
+
+class SegmentedFrames(Protocol):
+    """A segmented video, e.g. `inference.video.SegmentedVideo`: maps of entities 1..n and their scores."""
+
+    @property
+    def num_frames(self) -> int: ...
+    @property
+    def scores(self) -> np.ndarray: ...
+    @property
+    def frame_scores(self) -> np.ndarray: ...
+    def iter_ids(self) -> Iterator[np.ndarray]: ...
+
+
+@dataclass
+class Life:
+    """What is known of an entity.
+
+    Attributes:
+        first, last: frames on which it was seen first and last.
+        total: [C] sum of its embeddings; looks: how many.
+    """
+
+    first: int
+    last: int
+    total: Tensor
+    looks: int = 0
+
+    @property
+    def embedding(self) -> Tensor:
+        return self.total / max(self.looks, 1)
+
+    def absorb(self, later: "Life") -> None:
+        """The other life was this one, too."""
+        self.last = max(self.last, later.last)
+        self.total, self.looks = self.total + later.total, self.looks + later.looks
+
+
+@dataclass
+class Lives:
+    """All entities of a video, and who was there when.
+
+    Attributes:
+        of: id -> its life.
+        present: per frame the ids on it.
+    """
+
+    of: dict[int, Life] = field(default_factory=dict)
+    present: list[list[int]] = field(default_factory=list)
+
+    def add(self, ids: list[int], embeddings: Tensor) -> None:
+        """Appends a frame: the ids [N] on it and their embeddings [N, C]."""
+        frame = len(self.present)
+        self.present.append(ids)
+        for number, embedding in zip(ids, embeddings):
+            life = self.of.setdefault(number, Life(frame, frame, torch.zeros_like(embedding)))
+            life.last = frame
+            life.total = life.total + embedding
+            life.looks += 1
+
+
+class MergedVideo:
+    """A segmented video under new ids.
+
+    Args:
+        segmented: the video.
+        new_id: id -> id; the entity of a merged id has the best score of those merged.
+
+    Attributes:
+        num_frames, scores [n], frame_scores [n, T]: as of the video; n entities as before, merged ones without pixels.
+    """
+
+    def __init__(self, segmented: SegmentedFrames, new_id: dict[int, int]) -> None:
+        self._segmented = segmented
+        count = len(segmented.scores)
+        self._table = np.array([0, *(new_id.get(number, number) for number in range(1, count + 1))], np.int32)
+        self.num_frames = segmented.num_frames
+        self.scores = np.array(segmented.scores)
+        self.frame_scores = np.array(segmented.frame_scores)
+        for old, new in new_id.items():
+            self.scores[new - 1] = max(self.scores[new - 1], self.scores[old - 1])
+            self.frame_scores[new - 1] = np.maximum(self.frame_scores[new - 1], self.frame_scores[old - 1])
+
+    def iter_ids(self) -> Iterator[np.ndarray]:
+        """The maps, int32 [H, W] in order."""
+        return (self._table[ids] for ids in self._segmented.iter_ids())
+
+
+class Reidentifier:
+    """Finds returning entities.
+
+    Args:
+        model: a MASA in eval mode.
+        device: where it is.
+        beta: least similarity (Eq. 1) of a newborn entity to one that has left.
+    """
+
+    def __init__(self, model: EmbeddingModel, device: torch.device | str = "cpu", beta: float = BETA) -> None:
+        self.model = model
+        self.device = torch.device(device)
+        self.beta = beta
+
+    def merge(
+        self, frames: Iterable[np.ndarray], segmented: SegmentedFrames, on_frame: Callable[[], None] | None = None
+    ) -> MergedVideo:
+        """The video with returning entities under their old ids.
+
+        Args:
+            frames: uint8 [H, W, 3] RGB, once more.
+            segmented: their entities.
+            on_frame: called after every frame.
+        """
+        lives = Lives()
+        for frame, ids in zip(frames, segmented.iter_ids()):
+            numbers, boxes = entity_boxes(ids)
+            lives.add(numbers, self._look(frame, boxes))
+            if on_frame is not None:
+                on_frame()
+        return MergedVideo(segmented, find_returned(lives, self.beta))
+
+    @torch.inference_mode()
+    def _look(self, frame: np.ndarray, boxes: np.ndarray) -> Tensor:
+        if not len(boxes):
+            return torch.zeros(0, 1)
+        image = torch.from_numpy(frame).permute(2, 0, 1).to(self.device).float()
+        features = self.model.encode(image)
+        return self.model.embed(features, torch.from_numpy(boxes).to(self.device).float()).float().cpu()
+
+
+def entity_boxes(ids: np.ndarray) -> tuple[list[int], np.ndarray]:
+    """The ids [N] on a map [H, W], ascending, and their boxes float64 [N, 4] xyxy in pixels."""
+    numbers, boxes = [], []
+    for index, place in enumerate(ndimage.find_objects(ids)):
+        if place is not None:
+            rows, columns = place
+            numbers.append(index + 1)
+            boxes.append([columns.start, rows.start, columns.stop, rows.stop])
+    return numbers, np.array(boxes, float).reshape(-1, 4)
+
+
+def find_returned(lives: Lives, beta: float = BETA) -> dict[int, int]:
+    """id -> the id under which the entity was known before it left.
+
+    Newborn entities are taken frame by frame. All on the frame are candidates and all seen before it are tracks, as in
+    Eq. 1; a pair counts if the candidate is new and the track has left, and the most similar pairs come first.
+    """
+    new_id: dict[int, int] = {}
+    alive = dict(lives.of)
+    for frame, present in enumerate(lives.present):
+        newborn = [number for number in present if lives.of[number].first == frame]
+        known = [number for number, life in alive.items() if life.first < frame]
+        if not newborn or not known:
+            continue
+        candidates = torch.stack([lives.of[number].embedding for number in present])
+        scores = similarity.appearance(candidates, torch.stack([alive[number].embedding for number in known]))
+        for row, column in _best_first(scores, beta):
+            new, old = present[row], known[column]
+            if new in newborn and new not in new_id and alive[old].last < frame:
+                new_id[new] = old
+                alive[old].absorb(alive.pop(new))
+    return new_id
+
+
+def _best_first(scores: Tensor, beta: float) -> list[tuple[int, int]]:
+    """(row, column) of the scores above beta, the greatest first."""
+    order = scores.flatten().argsort(descending=True, stable=True)
+    kept = order[scores.flatten()[order] > beta]
+    return [divmod(int(place), scores.shape[1]) for place in kept]

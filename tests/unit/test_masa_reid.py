@@ -1,0 +1,112 @@
+"""Entities that leave and return: who is taken for whom, and what becomes of the maps and scores."""
+
+import numpy as np
+import pytest
+import torch
+
+from entitysam.masa.reid import Lives, MergedVideo, Reidentifier, entity_boxes, find_returned
+
+LOOKS = {"red": [8.0, 0, 0], "green": [0, 8.0, 0], "blue": [0, 0, 8.0]}
+
+
+def lives_of(*frames):
+    """Frames as {id: colour}."""
+    lives = Lives()
+    for frame in frames:
+        lives.add(list(frame), torch.tensor([LOOKS[colour] for colour in frame.values()]).reshape(-1, 3))
+    return lives
+
+
+def test_who_left_and_returned_gets_the_old_id():
+    left, back = {1: "red", 2: "green"}, {1: "red", 3: "green"}
+    assert find_returned(lives_of(left, {1: "red"}, back)) == {3: 2}
+    assert find_returned(lives_of(left, back)) == {3: 2}  # a change of ids from one frame to the next
+
+
+def test_who_is_still_there_did_not_return():
+    assert find_returned(lives_of({1: "red"}, {1: "red", 2: "red"})) == {}
+    # ... nor is somebody else taken for who left
+    assert find_returned(lives_of({1: "red", 2: "green"}, {1: "red"}, {1: "red", 3: "blue"})) == {}
+
+
+def test_who_comes_later_again_did_not_leave():
+    assert find_returned(lives_of({1: "red"}, {2: "red"}, {1: "red"})) == {}
+
+
+def test_returning_twice():
+    nobody = {}
+    assert find_returned(lives_of({1: "red"}, nobody, {2: "red"}, nobody, {3: "red"})) == {2: 1, 3: 1}
+
+
+def test_one_entity_returns_once_on_a_frame():
+    merged = find_returned(lives_of({1: "red", 4: "blue"}, {4: "blue"}, {2: "red", 3: "red", 4: "blue"}), beta=0.3)
+    assert merged == {2: 1}
+
+
+def test_nothing_to_merge():
+    assert find_returned(Lives()) == {}
+    assert find_returned(lives_of({}, {1: "red"}, {})) == {}
+
+
+class Maps:
+    """A segmented video of given maps."""
+
+    def __init__(self, maps, scores):
+        self.maps, self.scores, self.num_frames = maps, np.array(scores), len(maps)
+        self.frame_scores = np.tile(self.scores[:, None], (1, len(maps)))
+
+    def iter_ids(self):
+        return iter(self.maps)
+
+
+def test_merged_maps_and_scores():
+    maps = [np.array([[1, 2]], np.int32), np.array([[1, 0]], np.int32), np.array([[1, 3]], np.int32)]
+    merged = MergedVideo(Maps(maps, [0.9, 0.4, 0.7]), {3: 2})
+    assert np.stack(list(merged.iter_ids())).tolist() == [[[1, 2]], [[1, 0]], [[1, 2]]]
+    assert merged.scores.tolist() == [0.9, 0.7, 0.7]
+    assert merged.frame_scores[1].tolist() == [0.7] * 3
+    assert maps[2].tolist() == [[1, 3]]  # the video itself is as it was
+
+
+class ColourModel:
+    def encode(self, image):
+        return image
+
+    def embed(self, features, boxes):
+        return torch.stack([features[:, y1:y2, x1:x2].mean((1, 2)) / 25 for x1, y1, x2, y2 in boxes.int().tolist()])
+
+
+def test_a_video_from_its_pixels():
+    maps, frames = np.zeros((4, 20, 40), np.int32), np.full((4, 20, 40, 3), 20, np.uint8)
+    for frame, number, x, colour in [
+        (0, 1, 0, 0),
+        (0, 2, 20, 1),
+        (1, 1, 0, 0),
+        (2, 1, 0, 0),
+        (3, 1, 0, 0),
+        (3, 3, 10, 1),
+    ]:
+        maps[frame, :10, x : x + 10] = number
+        frames[frame, :10, x : x + 10] = 255 * np.eye(3, dtype=np.uint8)[colour]
+    merged = Reidentifier(ColourModel()).merge(frames, Maps(list(maps), [0.9, 0.8, 0.5]))
+    result = np.stack(list(merged.iter_ids()))
+    assert np.unique(result).tolist() == [0, 1, 2]
+    assert ((result > 0) == (maps > 0)).all()
+    assert (result[3, :10, 10:20] == 2).all()
+
+
+def test_boxes_of_a_map():
+    ids = np.zeros((6, 8), np.int32)
+    ids[1:3, 2:5], ids[5, 7] = 4, 2
+    numbers, boxes = entity_boxes(ids)
+    assert numbers == [2, 4]
+    assert boxes.tolist() == [[7, 5, 8, 6], [2, 1, 5, 3]]
+    assert entity_boxes(np.zeros((3, 3), np.int32))[1].shape == (0, 4)
+
+
+@pytest.mark.parametrize("beta", [0.1, 0.99])
+def test_beta_decides(beta):
+    nearly = Lives()
+    for ids, look in (([1], [8.0, 0, 0]), ([], []), ([2], [6.0, 5.0, 0])):
+        nearly.add(ids, torch.tensor(look).reshape(-1, 3))
+    assert bool(find_returned(nearly, beta)) is (beta < 0.5)

@@ -1,0 +1,100 @@
+"""Re-identification on synthetic clips whose things leave and return: VEQ and IDF1 before and after.
+
+Rows "annotation": perfect masks whose ids change at every return, which shows what MASA recognises. Rows "EntitySAM": what
+the network itself finds. Example:
+python tools/benchmark.py reid --masa checkpoints/masa_tiny.safetensors random --weights checkpoints/entitysam_tiny.safetensors
+"""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from entitysam.cli.shared.models import open_model
+from entitysam.data.synthetic_returning import render_returning
+from entitysam.engine.evaluate_panoptic import boxes, segments_info
+from entitysam.engine.tracking import open_masa
+from entitysam.evaluation import VEQ, BoxTracking, PanopticSequence, PanopticVideo, TrackedVideo
+from entitysam.inference.video import VideoSegmenter
+from entitysam.masa.reid import BETA, Reidentifier, SegmentedFrames
+
+ENTITY = [{"id": 1, "name": "entity", "isthing": 1}]
+NUMBERS = ("IDF1", "AssA", "IDSW")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--masa", nargs="*", default=["random"], help="weights of MASA, or 'random'; a row for each")
+    parser.add_argument("--weights", default="", help="of EntitySAM; without, only the annotation's rows")
+    parser.add_argument("--videos", type=int, default=12)
+    parser.add_argument("--frames", type=int, default=24)
+    parser.add_argument("--beta", type=float, nargs="+", default=[BETA], help="least similarity; rows for each")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    torch.set_num_threads(1)
+    clips = [render_returning((arguments.seed, 9, index), arguments.frames)[:2] for index in range(arguments.videos)]
+    sources = {"annotation, new ids": [(frames, ids, broken_ids(ids)) for frames, ids in clips]}
+    if arguments.weights:
+        segmenter = VideoSegmenter(open_model(arguments.weights, None, "cpu", {}).model)
+        sources["EntitySAM"] = [(frames, ids, segmenter.segment(frames)) for frames, ids in clips]
+    print("| entities | re-identification | VEQ | IDF1 | AssA | IDSW | merged |\n| --- | --- |" + " ---: |" * 5)
+    for name, videos in sources.items():
+        print(row(name, "none", videos, None), flush=True)
+        for weights in arguments.masa:
+            model = open_masa(weights)
+            for beta in arguments.beta:
+                how = f"{weights.rpartition('/')[2]}, beta {beta:g}"
+                print(row(name, how, videos, Reidentifier(model, beta=beta)), flush=True)  # type: ignore[arg-type]
+
+
+def row(name: str, how: str, videos: list, reidentifier: Reidentifier | None) -> str:
+    """A line of the table."""
+    veq, tracking, merged = VEQ(), BoxTracking(ENTITY), 0
+    for index, (frames, truth, found) in enumerate(videos):
+        result = found if reidentifier is None else reidentifier.merge(frames, found)
+        before, after = (list(video.iter_ids()) for video in (found, result))
+        merged += len(np.unique(before)) - len(np.unique(after))
+        sides = sequence(truth), sequence(after)
+        veq.update(PanopticVideo(index, *sides))
+        tracking.update(TrackedVideo(index, *(boxes(side, class_agnostic=True) for side in sides)))
+    numbers = tracking.percent(tracking.compute())
+    cells = [f"{veq.compute()['VEQ'] * veq.scale:.2f}", *(f"{numbers[key]:.2f}" for key in NUMBERS), str(merged)]
+    return f"| {name} | {how} | " + " | ".join(cells) + " |"
+
+
+def sequence(maps: "np.ndarray | list[np.ndarray]") -> PanopticSequence:
+    """Maps [T][H, W] as one side of an evaluation."""
+    return PanopticSequence([segments_info(ids) for ids in maps], lambda frame: maps[frame])
+
+
+@dataclass
+class Maps:
+    """Given maps as a segmented video."""
+
+    maps: np.ndarray
+    scores: np.ndarray
+    frame_scores: np.ndarray
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.maps)
+
+    def iter_ids(self) -> Iterator[np.ndarray]:
+        return iter(self.maps)
+
+
+def broken_ids(ids: np.ndarray) -> SegmentedFrames:
+    """Annotated ids [T, H, W], where an entity that was away gets a new id when it returns."""
+    result, count, known = np.zeros_like(ids), 0, {}
+    for frame, painted in enumerate(ids):
+        seen = {}
+        for number in np.unique(painted[painted > 0]).tolist():
+            if number not in known:
+                count += 1
+            seen[number] = known.get(number, count)
+            result[frame][painted == number] = seen[number]
+        known = seen
+    return Maps(result, np.ones(count), np.ones((count, len(ids))))
