@@ -39,6 +39,10 @@ class CocoPanoptic:
     def __len__(self) -> int:
         return len(self.records)
 
+    def source(self, index: int) -> str:
+        """The picture's file."""
+        return str(self.files.images / self.records[index]["image"])
+
     def load(self, index: int) -> ImageSample:
         """Reads one picture.
 

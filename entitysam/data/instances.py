@@ -38,6 +38,10 @@ class InstanceJson:
     def __len__(self) -> int:
         return len(self.records)
 
+    def source(self, index: int) -> str:
+        """The picture's file."""
+        return str(self.find(self.records[index]["image"]))
+
     def load(self, index: int) -> ImageSample:
         """Reads one picture; where masks overlap, the smaller one is in front.
 

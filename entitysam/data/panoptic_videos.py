@@ -48,6 +48,12 @@ class PanopticVideos:
     def __len__(self) -> int:
         return len(self.starts)
 
+    def source(self, index: int) -> str:
+        """The file of the piece's first frame."""
+        video_index, start = self.starts[index]
+        video = self.videos[int(video_index)]
+        return str(self._image_file(video["video_id"], video["frames"][start]["name"]))
+
     def load(self, index: int) -> VideoSample:
         """Reads one piece.
 
