@@ -40,7 +40,13 @@ class ChatServer(ThreadingHTTPServer):
         self, truth=None, fault=lambda number: None, kind="masked_crop", sides=(224, 512), raw=False, pause=0.0
     ):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.truth, self.fault, self.kind, self.sides, self.raw = truth or {}, fault, kind, sides, raw
+        self.truth, self.fault, self.kind, self.sides, self.raw = (
+            {} if truth is None else truth,
+            fault,
+            kind,
+            sides,
+            raw,
+        )
         self.pause = pause
         self.requests = 0
         self.faults = Counter()

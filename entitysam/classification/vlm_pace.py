@@ -1,8 +1,8 @@
 """When requests may start: rate limit, back-off with jitter, and the pauses that a server asks for."""
 
-import asyncio
 import random
-import time
+from asyncio import sleep
+from time import monotonic
 
 MAX_HOLD = 600.0  # seconds; a server that asks for more is not waited for any longer
 
@@ -24,15 +24,15 @@ class Pace:
 
     async def turn(self) -> None:
         """Returns when the next request may start."""
-        while (wait := self._next - time.monotonic()) > 0:
-            await asyncio.sleep(wait)
-        self._next = time.monotonic() + self._gap
+        while (wait := self._next - monotonic()) > 0:
+            await sleep(wait)
+        self._next = monotonic() + self._gap
 
     def hold(self, seconds: float) -> None:
         """No request starts for so long."""
-        self._next = max(self._next, time.monotonic() + min(seconds, MAX_HOLD))
+        self._next = max(self._next, monotonic() + min(seconds, MAX_HOLD))
 
     async def back_off(self, attempt: int) -> None:
         """Waits before repetition `attempt` (from 0): exponentially longer, a random half of it taken away."""
         longest = min(self._backoff * 2**attempt, self._max_backoff)
-        await asyncio.sleep(longest * random.uniform(0.5, 1.0))
+        await sleep(longest * random.uniform(0.5, 1.0))

@@ -16,6 +16,7 @@ COMMANDS = {
     "segment": "segment every entity of a video, a folder of images or a camera",
     "track": "track given detections or proposals of a video by their embeddings (MASA)",
     "segment-image": "segment every entity of photos, without training",
+    "label": "name the entities of a result that is there",
     "demo": "segment the embedded clip and say where the pictures are",
     "download": "fetch the published weights and check them",
     "doctor": "report versions, devices, codecs, data sets and weights",

@@ -9,6 +9,7 @@ written to the result folder:
   tracks.json        per entity: first and last frame, score, box, area and run-length mask on every frame
   contact_sheet.png  a few frames, original above overlay
   events.json        with --online: when entities are born, lost and back
+  shown.jpg          with --labels: the pictures that were shown to the classifier; names stand in all files above
 
 examples:
   entitysam segment clip.mp4 -o out/clip
@@ -16,13 +17,21 @@ examples:
   entitysam segment 'frames/*.jpg' --model tiny --stride 2 --max-frames 100
   entitysam segment 0 --online --drop-stale -o out/camera
   entitysam segment clip.mp4 -o out/clip --resume
+  entitysam segment clip.mp4 -o out/clip --reid
+  entitysam segment clip.mp4 --labels "person, dog, grass"           # GPT-4o; the key stands in $OPENAI_API_KEY
+  entitysam segment clip.mp4 --labels coco --base-url http://localhost:8000/v1 --vlm Qwen/Qwen2.5-VL-7B-Instruct
   entitysam segment clip.mp4 --weights my.safetensors inference.max_entities=20 model.entity_decoder.depth=6
 """
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from entitysam.cli.shared.arguments import add_model_arguments, add_output_arguments
+from entitysam.cli.shared.labels import Naming, add_label_arguments, open_namer, split_classifier_words
+
+if TYPE_CHECKING:
+    from entitysam.inference.readers import FrameSource
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     method.add_argument("--warmup-frames", type=int, metavar="N",
                         help="extra passes over the first frame (default: 3, as published)")  # fmt: skip
     method.add_argument("--threshold", type=float, metavar="P", help="lowest score of an entity, 0..1 (default: 0.05)")
+    method.add_argument("--reid", nargs="?", const="", metavar="FILE",
+                        help="entities that return get their old ids, by MASA (FILE: its weights; default: the tiny ones)")  # fmt: skip
     method.add_argument("--resume", action="store_true", help="continue an interrupted run in the result folder")
+    add_label_arguments(parser)
     add_model_arguments(parser)
     parser.set_defaults(takes_overrides=True)
 
@@ -51,14 +63,21 @@ def run(arguments: argparse.Namespace) -> int:
     with open_frames(arguments.input, **options) as source:
         if source.is_live and arguments.resume:
             raise InputError(f"{arguments.input}: a live input cannot be resumed")
+        if arguments.reid is not None and (arguments.online or source.is_live):
+            raise InputError(f"{arguments.input}: --reid needs the whole video: neither --online nor a camera")
+        words, arguments.overrides = split_classifier_words(arguments.overrides)
+        naming = open_namer(arguments, words)
+        if source.is_live and naming:
+            raise InputError(f"{arguments.input}: --labels needs an input that can be read again, not a live one")
         title = as_stem(Path(arguments.input).stem)
         out = check_folder(arguments.out or Path("out") / title)
 
         from entitysam.cli.shared.models import open_model
         from entitysam.cli.shared.progress import warn
         from entitysam.cli.shared.results import Job, run_job
-        from entitysam.cli.shared.resume import input_identity
+        from entitysam.cli.shared.resume import input_identity, origin_of
         from entitysam.cli.shared.settings import read_settings
+        from entitysam.engine.tracking import open_reidentifier
 
         overrides, inference = read_settings(arguments)
         opened = open_model(arguments.model, arguments.weights, arguments.device, overrides)
@@ -70,9 +89,25 @@ def run(arguments: argparse.Namespace) -> int:
             identity={"files": input_identity(arguments.input), **options},
             out=out,
             title=title,
+            origin=None if source.is_live else origin_of(arguments.input, arguments.stride, arguments.max_frames),
             online=arguments.online,
             resume=arguments.resume,
             quiet=arguments.quiet,
+            reidentifier=None if arguments.reid is None else open_reidentifier(arguments.reid, arguments.device),
         )
         run_job(job, opened, inference)
+        if naming:
+            _name(arguments, out, source, naming)
     return 0
+
+
+def _name(arguments: argparse.Namespace, out: Path, source: "FrameSource", naming: Naming) -> None:
+    """Names the result; what was segmented stays if that fails."""
+    from entitysam.cli.shared.naming import label_result
+    from entitysam.cli.shared.progress import note
+
+    try:
+        label_result(out, out, source, *naming, quiet=arguments.quiet)
+    except BaseException:
+        note(f"{out}: segmented, without names; 'entitysam label {out} --labels ...' goes on from here")
+        raise

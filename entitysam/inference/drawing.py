@@ -1,5 +1,6 @@
 """Entity maps drawn over frames: tint, outline and number of every entity, in a colour that belongs to its id."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 
 import cv2
@@ -52,7 +53,13 @@ def oklab(rgb: np.ndarray) -> np.ndarray:
     return np.cbrt(linear @ np.array(to_cones).T) @ np.array(to_lab).T
 
 
-def draw_entities(frame: np.ndarray, ids: np.ndarray, opacity: float = 0.45, labels: bool = True) -> np.ndarray:
+def draw_entities(
+    frame: np.ndarray,
+    ids: np.ndarray,
+    opacity: float = 0.45,
+    labels: bool = True,
+    names: Mapping[int, str] | None = None,
+) -> np.ndarray:
     """A copy of the frame with its entities tinted, outlined and numbered.
 
     Args:
@@ -60,6 +67,7 @@ def draw_entities(frame: np.ndarray, ids: np.ndarray, opacity: float = 0.45, lab
         ids: int [H, W]; 0 = no entity, left as it is.
         opacity: of the tint, 0..1; outlines are opaque.
         labels: write each entity's id where it is widest.
+        names: written in front of the id, for the entities that have one.
     """
     colours = colour_of(ids)
     drawn = frame.copy()
@@ -67,7 +75,7 @@ def draw_entities(frame: np.ndarray, ids: np.ndarray, opacity: float = 0.45, lab
     outline, border = outlines(ids, width=max(1, round(min(ids.shape) / 270)))
     drawn[outline] = colours[outline]
     drawn[border] = 20
-    return _draw_labels(drawn, ids) if labels else drawn
+    return _draw_labels(drawn, ids, names or {}) if labels else drawn
 
 
 def outlines(ids: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -91,7 +99,7 @@ def outlines(ids: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
     return near.astype(bool) & (ids > 0) & ~border, border
 
 
-def _draw_labels(drawn: np.ndarray, ids: np.ndarray) -> np.ndarray:
+def _draw_labels(drawn: np.ndarray, ids: np.ndarray, names: Mapping[int, str]) -> np.ndarray:
     size = int(np.clip(min(ids.shape) / 24, 10, 40))
     font = ImageFont.load_default(size)
     image = Image.fromarray(drawn)
@@ -99,7 +107,10 @@ def _draw_labels(drawn: np.ndarray, ids: np.ndarray) -> np.ndarray:
     for entity, (x, y), radius in label_places(ids):
         if radius > 0.6 * size:
             stroke = max(1, size // 8)
-            canvas.text((x, y), str(entity), "white", font, anchor="mm", stroke_width=stroke, stroke_fill="black")
+            text = f"{names[entity]} {entity}" if entity in names else str(entity)
+            half = canvas.textlength(text, font) / 2 + stroke
+            x = max(min(x, image.width - half), half)  # long names stay inside the picture
+            canvas.text((x, y), text, "white", font, anchor="mm", stroke_width=stroke, stroke_fill="black")
     return np.asarray(image)
 
 

@@ -5,7 +5,7 @@
 | `overlay.mp4` | the frames with their entities drawn |
 | `masks/<frame>.png` | entity ids, RGB, id = R + 256 G + 65536 B |
 | `segments.json` | panoptic video annotations: which ids are on which frame |
-| `tracks.json` | per entity: first and last frame, score, box, area and run-length mask on every frame |
+| `tracks.json` | per entity: first and last frame, score, name (where given), box, area and run-length mask on every frame |
 | `contact_sheet.png` | a few frames, original above overlay |
 """
 
@@ -13,13 +13,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
 from entitysam.inference.drawing import draw_entities
 from entitysam.inference.drawing_sheet import ContactSheet
 from entitysam.inference.writers_files import make_folder, whole_file
-from entitysam.inference.writers_json import SegmentsWriter, TracksWriter, describe_entities, listed_masks, unfinished
+from entitysam.inference.writers_json import (
+    EntityNames,
+    SegmentsWriter,
+    TracksWriter,
+    describe_entities,
+    listed_masks,
+    unfinished,
+)
 from entitysam.inference.writers_masks import write_ids
 from entitysam.inference.writers_video import VideoWriter
 
@@ -45,18 +53,30 @@ class ResultWriter:
         video_id: the video's name in the JSON files and on the contact sheet.
         width, height: of the frames in pixels.
         fps: of the overlay; None where the input has no rate.
+        source: what opens the frames again, as plain data, to stand in `tracks.json`; None where nothing does.
+        names: classes of the entities, to be drawn and written.
 
     Raises:
         OutputError: the folder cannot be written to.
     """
 
-    def __init__(self, folder: Path, video_id: str, width: int, height: int, fps: float | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        video_id: str,
+        width: int,
+        height: int,
+        fps: float | None,
+        source: Mapping[str, Any] | None = None,
+        names: EntityNames | None = None,
+    ) -> None:
         self.folder = folder
         self._video_id = video_id
         self._masks = make_folder(folder / MASKS)
         self._sheet = ContactSheet()
-        self._segments = SegmentsWriter(folder / SEGMENTS, video_id)
-        self._tracks = TracksWriter(video_id, width, height, fps)
+        self._names = names.names if names else {}
+        self._segments = SegmentsWriter(folder / SEGMENTS, video_id, names)
+        self._tracks = TracksWriter(video_id, width, height, fps, source, names)
         self._overlay = VideoWriter(folder / OVERLAY, width, height, fps)
         self._num_frames = 0
 
@@ -73,7 +93,7 @@ class ResultWriter:
         entities = describe_entities(ids)
         self._segments.add(f"{name}.png", entities)
         self._tracks.add(name, entities, dict(frame_scores))
-        drawn = draw_entities(frame, ids)
+        drawn = draw_entities(frame, ids, names=self._names)
         self._overlay.add(drawn)
         self._sheet.add(name, frame, drawn)
         self._num_frames += 1

@@ -6,6 +6,8 @@ Neither holds more than a few bytes per entity and frame in memory.
 import json
 import tempfile
 from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,32 @@ from entitysam.inference.writers_files import whole_file
 from entitysam.ops import rle_encode
 
 ENTITY_CATEGORY = {"id": 1, "name": "entity", "isthing": 1}  # entities carry no class: all are of one category
+
+
+@dataclass(frozen=True)
+class EntityNames:
+    """Classes of the entities of a video.
+
+    Attributes:
+        categories: mappings with `id`, `name`, `isthing`, as JSON files list them.
+        category_of: entity id -> category id, for every entity that has a class.
+        confidence: entity id -> 0..1, for the same entities.
+    """
+
+    categories: Sequence[Mapping[str, Any]]
+    category_of: Mapping[int, int]
+    confidence: Mapping[int, float]
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Entity id -> name."""
+        name_of = {category["id"]: category["name"] for category in self.categories}
+        return {entity: name_of[category] for entity, category in self.category_of.items()}
+
+    @property
+    def unknown(self) -> dict[str, Any]:
+        """The category of entities without a class, behind all others."""
+        return {"id": max((c["id"] for c in self.categories), default=0) + 1, "name": "unknown", "isthing": 1}
 
 
 def describe_entities(ids: np.ndarray) -> list[dict[str, Any]]:
@@ -39,17 +67,24 @@ class SegmentsWriter:
         path: of the file to write in the end. Until then one line per frame goes to `unfinished(path)`, which stays
             after an interruption and tells which masks were written.
         video_id: the video's name in the file.
+        names: classes of the entities; without, all are of one category, "entity".
     """
 
-    def __init__(self, path: Path, video_id: str) -> None:
+    def __init__(self, path: Path, video_id: str, names: EntityNames | None = None) -> None:
         self._path = path
         self._video_id = video_id
+        self._categories = [*names.categories, names.unknown] if names else [ENTITY_CATEGORY]
+        self._category_of = names.category_of if names else {}
         self._lines = unfinished(path).open("w+", encoding="utf-8")
 
     def add(self, file_name: str, entities: list[dict[str, Any]]) -> None:
         """Appends a frame: the name of its id PNG and what `describe_entities` found on it."""
         kept = ("id", "bbox", "area")
-        infos = [{**{k: e[k] for k in kept}, "category_id": ENTITY_CATEGORY["id"], "iscrowd": 0} for e in entities]
+        last = self._categories[-1]["id"]  # "entity", or "unknown"
+        infos = [
+            {**{k: e[k] for k in kept}, "category_id": self._category_of.get(e["id"], last), "iscrowd": 0}
+            for e in entities
+        ]
         self._lines.write(json.dumps({"file_name": file_name, "segments_info": infos}) + "\n")
         self._lines.flush()
 
@@ -57,7 +92,7 @@ class SegmentsWriter:
         """Writes the file; frames may not be added afterwards."""
         self._lines.seek(0)
         with whole_file(self._path) as temporary, temporary.open("w", encoding="utf-8") as file:
-            file.write(f'{{"categories": [{json.dumps(ENTITY_CATEGORY)}],\n')
+            file.write(f'{{"categories": {json.dumps(self._categories)},\n')
             file.write(f'"annotations": [{{"video_id": {json.dumps(self._video_id)}, "annotations": [')
             for position, line in enumerate(self._lines):
                 file.write((",\n" if position else "\n") + line.rstrip())
@@ -93,10 +128,28 @@ class TracksWriter:
 
     Frames arrive one after another and the file wants them entity by entity: records go to a temporary file, and only
     their places are kept, 8 bytes each.
+
+    Args:
+        video_id: the video's name in the file.
+        width, height: of the frames in pixels.
+        fps: frames per second, None where the input has no rate.
+        source: what opens the frames again, as plain data; None where nothing does.
+        names: classes of the entities.
     """
 
-    def __init__(self, video_id: str, width: int, height: int, fps: float | None) -> None:
+    def __init__(
+        self,
+        video_id: str,
+        width: int,
+        height: int,
+        fps: float | None,
+        source: Mapping[str, Any] | None = None,
+        names: EntityNames | None = None,
+    ) -> None:
         self._head: dict[str, Any] = {"video_id": video_id, "width": width, "height": height, "fps": fps}
+        if source is not None:
+            self._head["source"] = dict(source)
+        self._names = names
         self._frames: list[str] = []
         self._records = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
         self._places: dict[int, array[int]] = {}
@@ -131,12 +184,22 @@ class TracksWriter:
             for position, number in enumerate(self.entities):
                 first, last = self._range[number]
                 track = {"id": number, "score": round(scores[number], 6), "first_frame": first, "last_frame": last}
+                track |= self._class_of(number)
                 file.write((",\n" if position else "\n") + json.dumps(track)[:-1] + ', "frames": [')
                 for place, start in enumerate(self._places[number]):
                     self._records.seek(start)
                     file.write((",\n " if place else "\n ") + self._records.readline().decode().rstrip())
                 file.write("]}")
             file.write("\n]}\n")
+
+    def _class_of(self, number: int) -> dict[str, Any]:
+        if self._names is None:
+            return {}
+        if number not in self._names.category_of:
+            return {"name": None}
+        confidence = round(self._names.confidence[number], 6)
+        category = self._names.category_of[number]
+        return {"name": self._names.names[number], "category_id": category, "confidence": confidence}
 
     def close(self) -> None:
         self._records.close()

@@ -1,5 +1,6 @@
 """The vision-language classifier against a server on loopback that checks what it gets and fails in every way."""
 
+import asyncio
 import json
 import logging
 import random
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from chat_server import KEY, digest, serving
 
+from entitysam.classification import vlm_pace
 from entitysam.classification.answer_cache import AnswerCache, default_folder
 from entitysam.classification.classifier import UNKNOWN, Answer, ClassifierError
 from entitysam.classification.labels import parse_labels
@@ -17,6 +19,7 @@ from entitysam.classification.visual_prompts import VisualPrompt
 from entitysam.classification.vlm import vision_language_classifier
 from entitysam.classification.vlm_client import retry_after
 from entitysam.classification.vlm_cost import Prices, picture_tokens
+from entitysam.classification.vlm_pace import Pace
 from entitysam.registry import CLASSIFIERS, ConfigError, build
 
 LABELS = parse_labels("person, dog, grass, traffic light, ice cream")
@@ -185,15 +188,43 @@ def test_a_server_that_is_not_there(tmp_path):
         classifier(server, tmp_path, attempts=2).classify(pictures)
 
 
-def test_retry_after_is_kept_to_and_requests_are_spaced(tmp_path):
-    pictures, truth = pictures_of(6)
-    fault = lambda number: "429" if number == 0 else None  # noqa: E731
-    with serving(truth, fault, sides=(48, 48)) as server:
-        vlm = classifier(server, tmp_path, batch_size=1, requests_per_minute=1200.0)  # one each 50 ms
-        vlm.classify(pictures)
-        gaps = np.diff(server.starts)
-        assert len(server.starts) == 7
-        assert gaps.min() > 0.03
+class Clock:
+    """Time that passes only where somebody sleeps."""
+
+    def __init__(self, monkeypatch):
+        self.now = 100.0
+        monkeypatch.setattr(vlm_pace, "monotonic", lambda: self.now)
+        monkeypatch.setattr(vlm_pace, "sleep", self.sleep)
+
+    async def sleep(self, seconds):
+        self.now += seconds
+
+
+def test_requests_are_spaced_and_pauses_kept(monkeypatch):
+    clock, pace = Clock(monkeypatch), Pace(requests_per_minute=120, backoff=2, max_backoff=7)
+
+    async def starts():
+        found = []
+        for number in range(5):
+            await pace.turn()
+            found.append(clock.now - 100)
+            if number == 2:
+                pace.hold(30)
+                pace.hold(10)
+        return found
+
+    assert asyncio.run(starts()) == [0, 0.5, 1, 31, 31.5]
+    for attempt, longest in enumerate((2, 4, 7, 7)):
+        before = clock.now
+        asyncio.run(pace.back_off(attempt))
+        assert longest / 2 <= clock.now - before <= longest
+    pace.hold(1e9)  # nobody waits for years
+    before = clock.now
+    asyncio.run(pace.turn())
+    assert clock.now - before == 600
+
+
+def test_retry_after_headers():
     assert retry_after({"retry-after": "2.5"}) == 2.5
     assert retry_after({"retry-after-ms": "40", "retry-after": "9"}) == 0.04
     assert retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0

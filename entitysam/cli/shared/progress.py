@@ -20,6 +20,10 @@ class FrameBar:
         """One more frame is done; takes and ignores what callbacks are given."""
         self._progress.advance(self._task)
 
+    def advance(self, count: int) -> None:
+        """So many more are done."""
+        self._progress.advance(self._task, count)
+
     def finish(self) -> None:
         """The number of frames was an estimate: now it is known."""
         done = int(self._progress.tasks[self._task].completed)

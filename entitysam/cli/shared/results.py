@@ -18,6 +18,7 @@ from entitysam.inference.video import FrameResult, VideoSegmenter
 from entitysam.inference.writers import MASKS, ResultWriter, WrittenResult, remove_results
 from entitysam.inference.writers_files import whole_file
 from entitysam.inference.writers_masks import read_ids
+from entitysam.masa.reid import Reidentifier, SegmentedFrames
 
 JOURNAL = "frames.jsonl"
 EVENTS = "events.json"
@@ -33,9 +34,11 @@ class Job:
         identity: what tells whether an input is still the same, as plain data.
         out: result folder, already there.
         title: the video's name in the results.
+        origin: what opens the input again, as plain data to be written into the result; None for live inputs.
         online: causal, in one pass; live inputs always are.
         resume: continue an interrupted run.
         quiet: no progress bars.
+        reidentifier: gives entities that return their old ids; offline only.
     """
 
     source: FrameSource
@@ -43,9 +46,11 @@ class Job:
     identity: dict[str, Any]
     out: Path
     title: str
+    origin: dict[str, Any] | None = None
     online: bool = False
     resume: bool = False
     quiet: bool = False
+    reidentifier: Reidentifier | None = None
 
 
 def run_job(job: Job, opened: OpenedModel, inference: dict[str, Any]) -> WrittenResult:
@@ -87,10 +92,13 @@ def segment_offline(segmenter: VideoSegmenter, job: Job, resume: ResumeFolder) -
             bar.step()
             stop.check()
 
-        segmented = segmenter.segment(source, size, on_frame, resume.path)
+        segmented: SegmentedFrames = segmenter.segment(source, size, on_frame, resume.path)
+    if job.reidentifier is not None:
+        with frame_bar("comparing", source.num_frames, job.quiet) as bar:
+            segmented = job.reidentifier.merge(source, segmented, bar.step)
     remove_results(job.out)
     with (
-        ResultWriter(job.out, job.title, source.width, source.height, source.fps) as writer,
+        ResultWriter(job.out, job.title, source.width, source.height, source.fps, job.origin) as writer,
         frame_bar("drawing", segmented.num_frames, job.quiet) as bar,
     ):
         for index, (frame, ids) in enumerate(zip(source, segmented.iter_ids(), strict=True)):
@@ -109,7 +117,7 @@ def segment_online(segmenter: VideoSegmenter, job: Job, resume: ResumeFolder) ->
             remove_results(job.out)
         with (
             OnlineJournal(resume.path / JOURNAL, keep=first.index if first else None) as journal,
-            ResultWriter(job.out, job.title, source.width, source.height, source.fps) as writer,
+            ResultWriter(job.out, job.title, source.width, source.height, source.fps, job.origin) as writer,
             frame_bar("segmenting", source.num_frames, job.quiet) as bar,
         ):
             _add_finished(job, writer, journal, bar)

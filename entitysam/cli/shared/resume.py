@@ -71,6 +71,12 @@ def input_identity(source: str) -> list[Any]:
     return [str(path.resolve()), [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files]]
 
 
+def origin_of(source: str, stride: int, max_frames: int | None) -> dict[str, Any]:
+    """What opens an input's frames again, from any folder: keyword arguments of `inference.readers.open_frames`."""
+    place = source if "://" in source else str(Path(source).resolve())
+    return {"source": place, "stride": stride, "max_frames": max_frames}
+
+
 def first_difference(before: Any, now: Any, where: str = "") -> str:
     """In words, the first place where two pieces of plain data differ; empty where they are equal."""
     if isinstance(before, dict) and isinstance(now, dict):
