@@ -8,7 +8,7 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 # Top-level folders an installed wheel needs, copied below the package; entitysam/config.py finds both places.
-SHIPPED = {"configs": "*.*", "checkpoints": "entitysam_tiny*"}
+SHIPPED = {"configs": "*.*", "checkpoints": "*_tiny*"}
 
 
 class BuildWithData(build_py):

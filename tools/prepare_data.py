@@ -20,9 +20,6 @@ from entitysam.data.synthetic_writer import SyntheticSet, write_synthetic
 from entitysam.data.videos_checks import CHECKS
 from entitysam.data.vipseg_conversion import convert_scalabel, convert_vipseg
 from entitysam.engine.proposals import write_proposals
-from entitysam.esam.everything import everything
-from entitysam.esam.prompting import PromptingConfig
-from entitysam.esam.sam_backend import sam_segmenter
 
 
 def main() -> int:
@@ -126,6 +123,10 @@ def add_proposals(commands) -> None:
 
 
 def run_proposals(arguments: argparse.Namespace) -> int:
+    from entitysam.esam.everything import everything  # torch and SAM: the other commands start without them
+    from entitysam.esam.prompting import PromptingConfig
+    from entitysam.esam.sam_backend import sam_segmenter
+
     segmenter = sam_segmenter(arguments.model, arguments.weights, arguments.device)
     segment = partial(everything, segmenter, config=PromptingConfig(points_per_side=arguments.points))
     with progress_bar() as bar:

@@ -6,7 +6,6 @@ of clips consumed.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 import torch

@@ -1,6 +1,6 @@
 """Pictures with masks of everything a segmenter found in them, overlaps and parts included: what MASA learns from.
 
-    root/<split>/**/*.jpg    root/annotations/instances_<split>.json    (COCO instances; tools/prepare_data.py proposals)
+root/<split>/**/*.jpg    root/annotations/instances_<split>.json    (COCO instances; tools/prepare_data.py proposals)
 """
 
 from pathlib import Path

@@ -85,7 +85,9 @@ def _records(partial: Path) -> list[dict[str, Any]]:
 def _segment_file(segment: Segment, images: Path, file: Path) -> dict[str, Any]:
     pixels = read_image(images / file)
     masks, scores = segment(pixels)
-    found = [{"segmentation": rle_encode(mask), "score": round(score, 4)} for mask, score in zip(masks, scores, strict=True)]
+    found = [
+        {"segmentation": rle_encode(mask), "score": round(score, 4)} for mask, score in zip(masks, scores, strict=True)
+    ]
     return {"file_name": str(file), "height": pixels.shape[0], "width": pixels.shape[1], "masks": found}
 
 

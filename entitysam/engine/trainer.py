@@ -44,9 +44,7 @@ class Criterion(Protocol):
         """What the network is called with for this clip."""
         ...
 
-    def __call__(
-        self, output: Any, targets: Any, generator: torch.Generator, num_masks: Tensor
-    ) -> dict[str, Tensor]:
+    def __call__(self, output: Any, targets: Any, generator: torch.Generator, num_masks: Tensor) -> dict[str, Tensor]:
         """Losses of the clip by name; `total` is the one that is minimised."""
         ...
 

@@ -51,7 +51,10 @@ class FeaturePyramid(nn.Module):
         self.lateral = nn.ModuleList(convolution(width, channels, 1, norm) for width in widths)
         self.output = nn.ModuleList(convolution(channels, channels, 3, norm) for _ in widths)
         for layers in (*self.lateral, *self.output):
-            nn.init.xavier_uniform_(layers.conv.weight)  # type: ignore[union-attr,arg-type]
+            conv = layers.get_submodule("conv")
+            nn.init.xavier_uniform_(conv.weight)  # type: ignore[arg-type]
+            if not norm:
+                nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """[B, C_i, h_i, w_i], finest first -> [B, C, h_i, w_i], `num_levels` of them."""

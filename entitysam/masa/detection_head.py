@@ -1,6 +1,7 @@
 """The detection head: torchvision's Faster R-CNN with one class, which distils the foundation model's proposals."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -72,7 +73,9 @@ class DetectionHead(nn.Module):
             detections_per_img=300,
         )
 
-    def losses(self, maps: Sequence[Tensor], sizes: Sequence[tuple[int, int]], boxes: Sequence[Tensor]) -> dict[str, Tensor]:
+    def losses(
+        self, maps: Sequence[Tensor], sizes: Sequence[tuple[int, int]], boxes: Sequence[Tensor]
+    ) -> dict[str, Tensor]:
         """Losses of B pictures, by the names of LOSSES: cross-entropy and smooth L1 of both stages.
 
         Args:
@@ -80,14 +83,23 @@ class DetectionHead(nn.Module):
             sizes: (H, W) in pixels of every picture inside the padded input.
             boxes: [N_b, 4] (x1, y1, x2, y2) in input pixels, to be found.
         """
-        targets = [{"boxes": one, "labels": torch.ones(len(one), dtype=torch.int64, device=one.device)} for one in boxes]
+        targets = [
+            {"boxes": one, "labels": torch.ones(len(one), dtype=torch.int64, device=one.device)} for one in boxes
+        ]
         proposals, first = self.rpn(_images(sizes), _named(maps), targets)
         _, second = self.roi(list(maps), proposals, list(sizes), targets)
-        values = [first["loss_objectness"], first["loss_rpn_box_reg"], second["loss_classifier"], second["loss_box_reg"]]
+        values = [
+            first["loss_objectness"],
+            first["loss_rpn_box_reg"],
+            second["loss_classifier"],
+            second["loss_box_reg"],
+        ]
         return dict(zip(LOSSES, values))
 
     @torch.no_grad()
-    def regions(self, maps: Sequence[Tensor], sizes: Sequence[tuple[int, int]], limit: int | None = None) -> list[Tensor]:
+    def regions(
+        self, maps: Sequence[Tensor], sizes: Sequence[tuple[int, int]], limit: int | None = None
+    ) -> list[Tensor]:
         """The first stage alone: B tensors [N_b, 4] of at most `limit` boxes, best first."""
         training, self.rpn.training = self.rpn.training, False
         boxes, _ = self.rpn(_images(sizes), _named(maps))
@@ -112,7 +124,7 @@ class BoxHead(nn.Module):
         super().__init__()
         self.convs = nn.Sequential(*(convolution(channels, channels, 3, norm, True) for _ in range(convs)))
         widths = [channels * 49] + [hidden] * linears
-        self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:]))
+        self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.convs(x).flatten(1)

@@ -160,7 +160,9 @@ class DeformableFusion(nn.Module):
     ) -> None:
         super().__init__()
         if coarser not in COARSER or channels % GROUPS:
-            raise ConfigError(f"coarser '{coarser}': one of {', '.join(COARSER)}; channels {channels}: multiple of {GROUPS}")
+            raise ConfigError(
+                f"coarser '{coarser}': one of {', '.join(COARSER)}; channels {channels}: multiple of {GROUPS}"
+            )
         self.blocks = nn.Sequential(
             *(FusionBlock(channels, attention, shared_geometry, coarser) for _ in range(num_blocks))
         )

@@ -37,7 +37,7 @@ def wheel(tmp_path_factory):
 def shipped():
     """What has to travel, as named inside the wheel."""
     files = [path for path in (ROOT / "configs").rglob("*.*") if path.is_file()]
-    files += (ROOT / "checkpoints").glob("entitysam_tiny*")
+    files += (ROOT / "checkpoints").glob("*_tiny*")
     return {f"entitysam/{path.relative_to(ROOT).as_posix()}" for path in files}
 
 

@@ -12,7 +12,13 @@ BACKBONES = {
         "trunk_args": {"img_size": 128, "embed_dim": 32, "depth": 4, "num_heads": 2, "global_attn_indexes": [1, 3]},
     },
     "masa_gdino_swinb": {
-        "trunk_args": {"img_size": 128, "window_size": 4, "embed_dim": 32, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 8]}
+        "trunk_args": {
+            "img_size": 128,
+            "window_size": 4,
+            "embed_dim": 32,
+            "depths": [1, 1, 1, 1],
+            "num_heads": [1, 2, 4, 8],
+        }
     },
     "masa_tiny": {},
 }

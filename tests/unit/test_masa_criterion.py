@@ -26,7 +26,9 @@ def loop_margin(cosine, positive, margin, share):
     good, bad = [], []
     for row, hits in zip(cosine.tolist(), positive.tolist()):
         for value, hit in zip(row, hits):
-            (good if hit else bad).append((1 - min(max(value, 0), 1)) ** 2 if hit else min(max(value - margin, 0), 1) ** 2)
+            (good if hit else bad).append(
+                (1 - min(max(value, 0), 1)) ** 2 if hit else min(max(value - margin, 0), 1) ** 2
+            )
     kept = good + sorted(bad, reverse=True)[: share * len(good)]
     return sum(kept) / len(kept)
 
@@ -101,10 +103,14 @@ def test_total_is_weighted_and_background_never_matches():
     torch.manual_seed(0)
     output = output_of(torch.randn(2, 8), torch.randn(3, 8), [4, 5], [4, 5, -1])
     losses = MasaCriterion({"margin": 0.5})(output, TARGETS, torch.Generator(), 1.0)
-    assert losses["total"].item() == pytest.approx(0.25 * losses["contrastive"].item() + 0.5 * losses["margin"].item() + 2)
+    assert losses["total"].item() == pytest.approx(
+        0.25 * losses["contrastive"].item() + 0.5 * losses["margin"].item() + 2
+    )
     assert WEIGHTS["margin"] == 1
 
 
 def test_unknown_weight():
-    with pytest.raises(ConfigError, match=r"criterion\.weights\.rpn: unknown loss; there are contrastive, margin, rpn_class"):
+    with pytest.raises(
+        ConfigError, match=r"criterion\.weights\.rpn: unknown loss; there are contrastive, margin, rpn_class"
+    ):
         MasaCriterion({"rpn": 1.0})

@@ -54,7 +54,11 @@ def written_out(block: FusionBlock, maps, sets):
             else:  # a kernel that believes the strides of the smaller grid reads the first values in memory
                 o = torch.stack([one.reshape(-1)[: 18 * h * w].reshape(18, h, w) for one in o])
                 m = torch.stack([one.reshape(-1)[: 9 * h * w].reshape(9, h, w) for one in m])
-            found.append(F.interpolate(conv(block.coarser, above, o, m), size=here.shape[-2:], mode="bilinear", align_corners=True))
+            found.append(
+                F.interpolate(
+                    conv(block.coarser, above, o, m), size=here.shape[-2:], mode="bilinear", align_corners=True
+                )
+            )
         if block.scale_attention is not None:
             found = [
                 one * F.relu(block.scale_attention(one.mean((2, 3), True))).add(3).clamp(0, 6).div(6) for one in found
@@ -112,7 +116,13 @@ def test_plain_vit_becomes_a_pyramid():
     torch.manual_seed(0)
     maps = [torch.randn(1, 8, 6, 4) for _ in range(4)]
     levels = PlainViTPyramid([8] * 4, 16)(maps)
-    assert [tuple(level.shape[1:]) for level in levels] == [(16, 24, 16), (16, 12, 8), (16, 6, 4), (16, 3, 2), (16, 2, 1)]
+    assert [tuple(level.shape[1:]) for level in levels] == [
+        (16, 24, 16),
+        (16, 12, 8),
+        (16, 6, 4),
+        (16, 3, 2),
+        (16, 2, 1),
+    ]
 
 
 @pytest.mark.parametrize(

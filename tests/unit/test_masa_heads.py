@@ -71,7 +71,9 @@ def test_predictor_keeps_the_published_order():
 @pytest.fixture
 def head():
     torch.manual_seed(0)
-    return DetectionHead(64, (8, 16, 32), roi_levels=2, hidden=16, num_anchors=32, num_samples=32, num_proposals=(50, 60))
+    return DetectionHead(
+        64, (8, 16, 32), roi_levels=2, hidden=16, num_anchors=32, num_samples=32, num_proposals=(50, 60)
+    )
 
 
 def pyramid(count: int = 1) -> list[torch.Tensor]:
@@ -110,7 +112,9 @@ BOXES = torch.tensor([[0.0, 0, 10, 10], [20, 0, 30, 10]])
 
 
 def test_assignment_thresholds():
-    proposals = torch.tensor([[0.0, 0, 10, 7.1], [0, 0, 10, 6.9], [0, 0, 10, 3.1], [0, 0, 10, 2.9], [20, 0, 30, 10], [90, 90, 99, 99]])
+    proposals = torch.tensor(
+        [[0.0, 0, 10, 7.1], [0, 0, 10, 6.9], [0, 0, 10, 3.1], [0, 0, 10, 2.9], [20, 0, 30, 10], [90, 90, 99, 99]]
+    )
     assert assign(proposals, BOXES).tolist() == [0, -2, -2, -1, 1, -1]
     assert assign(proposals[:2], BOXES[:0]).tolist() == [-1, -1]
 
@@ -119,7 +123,9 @@ def test_instances_are_sampled_evenly_and_background_with_measure():
     many = BOXES[:1].repeat(200, 1)
     far = torch.tensor([[50.0, 50, 60, 60]]).repeat(200, 1)
     for seed in range(5):
-        _, rows = sample_boxes(torch.cat([many, BOXES[1:].repeat(3, 1), far]), BOXES, 16, torch.Generator().manual_seed(seed))
+        _, rows = sample_boxes(
+            torch.cat([many, BOXES[1:].repeat(3, 1), far]), BOXES, 16, torch.Generator().manual_seed(seed)
+        )
         assert (rows == 0).sum() == 4
         assert (rows == 1).sum() == 4
         assert (rows == -1).sum() == 8

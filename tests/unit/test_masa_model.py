@@ -98,7 +98,7 @@ def test_rows_of_instances_come_back(model):
     """Keys have instances of the key view; the third is in the key view alone, so no reference box may claim it."""
     _, output = losses_of(model.train(), *pair())
     model.eval()
-    frames, targets = pair()
+    _, targets = pair()
     assert set(output.key_instances.tolist()) == {0, 1, 2}
     assert set(output.reference_instances.tolist()) - {-1} == {0, 1}
     for row in range(3):
@@ -128,7 +128,7 @@ def test_pairs_without_instances(model):
 
 
 def test_two_views_can_be_learned():
-    """After a few steps on one pair, an instance is more like itself in the other view than like any other."""
+    """After a few steps on one pair, the box most like an instance is its own in the other view, by a clear distance."""
     torch.manual_seed(0)
     model = build_model(small("masa_tiny")).train()
     frames, targets = pair()
@@ -138,9 +138,12 @@ def test_two_views_can_be_learned():
         optimizer.zero_grad()
         losses["total"].backward()
         optimizer.step()
-    similarity = F.normalize(output.key, dim=1) @ F.normalize(output.reference, dim=1).T
+    similarity = (F.normalize(output.key, dim=1) @ F.normalize(output.reference, dim=1).T).detach()
     positive = output.key_instances[:, None] == output.reference_instances
-    assert similarity[positive].min() > similarity[~positive].max()
+    in_both = positive.any(1)
+    best = similarity[in_both].argmax(1)
+    assert positive[in_both][torch.arange(len(best)), best].all()
+    assert similarity[positive].mean() > similarity[~positive].mean() + 0.3
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ class _Discs:
         nearest = centres[torch.cdist(points, centres).argmin(1)]
         y, x = torch.meshgrid(torch.arange(self.mask_size[0]), torch.arange(self.mask_size[1]), indexing="ij")
         away = ((x * 2 + 1 - nearest[:, 0, None, None]) ** 2 + (y * 2 + 1 - nearest[:, 1, None, None]) ** 2).sqrt()
-        logits = (torch.tensor([24.0, 16, 9])[:, None, None] - away[:, None]) * 5
+        logits = (torch.tensor([24.0, 16, 9])[:, None, None] - away[:, None]) * 20
         return logits, torch.tensor([0.97, 0.92, 0.5]).expand(len(points), 3)
 
 

@@ -13,7 +13,11 @@ from entitysam.masa.published import GROUNDING_DINO, PUBLISHED, SAM, _timm_order
 def norm(prefix: str, width: int, batch: bool) -> dict:
     names = {f"{prefix}.weight": (width,), f"{prefix}.bias": (width,)}
     if batch:
-        names |= {f"{prefix}.running_mean": (width,), f"{prefix}.running_var": (width,), f"{prefix}.num_batches_tracked": ()}
+        names |= {
+            f"{prefix}.running_mean": (width,),
+            f"{prefix}.running_var": (width,),
+            f"{prefix}.num_batches_tracked": (),
+        }
     return names
 
 
@@ -76,7 +80,9 @@ def sam_vit(prefix: str, width: int, depth: int, heads_: int, everywhere: tuple[
 
 def plain_vit_extras(width: int) -> dict:
     names = layer("masa_adapter.0.fpn1.0", width, width, 2, 2) | norm("masa_adapter.0.fpn1.1.ln", width, False)
-    return names | layer("masa_adapter.0.fpn1.3", width, width, 2, 2) | layer("masa_adapter.0.fpn2.0", width, width, 2, 2)
+    return (
+        names | layer("masa_adapter.0.fpn1.3", width, width, 2, 2) | layer("masa_adapter.0.fpn2.0", width, width, 2, 2)
+    )
 
 
 def swin(prefix: str, mmdet: bool) -> dict:
@@ -91,7 +97,9 @@ def swin(prefix: str, mmdet: bool) -> dict:
             names |= norm(f"{block}.norm1", width, False) | norm(f"{block}.norm2", width, False)
             names |= {f"{block}.{attention}.relative_position_bias_table": (529, width // 32)}
             names |= {f"{block}.{attention}.relative_position_index": (144, 144)}
-            names |= layer(f"{block}.{attention}.qkv", 3 * width, width) | layer(f"{block}.{attention}.proj", width, width)
+            names |= layer(f"{block}.{attention}.qkv", 3 * width, width) | layer(
+                f"{block}.{attention}.proj", width, width
+            )
             names |= layer(f"{block}.{first}", 4 * width, width) | layer(f"{block}.{second}", width, 4 * width)
         if stage < 3:
             names |= norm(f"{prefix}.{stages}.{stage}.downsample.norm", 4 * width, False)
@@ -115,7 +123,9 @@ def manifest(name: str) -> dict:
         return swin("detector.backbone", True) | pyramid([256, 512, 1024], True) | fusion(False) | heads(False) | unused
     width, depth, count = (768, 12, 12) if name == "masa_sam_vitb" else (1280, 32, 16)
     everywhere = tuple(range(depth // 4 - 1, depth, depth // 4))
-    vit = sam_vit("detector.backbone", width, depth, count, everywhere) | {"detector.mask_decoder.iou_token.weight": (1, 256)}
+    vit = sam_vit("detector.backbone", width, depth, count, everywhere) | {
+        "detector.mask_decoder.iou_token.weight": (1, 256)
+    }
     return vit | plain_vit_extras(width) | pyramid([width] * 4, False) | fusion(True) | heads(False)
 
 
@@ -131,14 +141,18 @@ def test_published_names_fill_the_model_exactly(name):
     assert kind(state) == PUBLISHED
     translated, unknown = to_ours(state, PUBLISHED)
     assert unknown == []
-    assert {key: tuple(one.shape) for key, one in translated.items()} == {key: tuple(one.shape) for key, one in own.items()}
+    assert {key: tuple(one.shape) for key, one in translated.items()} == {
+        key: tuple(one.shape) for key, one in own.items()
+    }
 
 
 def test_a_published_file_with_a_foreign_tensor_is_refused():
     with torch.device("meta"):
         model = build_model(model_config("masa_sam_vitb"))
     names = manifest("masa_sam_vitb")
-    with pytest.raises(CheckpointError, match=r"unknown masa_adapter\.0\.extra\.weight; it seems to be a published MASA model"):
+    with pytest.raises(
+        CheckpointError, match=r"unknown masa_adapter\.0\.extra\.weight; it seems to be a published MASA model"
+    ):
         load_weights(model, tensors(names | {"masa_adapter.0.extra.weight": (1,)}))
     del names["track_head.embed_head.fc_embed.bias"]
     with pytest.raises(CheckpointError, match=r"missing track_head\.embedding\.bias"):
