@@ -5,12 +5,14 @@ H W image rows and columns, S side of the square model input, h w feature grid (
 Coordinates are (x, y) pixels unless a name says `_yx` or `_norm`; masks are logits unless a name says `_prob` or `_mask`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 
@@ -201,10 +203,10 @@ class Observations:
     @classmethod
     def of(
         cls,
-        boxes: np.ndarray,
-        scores: np.ndarray | None = None,
-        categories: np.ndarray | None = None,
-        masks: list[dict[str, Any] | None] | None = None,
+        boxes: ArrayLike,
+        scores: ArrayLike | None = None,
+        categories: ArrayLike | None = None,
+        masks: Sequence[dict[str, Any] | None] | None = None,
     ) -> "Observations":
         """From arrays or lists of numbers; what is not given is 1 (scores), 0 (categories) and None (masks)."""
         boxes = np.asarray(boxes, float).reshape(-1, 4)
@@ -221,8 +223,12 @@ class Observations:
 
     def __add__(self, other: "Observations") -> "Observations":
         """Both, those of `other` behind."""
-        pairs = ((self.boxes, other.boxes), (self.scores, other.scores), (self.categories, other.categories))
-        return Observations(*(np.concatenate(pair) for pair in pairs), self.masks + other.masks)
+        return Observations(
+            np.concatenate([self.boxes, other.boxes]),
+            np.concatenate([self.scores, other.scores]),
+            np.concatenate([self.categories, other.categories]),
+            self.masks + other.masks,
+        )
 
     def __getitem__(self, rows: np.ndarray) -> "Observations":
         """Those of a mask bool [N] or of indices."""

@@ -110,3 +110,12 @@ def test_a_real_clip_with_its_annotated_masks(tmp_path):
     words = ("--detections", REAL / "labels", "--association", "iou", "--max-frames", 2, "-o", tmp_path)
     assert track(REAL / "images" / "00091078-875c1f73", *words) == 0
     assert sum(len(one["frames"]) for one in tracks_of(tmp_path)) == 13 + 13 - 2  # one crowd on each frame
+
+
+def test_segment_with_reid(clip, tmp_path, capsys):
+    words = ("segment", str(clip[0]), "--model", "tiny", "--max-frames", "2", "--device", "cpu", "-q")
+    assert main([*words, "--reid", "random", "-o", str(tmp_path / "out")]) == 0
+    assert {"overlay.mp4", "tracks.json", "segments.json"} <= {path.name for path in (tmp_path / "out").iterdir()}
+    assert main([*words, "--reid", "random", "--online", "-o", str(tmp_path / "online")]) == 2
+    assert "--reid needs the whole video" in capsys.readouterr().err
+    assert not (tmp_path / "online").exists()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from entitysam.data.synthetic_returning import render_returning
 from entitysam.masa.reid import Lives, MergedVideo, Reidentifier, entity_boxes, find_returned
 
 LOOKS = {"red": [8.0, 0, 0], "green": [0, 8.0, 0], "blue": [0, 0, 8.0]}
@@ -110,3 +111,15 @@ def test_beta_decides(beta):
     for ids, look in (([1], [8.0, 0, 0]), ([], []), ([2], [6.0, 5.0, 0])):
         nearly.add(ids, torch.tensor(look).reshape(-1, 3))
     assert bool(find_returned(nearly, beta)) is (beta < 0.5)
+
+
+def test_things_of_returning_clips_are_away_in_the_middle():
+    frames, ids, categories = render_returning((0, 9, 1), 12, (96, 160), leaving=1.0)
+    assert frames.shape == (12, 96, 160, 3)
+    assert ids.min() > 0
+    seen = {number: np.flatnonzero((ids == number).any((1, 2))) for number in categories}
+    returning = [number for number, times in seen.items() if len(times) and np.diff(times).max(initial=1) > 3]
+    assert len(returning) >= 2
+    assert all(seen[number][0] < 4 and seen[number][-1] > 8 for number in returning)
+    again = render_returning((0, 9, 1), 12, (96, 160), leaving=1.0)
+    assert np.array_equal(frames, again[0])
