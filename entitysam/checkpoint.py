@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from entitysam.masa import published as masa_names
+from entitysam import checkpoint_masa as masa_names
 
 TABLE = [
     ("dual_encoder.image_encoder.trunk.blocks.*.mlp.fc1.*", "image_encoder.trunk.blocks.*.mlp.layers.0.*"),
@@ -211,7 +211,9 @@ def _to_ours(state: Mapping[str, Tensor], kind: str, source: str) -> dict[str, T
         return translated
     if kind == "unknown":
         some = ", ".join(list(state)[:3])
-        raise CheckpointError(f"{source}: not an EntitySAM, MASA, SAM, SAM 2.1, DINOv2 or Grounding-DINO checkpoint (it holds {some}, ...)")
+        raise CheckpointError(
+            f"{source}: not an EntitySAM, MASA, SAM, SAM 2.1, DINOv2 or Grounding-DINO checkpoint (it holds {some}, ...)"
+        )
     unused = _UNUSED if kind == "published" else _UNUSED_SAM2
     translated, unknown = {}, []
     for name, tensor in state.items():
