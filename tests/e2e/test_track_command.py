@@ -109,7 +109,7 @@ def test_a_real_clip_with_its_annotated_masks(tmp_path):
         pytest.skip(f"real sample not here: {REAL}")
     words = ("--detections", REAL / "labels", "--association", "iou", "--max-frames", 2, "-o", tmp_path)
     assert track(REAL / "images" / "00091078-875c1f73", *words) == 0
-    assert sum(len(one["frames"]) for one in tracks_of(tmp_path)) == 13 + 13 - 2  # one crowd on each frame
+    assert sum(len(one["frames"]) for one in tracks_of(tmp_path)) == 13 + 13
 
 
 def test_segment_with_reid(clip, tmp_path, capsys):
