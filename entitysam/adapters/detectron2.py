@@ -346,8 +346,8 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> EntityEvaluator:
-        config = from_detectron2(cfg)
-        config.evaluation = MetadataCatalog.get(dataset_name).evaluation
+        values = to_dict(from_detectron2(cfg))
+        config = from_dict({**values, "evaluation": MetadataCatalog.get(dataset_name).evaluation})
         return EntityEvaluator(config, Path(cfg.OUTPUT_DIR) / "inference" / dataset_name)
 
 

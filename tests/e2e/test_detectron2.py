@@ -147,13 +147,13 @@ def test_the_command_trains_evaluates_and_leaves_weights_for_eval_net(synthetic,
     metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.json").read_text().splitlines()]
     assert 0 <= metrics[-1]["entitysam/VEQ"] <= 100
     assert (tmp_path / "run" / "inference" / "entitysam_test" / "pred.json").is_file()
-    again = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True)
-    assert again.returncode == 1
-    assert again.stderr.splitlines()[-1].startswith(f"error: output_dir: {tmp_path / 'run'} holds checkpoints")
 
+    from entitysam.adapters.detectron2 import run
     from entitysam.engine.evaluate_run import RunOptions
     from entitysam.engine.evaluate_run import run as evaluate
 
+    with pytest.raises(ConfigError, match=r"run holds checkpoints of an earlier run; go on with --resume"):
+        run(to_dict(config(synthetic, tmp_path / "run", **changes)))
     content = torch.load(tmp_path / "run" / "model_final.pt", weights_only=True)
     native = load_config("eval/synthetic", [f"{k}={v}" for k, v in evaluation(synthetic).items()])
     native.model, native.output_dir = content["config"]["model"], str(tmp_path / "eval")

@@ -219,19 +219,30 @@ def test_periodic_evaluation_and_best_checkpoint(synthetic, tmp_path):
 
 @pytest.fixture
 def coco_samples(tmp_path):
-    """Two real COCO pictures with panoptic ground truth, laid out as datasets/coco."""
-    sample = SHARED / "coco_panoptic_sample" / "sample_data"
-    if not sample.is_dir():
-        pytest.skip(f"no real COCO samples at {sample}")
+    """Three real COCO pictures with panoptic ground truth, laid out as datasets/coco."""
+    sample, third = SHARED / "coco_panoptic_sample" / "sample_data", SHARED / "coco_panoptic_39769"
+    if not (sample.is_dir() and third.is_dir()):
+        pytest.skip(f"no real COCO samples in {SHARED}")
     root = tmp_path / "coco"
-    (root / "annotations").mkdir(parents=True)
     shutil.copytree(sample / "input_images", root / "train2017")
     shutil.copytree(sample / "panoptic_examples", root / "panoptic_train2017")
-    shutil.copy(sample / "panoptic_examples.json", root / "annotations" / "panoptic_train2017.json")
+    for folder in (root / "train2017", root / "panoptic_train2017"):
+        folder.chmod(0o755)
+    shutil.copyfile(third / "000000039769.png", root / "train2017" / "000000039769.jpg")
+    shutil.copyfile(third / "coco_panoptic" / "000000039769.png", root / "panoptic_train2017" / "000000039769.png")
+    index = json.loads((sample / "panoptic_examples.json").read_text())
+    segments = json.loads((third / "coco_panoptic_annotations.txt").read_text())
+    index["images"].append({"id": 39769, "file_name": "000000039769.jpg", "height": 480, "width": 640})
+    index["annotations"].append({"image_id": 39769, "file_name": "000000039769.png", "segments_info": segments})
+    (root / "annotations").mkdir()
+    (root / "annotations" / "panoptic_train2017.json").write_text(json.dumps(index))
     return root
 
 
 def test_real_coco_pictures_by_changing_the_data_path(coco_samples, tmp_path):
-    options = overrides(coco_samples, tmp_path / "run", weights="''", data__mapper__num_frames=2)
-    assert train("tiny_stage2", options)
-    assert all(0 < total < 100 for *_, total in losses(tmp_path / "run"))
+    """An epoch of three steps sees each of them once."""
+    changes = {"weights": "''", "data__mapper__num_frames": 2, "optim__max_iters": 3}
+    assert train("tiny_stage2", overrides(coco_samples, tmp_path / "run", **changes))
+    rows = losses(tmp_path / "run")
+    assert len(rows) == 3
+    assert all(0 < total < 100 for *_, total in rows)

@@ -76,10 +76,10 @@ class TrainingSide(ABC):
 class OurTraining(TrainingSide):
     """This project, as `engine.trainer` does a step."""
 
-    def __init__(self, model: EntitySAM, clip: Clip, dtype: str) -> None:
+    def __init__(self, model: EntitySAM, clip: Clip, dtype: str, criterion: EntityCriterion | None = None) -> None:
         config = load_config("entitysam_vits_stage2").optim
         super().__init__(model, build_optimizer(model, config), clip, dtype)
-        self.criterion = EntityCriterion()
+        self.criterion = criterion or EntityCriterion()
 
     def losses(self) -> tuple[Tensor, Outputs]:
         device = self.clip.frames.device

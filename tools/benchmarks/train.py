@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks._live_memory import simulated_peak
 from benchmarks._memory import held_memory, reset_peak
 from benchmarks._stages import REST, Stages, matmul_rate, synchronise
 from benchmarks._training_sides import Outputs, TheirTraining, TrainingSide, new_side
@@ -39,6 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--store-activations", action="store_true",
                         help="model.checkpoint_activations=false on our side")  # fmt: skip
     parser.add_argument("--reference", type=Path, metavar="DIR", help="checkout of the published EntitySAM")
+    parser.add_argument("--simulate", action="store_true",
+                        help="peak memory on our side from the shapes of tensors alone; for any size on any machine")  # fmt: skip
     parser.add_argument("--only", choices=("speed", "memory"), help="half of the measurement (default: both)")
 
 
@@ -51,6 +54,11 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"{arguments.model} at {arguments.image_size}, {arguments.frames} frames, {arguments.dtype}, "
           f"{'activations stored' if arguments.store_activations else 'activations recomputed'}, "
           f"{describe(device)}, {arguments.clock} clock")  # fmt: skip
+    if arguments.simulate:
+        peak, held = simulated_peak(arguments.model, arguments.frames, arguments.image_size, arguments.dtype,
+                                    not arguments.store_activations)  # fmt: skip
+        print(f"tensors of a step: {peak:.2f} GiB at most, {held:.2f} GiB between steps")
+        return
     names = [OURS, PUBLISHED] if arguments.reference else [OURS]
     if arguments.only != "memory":
         measure_speed(names, arguments, device)
