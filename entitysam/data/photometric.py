@@ -20,10 +20,10 @@ def hsv_jitter(pixels: np.ndarray, rng: Random) -> np.ndarray:
 def motion_blur(pixels: np.ndarray, rng: Random) -> np.ndarray:
     """Smears along a line in any direction, of up to 3 % of the longer side."""
     length = max(3, int(max(pixels.shape) * rng.uniform(0.01, 0.03))) | 1
-    kernel = np.zeros((length, length), np.float32)
-    kernel[length // 2] = 1
+    line = np.zeros((length, length), np.float32)
+    line[length // 2] = 1
     turn = cv2.getRotationMatrix2D((length // 2, length // 2), float(rng.uniform(0, 180)), 1.0)
-    kernel = cv2.warpAffine(kernel, turn, (length, length))
+    kernel = cv2.warpAffine(line, turn, (length, length))
     return cv2.filter2D(pixels, -1, kernel / kernel.sum())
 
 

@@ -92,7 +92,8 @@ def _segment_file(segment: Segment, images: Path, file: Path) -> dict[str, Any]:
 
 
 def _as_coco(records: list[dict[str, Any]]) -> dict[str, Any]:
-    pictures, annotations = [], []
+    pictures: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for number, record in enumerate(records, start=1):
         pictures.append({"id": number, **{key: record[key] for key in ("file_name", "height", "width")}})
         for mask in record["masks"]:

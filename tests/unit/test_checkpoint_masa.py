@@ -166,9 +166,12 @@ def test_a_release_fills_the_backbone(name, source):
     else:
         names = swin("module.backbone.0", False) | {"module.transformer.level_embed": (4, 256)}
     with torch.device("meta"):
-        own = build_model(model_config(name)).state_dict()
-    state = tensors(names)
+        model = build_model(model_config(name))
+    own, state = model.state_dict(), tensors(names)
     assert kind(state) == source
+    report = load_weights(model, state)
+    assert report.kind == source
+    assert not any(key.startswith("backbone.") for key in report.untouched)
     translated, unknown = to_ours(state, source)
     assert unknown == []
     backbone = {key: tuple(one.shape) for key, one in own.items() if key.startswith("backbone.")}

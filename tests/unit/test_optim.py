@@ -55,3 +55,12 @@ def test_cosine_and_constant():
     assert learning_rate(constant, 12345) == 2
     with pytest.raises(ConfigError, match=r"optim\.schedule"):
         learning_rate(config(schedule="polynomial"), 0)
+
+
+def test_optimisers_by_name():
+    assert isinstance(build_optimizer(Network(), config()), torch.optim.AdamW)
+    sgd = build_optimizer(Network(), config(name="sgd", lr=0.08, momentum=0.7))
+    assert isinstance(sgd, torch.optim.SGD)
+    assert {(group["lr"], group["momentum"]) for group in sgd.param_groups} == {(0.08, 0.7)}
+    with pytest.raises(ConfigError, match=r"optim\.name: adamw or sgd, not 'adam'"):
+        build_optimizer(Network(), config(name="adam"))
