@@ -178,6 +178,9 @@ class Handler(BaseHTTPRequestHandler):
     def completion(self, text, body):
         message = {"role": "assistant", "content": text}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        if body.get("logprobs"):  # one token per character, each digit with probability 1/2
+            listed = [{"token": c, "logprob": -0.6931471805599453 * c.isdigit(), "top_logprobs": []} for c in text]
+            choice["logprobs"] = {"content": listed}
         usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
         return {
             "id": "chatcmpl-1",

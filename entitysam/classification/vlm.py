@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from entitysam.classification.labels import Label
 from entitysam.classification.prompts import MalformedReply, Prompts
 from entitysam.classification.visual_prompts import VisualPrompt
 from entitysam.classification.vlm_client import ChatClient, ChatSession, Fault
+from entitysam.classification.vlm_confidence import answer_confidence
 from entitysam.classification.vlm_cost import ANSWER_TOKENS, Estimate, Prices, Usage, estimate_tokens
 from entitysam.classification.vlm_pace import Pace
 from entitysam.registry import CLASSIFIERS, ConfigError
@@ -184,9 +186,13 @@ class VisionLanguageClassifier:
         self.usage.prompt_tokens += reply.prompt_tokens
         self.usage.completion_tokens += reply.completion_tokens
         try:
-            return self.prompts.read_reply(reply.text, len(pictures))
+            found = self.prompts.read_reply(reply.text, len(pictures))
         except MalformedReply:
             raise Fault(MALFORMED) from None
+        if not reply.tokens:
+            return found
+        sure = {position: answer_confidence(reply.text, reply.tokens, position + 1) for position in found}
+        return {position: replace(answer, confidence=sure[position]) for position, answer in found.items()}
 
 
 @CLASSIFIERS.register("vlm")
@@ -219,7 +225,8 @@ def vision_language_classifier(
         batch_size, concurrency, attempts, detail: see `VisionLanguageClassifier`.
         requests_per_minute, backoff: see `Pace`.
         json_mode: ask the server to reply in JSON only; not every server can.
-        parameters: further fields of a request; {temperature: 0} by default.
+        parameters: further fields of a request; {temperature: 0} by default. With `logprobs: true`, where the server has
+            them, an answer's confidence is the probability of its tokens; without, it is 1.
         prices: see `Prices`.
         cache: folder of the answers; empty = `answer_cache.default_folder`.
 

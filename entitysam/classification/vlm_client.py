@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from entitysam.classification.classifier import ClassifierError
+from entitysam.classification.vlm_confidence import Token
 from entitysam.registry import ConfigError
 
 INSTALL = "needs the package 'openai': pip install 'entitysam[label]'"
@@ -20,11 +21,18 @@ TRY_AGAIN = (408, 409, 425, 429)
 
 @dataclass(frozen=True)
 class Reply:
-    """The text of a reply and its tokens as the server counts them (0 where it does not)."""
+    """What a server replied.
+
+    Attributes:
+        text: of the message.
+        prompt_tokens, completion_tokens: as the server counts them, 0 where it does not.
+        tokens: text and log-probability of the message's tokens, where the request asked for `logprobs`.
+    """
 
     text: str
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    tokens: Sequence[Token] = ()
 
 
 class Fault(Exception):
@@ -144,13 +152,15 @@ class ChatSession:
         except Exception as error:
             raise client.fault_of(error) from None
         try:
-            text, usage = completion.choices[0].message.content, completion.usage
+            choice, usage = completion.choices[0], completion.usage
+            text = choice.message.content
         except (AttributeError, IndexError, TypeError):
             raise Fault("unreadable response") from None
         if not isinstance(text, str):
             raise Fault("no text in the reply")
         counts = (getattr(usage, name, 0) or 0 for name in ("prompt_tokens", "completion_tokens"))
-        return Reply(text, *counts)
+        listed = getattr(getattr(choice, "logprobs", None), "content", None) or ()
+        return Reply(text, *counts, tokens=[(token.token, token.logprob) for token in listed])
 
 
 def retry_after(headers: Mapping[str, str]) -> float:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import math
 import random
 import time
 
@@ -18,6 +19,7 @@ from entitysam.classification.prompts import MalformedReply, Prompts
 from entitysam.classification.visual_prompts import VisualPrompt
 from entitysam.classification.vlm import vision_language_classifier
 from entitysam.classification.vlm_client import retry_after
+from entitysam.classification.vlm_confidence import answer_confidence
 from entitysam.classification.vlm_cost import Prices, picture_tokens
 from entitysam.classification.vlm_pace import Pace
 from entitysam.registry import CLASSIFIERS, ConfigError, build
@@ -266,6 +268,32 @@ def test_tokens_and_cost():
     assert picture_tokens(512, 300) == 255
     assert Prices().cost(3, 1_000_000, 100_000) == pytest.approx(3.5)
     assert Prices(0, 0, 0.01).cost(3, 10**6, 0) == pytest.approx(0.03)
+
+
+def test_confidence_from_log_probabilities(tmp_path):
+    pictures, truth = pictures_of(3)
+    with serving(truth, sides=(48, 48)) as server:
+        node = {"parameters": {"temperature": 0, "logprobs": True}}
+        answers = classifier(server, tmp_path, **node).classify(pictures)
+        assert [answer.confidence for answer in answers] == pytest.approx([0.5] * 3)  # of one digit each
+        assert classifier(server, tmp_path, **node).classify(pictures) == answers  # from the disk
+    half = math.log(0.5)
+    tokens = [
+        ('{"', -9.0),
+        ("1", -9.0),
+        ('":', -9.0),
+        (" 1", half),
+        ("7", half),
+        (', "', -9.0),
+        ("2", -9.0),
+        ('": "', 0),
+    ]
+    tokens += [("dog", half), ('"}', -9.0)]
+    text = "".join(token for token, _ in tokens)
+    assert answer_confidence(text, tokens, 1) == pytest.approx(0.25)
+    assert answer_confidence(text, tokens, 2) == pytest.approx(0.5)
+    assert answer_confidence(text, tokens[:-1], 2) == 1  # not the tokens of this text
+    assert answer_confidence(text, tokens, 3) == 1
 
 
 def test_replies_by_hand():
