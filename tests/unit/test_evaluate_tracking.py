@@ -234,3 +234,34 @@ def test_boxes_are_painted_small_before_large():
     assert (painted == 4).sum() == 9
     assert (painted == 5).sum() == 100 - 9
     assert painted.max() == 5
+
+
+def test_entities_with_their_old_ids(videos, tmp_path):
+    nodes = "evaluation.evaluators=[{name: veq, windows: [1]}, {name: tracking, metrics: [IDF1, CLR_TP]}]"
+    words = ["model=tiny", "model.image_size=64", "model.num_entities=6", "inference.score_threshold=0", nodes,
+             f"evaluation.dataset.root={videos}"]  # fmt: skip
+
+    def metrics(name, *more):
+        config = to_dict(load_config("eval/synthetic", [*words, *more, f"output_dir={tmp_path / name}"]))
+        assert run(config, RunOptions(weights="random", device="cpu", quiet=True, worst=0, limit_videos=1))
+        return json.loads((tmp_path / name / "result.json").read_text())["metrics"]
+
+    plain, merged = metrics("plain"), metrics("merged", "evaluation.reid=random")
+    assert merged["VEQ"] == plain["VEQ"]  # frame by frame nothing changes
+    assert merged["CLR_TP"] == plain["CLR_TP"]
+    assert merged["IDF1"] >= 0
+
+
+def test_boxes_of_a_panoptic_prediction(videos, tmp_path):
+    config = load_config("eval/synthetic", [f"evaluation.dataset.root={videos}"])
+    dataset = build_dataset(config)
+    form = build_form(config, dataset, tmp_path)
+    video = dataset.videos[0]
+    frames = [
+        {"file_name": name, "segments_info": s}
+        for name, s in zip(video.annotation["names"], video.annotation["segments"])
+    ]
+    pair = form.pair(video, {"annotations": frames}, TrackedVideo)
+    assert pair.truth.box.tolist() == pair.prediction.box.tolist()
+    assert len(pair.truth) == sum(len(segments) for segments in video.annotation["segments"])
+    assert set(pair.truth.category.tolist()) == {1}
