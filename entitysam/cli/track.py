@@ -15,7 +15,7 @@ examples:
   entitysam track clip.mp4 --detections found.json -o out/clip
   entitysam track frames/ --detections det.txt --association iou -o out/baseline
   entitysam track clip.mp4 --proposals entitysam:model=vit-s -o out/clip
-  entitysam track clip.mp4 --proposals esam:model=vit_b --weights masa_r50.safetensors
+  entitysam track clip.mp4 --proposals esam:model=vit_b --model masa_r50 --weights masa_r50.pth
   entitysam track clip.mp4 --detections found.json --proposals fast --setting bdd tracker.beta=0.4
 """
 
@@ -49,6 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     method.add_argument("--setting", choices=("video", "tao", "bdd"), default="video",
                         help="published thresholds (default: video)")  # fmt: skip
     method.add_argument("--weights", metavar="FILE", help="of MASA, or 'random' (default: the tiny ones)")
+    method.add_argument("--model", metavar="NAME", default="",
+                        help="masa_r50, masa_sam_vitb, ...: for weights that do not say what they are")  # fmt: skip
     method.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     parser.set_defaults(takes_overrides=True)
 
@@ -122,7 +124,7 @@ def open_tracker(arguments: argparse.Namespace, fps: float | None) -> "VideoTrac
     limit = PROPOSAL_LIMIT if proposals_name(arguments) == "fast" else 0
     model: Any = None
     if needs_model(settings, limit):
-        model = open_masa(arguments.weights).to(device)
+        model = open_masa(arguments.weights, arguments.model).to(device)
         if arguments.weights == RANDOM:
             warn("MASA runs with random weights: who it takes for whom means little")
     return VideoTracker(Tracker(settings, fps), model, device, limit)

@@ -51,7 +51,19 @@ def test_iou_needs_no_network(clip, tmp_path, capsys):
 
 def test_the_network_with_detections_and_own_proposals(clip, tmp_path, capsys):
     frames, detections, annotations = clip
-    words = ("--weights", "random", "--setting", "tao", "--stride", 2, "--proposals", "fast", "tracker.gamma=0.5")
+    words = (
+        "--model",
+        "masa_tiny",
+        "--weights",
+        "random",
+        "--setting",
+        "tao",
+        "--stride",
+        2,
+        "--proposals",
+        "fast",
+        "tracker.gamma=0.5",
+    )
     assert track(frames, "--detections", detections, *words, "-o", tmp_path / "out") == 0
     seen = sum(one["category_id"] > 0 for t in tracks_of(tmp_path / "out") for one in t["frames"])
     assert seen == sum(a["image_id"] % 2 == 0 and a["category_id"] > 0 for a in annotations)
