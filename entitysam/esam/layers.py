@@ -117,6 +117,16 @@ def regroup(layers: EntityLayers, group: Tensor, scores: Tensor) -> EntityLayers
     return replace(layers, entity=group[layers.entity], scores=scores)
 
 
+def keep_entities(layers: EntityLayers, keep: Tensor) -> EntityLayers:
+    """Without the masks of some entities, whose pixels fall back to the masks below them; `keep`: bool [E]."""
+    stay = keep[layers.entity].nonzero().squeeze(1)
+    rows = torch.cat([stay.new_zeros(1), stay + 1])
+    number = keep.long().cumsum(0) - 1
+    return EntityLayers(
+        layers.logits[stay], layers.beats[rows][:, rows], number[layers.entity[stay]], layers.scores[keep]
+    )
+
+
 def _covered(start: int, end: int, cells: int, pixels: int) -> tuple[int, int]:
     """Pixels whose bilinear value can depend on the cells start..end-1."""
     scale = pixels / cells

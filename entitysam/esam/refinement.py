@@ -8,7 +8,7 @@ from torch import Tensor
 
 from entitysam.esam.bitmasks import MaskSet, boxes, label_counts, popcount
 from entitysam.esam.gallery import Gallery
-from entitysam.esam.layers import EntityLayers, over_free, regroup, stack_masks
+from entitysam.esam.layers import EntityLayers, keep_entities, over_free, regroup, stack_masks
 from entitysam.esam.similarity import adjacent_pairs, mask_similarity
 from entitysam.esam.superpixels import Superpixels
 
@@ -22,6 +22,8 @@ class RefinementConfig:
     neighbours: k of Eq. (7) (ours: 5).
     min_similarity: least symmetric S_M of a pair that may be merged (ours: 1.0).
     min_cover: how much of each of the two a gallery mask must cover, Eq. (8) (ours: 0.9).
+    min_left: share of its masks' area that an entity must have kept; what splitting leaves of a rejected mask is no
+        entity (ours: 0.5; 0 keeps every remnant).
     """
 
     enabled: bool = True
@@ -30,6 +32,7 @@ class RefinementConfig:
     neighbours: int = 5
     min_similarity: float = 1.0
     min_cover: float = 0.9
+    min_left: float = 0.5
 
 
 def refine(
@@ -47,7 +50,17 @@ def refine(
         image_size: (H, W), the frame of the gallery's points.
     """
     layers = stack_masks(objects, split(objects, gallery, image_size, config))
-    return merge(layers, gallery, superpixels, features, config)
+    return drop_remnants(merge(layers, gallery, superpixels, features, config), config.min_left)
+
+
+def drop_remnants(layers: EntityLayers, min_left: float) -> EntityLayers:
+    """Without the entities that have lost more than 1 - `min_left` of the area of their masks to others."""
+    if not len(layers) or not min_left:
+        return layers
+    left = torch.bincount(layers.grid_labels().flatten(), minlength=len(layers) + 1)[1:]
+    masks = layers.logits > 0
+    area = torch.stack([masks[layers.entity == entity].any(0).sum() for entity in range(len(layers))])
+    return keep_entities(layers, left >= min_left * area)
 
 
 def split(objects: MaskSet, gallery: Gallery, image_size: tuple[int, int], config: RefinementConfig) -> Tensor:

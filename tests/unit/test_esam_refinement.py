@@ -11,7 +11,7 @@ from entitysam.esam.gallery import Gallery, build_gallery, choose_guidance
 from entitysam.esam.layers import stack_masks
 from entitysam.esam.mask_generation import MaskGenerationConfig
 from entitysam.esam.prompting import OBJECT, PART, PromptedMasks
-from entitysam.esam.refinement import RefinementConfig, merge, refine, split
+from entitysam.esam.refinement import RefinementConfig, drop_remnants, merge, refine, split
 from entitysam.esam.similarity import adjacent_pairs, mask_similarity, most_similar
 from entitysam.esam.superpixels import describe
 
@@ -184,6 +184,27 @@ def test_others_stay_apart(reason):
         right = rectangle(18, 0, 30, 40)
     layers = stack_masks(make_set([left, right, other], [0.95, 0.9, 0.92]))
     assert len(merge(layers, gallery, superpixels, features, CONFIG)) == 3
+
+
+@pytest.mark.parametrize(("min_left", "names"), [(0.5, [0, 1, 3]), (0.2, [0, 1, 2, 3]), (0.0, [0, 1, 2, 3])])
+def test_what_is_left_of_a_rejected_mask_is_no_entity(min_left, names):
+    big, beside, far = rectangle(0, 0, 20, 20), rectangle(20, 0, 35, 20), rectangle(40, 0, 50, 10)
+    mostly_big = rectangle(0, 0, 20, 25)  # keeps its lowest fifth
+    layers = stack_masks(make_set([big, beside, mostly_big, far], [0.95, 0.94, 0.93, 0.92]))
+    kept = drop_remnants(layers, min_left)
+    assert kept.scores.tolist() == layers.scores[names].tolist()
+    before, after = layers.grid_labels(), kept.grid_labels()
+    for number, name in enumerate(names):
+        assert torch.equal(after == number + 1, before == name + 1)
+
+
+def test_pixels_of_a_remnant_fall_back_to_the_mask_below():
+    below, remnant, above = rectangle(0, 0, 20, 20), rectangle(18, 0, 40, 20), rectangle(22, 0, 45, 20)
+    objects = make_set([below, remnant, above], [0.95, 0.94, 0.93])
+    gallery = gallery_of([below, remnant, above], [(19, 5), (30, 5)], [1, 2])
+    layers = stack_masks(objects, split(objects, gallery, SIZE, RefinementConfig(small_overlap=0.0)))
+    assert (layers.grid_labels() == 2)[rectangle(18, 0, 22, 20)].all()
+    assert torch.equal(drop_remnants(layers, 0.5).grid_labels() == 1, below)
 
 
 def test_refine_without_masks():

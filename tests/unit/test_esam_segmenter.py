@@ -72,13 +72,13 @@ def test_batches_do_not_matter():
 
 
 def test_what_the_modules_may_do_to_the_covered_area():
-    """EMR divides and unites, it neither covers nor uncovers; USR only adds."""
+    """EMR divides, unites and drops remnants, it covers nothing new; USR only adds."""
     image, ids = scene()
     for seed in range(3):
         trace = Trace()
         method(ids, seed=seed).segment(image, trace)
         before, after, last = (trace.steps[name].grid_labels() for name in ("MMG", "EMR", "USR"))
-        assert torch.equal(before > 0, after > 0)
+        assert (before > 0)[after > 0].all()
         assert torch.equal(after[after > 0], last[after > 0])
         assert (last > 0).sum() >= (after > 0).sum()
 
