@@ -181,7 +181,7 @@ def load_weights(model: nn.Module, weights: str | Path | Mapping[str, Any]) -> L
 
 
 def _inner(weights: Mapping[str, Any]) -> Mapping[str, Any]:
-    inner = weights.get("model", weights)
+    inner = weights.get("model", weights.get("state_dict", weights))
     return inner if isinstance(inner, Mapping) else weights
 
 

@@ -3,6 +3,7 @@
 Examples:
   python tools/convert_checkpoint.py model_0009999.pth -o entitysam_vits.safetensors
   python tools/convert_checkpoint.py output/run/checkpoint_0010000.pt -o mine.safetensors
+  python tools/convert_checkpoint.py sam_vitb_masa.pth --model masa_sam_vitb -o masa_sam_vitb.safetensors
   python tools/convert_checkpoint.py mine.safetensors -o model_published.pth --to published
 """
 
@@ -23,7 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("input", type=Path, help="weights: .safetensors, .pt or .pth")
     parser.add_argument("-o", "--output", type=Path, required=True, help=".safetensors; with --to published also .pth")
-    parser.add_argument("--model", help="tiny, vits or vitl, for a file that does not say what it is")
+    parser.add_argument("--model", help="tiny, vits, vitl, masa_r50, ..., for a file that does not say what it is")
     parser.add_argument("--to", choices=["entitysam", "published"], default="entitysam", help="tensor names to write")
     arguments = parser.parse_args()
     try:

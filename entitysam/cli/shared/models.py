@@ -57,6 +57,10 @@ def open_model(name: str, weights: str | None, device: str, overrides: dict[str,
         file = weight_file(ALIASES.get(name, name), weights)
     torch.manual_seed(0)  # random weights are the same ones in every run
     model = build_model(config, **overrides)
+    if not isinstance(model, EntitySAM):
+        raise ConfigError(
+            f"--model {name}: a {type(model).__name__}, which segments nothing; `entitysam track` takes it"
+        )
     identity: dict[str, Any] = {"config": config, "overrides": overrides, "weights": RANDOM}
     if file is not None:
         load_weights(model, file)
