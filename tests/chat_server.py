@@ -36,18 +36,12 @@ class ChatServer(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 128
 
-    def __init__(
-        self, truth=None, fault=lambda number: None, kind="masked_crop", sides=(224, 512), raw=False, pause=0.0
-    ):
+    def __init__(self, truth=None, fault=lambda number: None, kind="masked_crop", sides=(224, 512), **options):
+        """Options: raw, pause = seconds before every answer, hang = seconds before it hangs up on the fault "hang"."""
         super().__init__(("127.0.0.1", 0), Handler)
-        self.truth, self.fault, self.kind, self.sides, self.raw = (
-            {} if truth is None else truth,
-            fault,
-            kind,
-            sides,
-            raw,
-        )
-        self.pause = pause
+        self.truth = {} if truth is None else truth
+        self.fault, self.kind, self.sides = fault, kind, sides
+        self.raw, self.pause, self.hang = (options.get(*one) for one in (("raw", False), ("pause", 0), ("hang", 6)))
         self.requests = 0
         self.faults = Counter()
         self.delivered = Counter()
@@ -137,7 +131,7 @@ class Handler(BaseHTTPRequestHandler):
             self.status(fault)
             return
         if fault == "hang":
-            time.sleep(6)
+            time.sleep(server.hang)  # and then hang up, if the other side has not
             return
         values = {str(n): self.value(body, picture) for n, picture in enumerate(pictures, start=1)}
         good = set(values)

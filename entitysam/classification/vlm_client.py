@@ -143,13 +143,15 @@ class ChatSession:
             Fault: no reply, or none with text.
             ClassifierError: no request to this server can succeed.
         """
+        from openai import OpenAIError
+
         client = self._client
-        request = self._connection.chat.completions.create(
-            model=client.model, messages=list(messages), **client.parameters
-        )
+        create = self._connection.chat.completions.create
+        # In `extra_body` a server may have fields that the package does not know.
+        request = create(model=client.model, messages=list(messages), extra_body=client.parameters)
         try:
             completion = await asyncio.wait_for(request, client._timeout)
-        except Exception as error:
+        except (OpenAIError, asyncio.TimeoutError, ValueError) as error:
             raise client.fault_of(error) from None
         try:
             choice, usage = completion.choices[0], completion.usage
@@ -158,9 +160,9 @@ class ChatSession:
             raise Fault("unreadable response") from None
         if not isinstance(text, str):
             raise Fault("no text in the reply")
-        counts = (getattr(usage, name, 0) or 0 for name in ("prompt_tokens", "completion_tokens"))
+        asked, answered = (getattr(usage, name, 0) or 0 for name in ("prompt_tokens", "completion_tokens"))
         listed = getattr(getattr(choice, "logprobs", None), "content", None) or ()
-        return Reply(text, *counts, tokens=[(token.token, token.logprob) for token in listed])
+        return Reply(text, asked, answered, [(token.token, token.logprob) for token in listed])
 
 
 def retry_after(headers: Mapping[str, str]) -> float:

@@ -96,12 +96,16 @@ def test_each_fault_is_survived(tmp_path, kind):
     pictures, truth = pictures_of(6)
     fault = lambda number: kind if number == 0 else None  # noqa: E731
     with serving(truth, fault, sides=(48, 48)) as server:
-        vlm = classifier(server, tmp_path, batch_size=3, concurrency=1, timeout=4)
+        vlm = classifier(server, tmp_path, batch_size=3, concurrency=1, timeout=4 if kind == "hang" else 60)
         assert [answer.name for answer in vlm.classify(pictures)] == truth_of(pictures, truth)
         assert server.faults[kind] == 1
+        assert not server.problems
+        if kind == "hang":  # a slow machine may see more time-outs than the one that is meant
+            assert vlm.usage.faults["time-out"] >= 1
+            assert server.requests >= 3
+            return
         assert server.requests == (2 if kind == "fenced" else 3)
         assert set(server.delivered.values()) == {1}
-        assert not server.problems
 
 
 def test_a_thousand_pictures_with_a_tenth_of_faults(tmp_path, caplog):
@@ -109,8 +113,8 @@ def test_a_thousand_pictures_with_a_tenth_of_faults(tmp_path, caplog):
     pictures, truth = pictures_of(1000)
     rng = random.Random(5)
     plan = [rng.choice(KINDS) if rng.random() < 0.1 else None for _ in range(2000)]
-    with serving(truth, plan.__getitem__, sides=(48, 48)) as server:
-        vlm = classifier(server, tmp_path, timeout=4, concurrency=12)
+    with serving(truth, plan.__getitem__, sides=(48, 48), hang=1) as server:
+        vlm = classifier(server, tmp_path, concurrency=12)
         answers = vlm.classify(pictures)
         assert len(answers) == 1000
         assert [answer.name for answer in answers] == truth_of(pictures, truth)
@@ -273,9 +277,10 @@ def test_tokens_and_cost():
 def test_confidence_from_log_probabilities(tmp_path):
     pictures, truth = pictures_of(3)
     with serving(truth, sides=(48, 48)) as server:
-        node = {"parameters": {"temperature": 0, "logprobs": True}}
+        node = {"parameters": {"temperature": 0, "logprobs": True, "a_field_of_this_server": 7}}
         answers = classifier(server, tmp_path, **node).classify(pictures)
         assert [answer.confidence for answer in answers] == pytest.approx([0.5] * 3)  # of one digit each
+        assert server.bodies[0]["a_field_of_this_server"] == 7
         assert classifier(server, tmp_path, **node).classify(pictures) == answers  # from the disk
     half = math.log(0.5)
     tokens = [
