@@ -66,9 +66,11 @@ def to_detectron2(config: DictConfig) -> CfgNode:
         config: a whole `Config`.
 
     Raises:
-        ConfigError: a batch that the workers cannot share, or fp16 without CUDA.
+        ConfigError: another model than EntitySAM, a batch that the workers cannot share, or fp16 without CUDA.
     """
     train, device = config.train, pick_device(config.train.device)
+    if config.model.get("name") != "entity_sam":
+        raise ConfigError(f"model.name: detectron2 trains entity_sam, not '{config.model.get('name')}'")
     clips_per_worker(train.batch_size)
     if train.amp == "fp16" and device.type != "cuda":
         raise ConfigError("train.amp: detectron2 trains in fp16 on CUDA only; bf16 or fp32 elsewhere")

@@ -191,3 +191,5 @@ def test_bad_configs_are_one_line(synthetic, tmp_path):
         to_detectron2(config(synthetic, tmp_path, **{"train.amp": "fp16"}))
     with pytest.raises(ConfigError, match=r"train\.batch_size: 0 clips"):
         to_detectron2(config(synthetic, tmp_path, **{"train.batch_size": 0}))
+    with pytest.raises(ConfigError, match=r"model\.name: detectron2 trains entity_sam, not 'masa'"):
+        to_detectron2(config(synthetic, tmp_path, **{"model.name": "masa"}))
