@@ -38,7 +38,9 @@ def model_config(name: str, **overrides: Any) -> dict[str, Any]:
     folder = shipped_folder("configs").resolve()
     name = ALIASES.get(name, name)
     if not (folder / "model" / f"{name}.yaml").is_file():
-        known = ", ".join(sorted(path.stem for path in (folder / "model").glob("*.yaml")))
+        kind = name.startswith("masa")  # whoever wants something to segment with is not offered trackers
+        names = sorted(path.stem for path in (folder / "model").glob("*.yaml"))
+        known = ", ".join(known for known in names if known.startswith("masa") == kind)
         raise ConfigError(f"unknown model '{name}'; known: {known}")
     GlobalHydra.instance().clear()
     try:
