@@ -49,7 +49,11 @@ class Names:
         self.categories = np.array(categories)
 
     def name(self, video, segmented):
-        return self.categories
+        segmented.categories = self.categories
+        return segmented
+
+    def statistics(self):
+        return {}
 
 
 def run_oracle(dataset, form, nodes, maps, tmp_path, namer=None, categories=ENTITY):
