@@ -205,8 +205,9 @@ def test_a_release_without_one_of_its_tensors(meta_vits):
 
 
 def test_something_else(model):
-    assert "not an EntitySAM, MASA, SAM, SAM 2.1, DINOv2 or Grounding-DINO checkpoint (it holds conv1.weight, ...)" in fails(
-        model, {"conv1.weight": torch.zeros(1)}
+    assert (
+        "not an EntitySAM, MASA, SAM, SAM 2.1, DINOv2 or Grounding-DINO checkpoint (it holds conv1.weight, ...)"
+        in fails(model, {"conv1.weight": torch.zeros(1)})
     )
     assert "state dict: holds no tensors" in fails(model, {"model": {}})
 
