@@ -6,17 +6,15 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from entitysam.layers.network import Network
 from entitysam.masa.adapter import Adapter
 from entitysam.masa.backbone import TimmFeatures
 from entitysam.masa.detection_head import DetectionHead
 from entitysam.masa.sampling import sample_boxes
 from entitysam.masa.track_head import TrackHead
 from entitysam.structures import BoxTargets, PairOutput
-
-PIXEL_MEAN = (0.485, 0.456, 0.406)
-PIXEL_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass
@@ -34,7 +32,7 @@ class MasaFeatures:
     image_size: tuple[int, int]
 
 
-class MASA(nn.Module):
+class MASA(Network):
     """Backbone, adapter, detection head and track head. Stateless; the tracker remembers.
 
     Args:
@@ -48,9 +46,6 @@ class MASA(nn.Module):
         ValueError: sizes that are not positive.
         AttributeError: no part of a name in `frozen`.
     """
-
-    pixel_mean: Tensor
-    pixel_std: Tensor
 
     def __init__(
         self,
@@ -71,22 +66,7 @@ class MASA(nn.Module):
         self.detection_head, self.track_head = detection_head, track_head
         self.image_size, self.pad = image_size, pad
         self.num_regions, self.num_samples = num_regions, num_samples
-        self.frozen = tuple(frozen)
-        self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(PIXEL_STD).view(3, 1, 1), persistent=False)
-        for name in self.frozen:
-            self.get_submodule(name).requires_grad_(False)
-
-    @property
-    def device(self) -> torch.device:
-        return self.pixel_mean.device
-
-    def train(self, mode: bool = True) -> "MASA":
-        """Frozen parts stay in eval mode."""
-        super().train(mode)
-        for name in self.frozen:
-            self.get_submodule(name).eval()
-        return self
+        self.freeze(frozen)
 
     # One image ------------------------------------------------------------------------------------------------------
 
@@ -106,7 +86,7 @@ class MASA(nn.Module):
         size = (max(round(height * scale), 1), max(round(width * scale), 1))
         pixels = image.to(self.device).float()[None]
         resized = F.interpolate(pixels, size=size, mode="bilinear", align_corners=False, antialias=scale < 1)
-        maps = self.pyramid(self.normalise(resized))
+        maps = self.pyramid(self.normalise_and_pad(resized))
         return MasaFeatures(maps, scale, (height, width))
 
     def embed(self, features: MasaFeatures, boxes: Tensor) -> Tensor:
@@ -137,11 +117,10 @@ class MASA(nn.Module):
         boxes, scores = self.detection_head.propose(features.maps, size, limit)
         return boxes / features.scale, scores
 
-    def normalise(self, pixels: Tensor) -> Tensor:
+    def normalise_and_pad(self, pixels: Tensor) -> Tensor:
         """Pixels [B, 3, h, w] in 0..255 -> normalised and padded with 0 to a multiple of `pad`."""
         height, width = pixels.shape[-2:]
-        normalised = (pixels.float() / 255 - self.pixel_mean) / self.pixel_std
-        return F.pad(normalised, (0, -width % self.pad, 0, -height % self.pad))
+        return F.pad(self.normalise(pixels), (0, -width % self.pad, 0, -height % self.pad))
 
     def pyramid(self, images: Tensor) -> list[Tensor]:
         """Normalised images [B, 3, H, W] -> fused maps [B, C, h_i, w_i], finest first; no graph of a frozen backbone."""
@@ -160,7 +139,7 @@ class MASA(nn.Module):
             targets: boxes of the instances on both.
             generator: source of chance, on the device of the frames.
         """
-        maps = self.pyramid(self.normalise(frames))
+        maps = self.pyramid(self.normalise_and_pad(frames))
         size = (frames.shape[-2], frames.shape[-1])
         rows = [targets.visible[:, view].nonzero()[:, 0] for view in range(2)]
         boxes = [targets.boxes[rows[view], view] for view in range(2)]

@@ -8,16 +8,14 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from entitysam.layers.network import Network
 from entitysam.models.dual_encoder import DualEncoder, ImageFeatures
 from entitysam.models.memory import VideoState
 from entitysam.models.prompt_generator import PromptGenerator
 from entitysam.structures import ClipOutput, FrameOutput
 
-PIXEL_MEAN = (0.485, 0.456, 0.406)
-PIXEL_STD = (0.229, 0.224, 0.225)
 
-
-class EntitySAM(nn.Module):
+class EntitySAM(Network):
     """The network; stateless: time lives in the `VideoState` that `step` takes and returns.
 
     Args:
@@ -27,9 +25,6 @@ class EntitySAM(nn.Module):
         entity_score: "max" of both entity logits (quirk 3) or the "entity" logit.
         checkpoint_activations: in training, recompute each frame's decoder in the backward pass instead of storing it.
     """
-
-    pixel_mean: Tensor
-    pixel_std: Tensor
 
     def __init__(
         self,
@@ -54,27 +49,12 @@ class EntitySAM(nn.Module):
         self.image_size = image_size
         self.entity_score = entity_score
         self.checkpoint_activations = checkpoint_activations
-        self.frozen = tuple(frozen)
-        self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(PIXEL_STD).view(3, 1, 1), persistent=False)
-        for name in self.frozen:
-            self.get_submodule(name).requires_grad_(False)
+        self.freeze(frozen)
 
     @property
     def num_entities(self) -> int:
         """Q, the number of entities that can be told apart."""
         return self.entity_decoder.mask_queries.num_embeddings  # type: ignore[union-attr,return-value]
-
-    @property
-    def device(self) -> torch.device:
-        return self.pixel_mean.device
-
-    def train(self, mode: bool = True) -> "EntitySAM":
-        """Frozen parts stay in eval mode (quirk 6)."""
-        super().train(mode)
-        for name in self.frozen:
-            self.get_submodule(name).eval()
-        return self
 
     # One frame of a video -------------------------------------------------------------------------------------------
 
@@ -106,10 +86,7 @@ class EntitySAM(nn.Module):
             raise ValueError(f"a frame must be uint8 [H, W, 3] RGB, not {pixels.dtype} {list(pixels.shape)}")
         side = (self.image_size, self.image_size)
         resized = np.array(Image.fromarray(pixels).resize(side, Image.Resampling.BICUBIC))
-        return self._normalise(torch.from_numpy(resized).to(self.device).permute(2, 0, 1))
-
-    def _normalise(self, pixels: Tensor) -> Tensor:
-        return ((pixels.float() / 255 - self.pixel_mean) / self.pixel_std).to(self.pixel_mean.dtype)
+        return self.normalise(torch.from_numpy(resized).to(self.device).permute(2, 0, 1))
 
     def encode(self, images: Tensor) -> list[ImageFeatures]:
         """Both encoders over normalised images [B, 3, S, S]; the frames of a video do not depend on each other here."""
@@ -165,7 +142,7 @@ class EntitySAM(nn.Module):
         Args:
             frames: uint8 [T, 3, S, S] RGB, or float, already normalised.
         """
-        images = frames if frames.is_floating_point() else self._normalise(frames)
+        images = frames if frames.is_floating_point() else self.normalise(frames)
         state, outputs = self.initial_state(), []
         for index, features in enumerate(self.encode(images), start=1):
             output, state = self.propagate(features, state, remember=index < len(images))
