@@ -109,6 +109,20 @@ def shipped_folder(name: str) -> Path:
     return inside if inside.is_dir() else package.parent / name
 
 
+def read_shipped(group: str, name: str) -> dict[str, Any]:
+    """`configs/<group>/<name>.yaml` as plain data, for lists that are no configs: "categories", "prompts".
+
+    Raises:
+        ConfigError: there is no such file; the known ones are named.
+    """
+    folder = shipped_folder("configs") / group
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
+        raise ConfigError(f"no {group} '{name}'; known: {known}")
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
 def load_config(config: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
     """Composes a config file with its defaults and overrides, and checks it.
 

@@ -7,11 +7,9 @@ from collections.abc import Mapping, Sequence
 from string import Template
 from typing import Any
 
-import yaml
-
 from entitysam.classification.classifier import Answer
 from entitysam.classification.labels import Label, clean_name
-from entitysam.config import shipped_folder
+from entitysam.config import read_shipped
 from entitysam.registry import ConfigError
 
 CLOSED, FREE = "closed", "free"
@@ -118,15 +116,10 @@ def read_wording(name: str) -> dict[str, Any]:
     Raises:
         ConfigError: there is no such file, or a part is missing.
     """
-    folder = shipped_folder("configs") / "prompts"
-    path = folder / f"{name}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
-        raise ConfigError(f"no prompts '{name}'; known: {known}")
-    words = yaml.safe_load(path.read_text(encoding="utf-8"))
+    words = read_shipped("prompts", name)
     missing = [part for part in ("system", "picture", "regions") if part not in words]
     if missing:
-        raise ConfigError(f"{path}: lacks '{missing[0]}'")
+        raise ConfigError(f"configs/prompts/{name}.yaml: lacks '{missing[0]}'")
     return words
 
 

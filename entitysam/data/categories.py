@@ -2,10 +2,7 @@
 
 from typing import Any
 
-import yaml
-
-from entitysam.config import shipped_folder
-from entitysam.registry import ConfigError
+from entitysam.config import read_shipped
 
 
 def read_categories(name: str) -> list[dict[str, Any]]:
@@ -14,12 +11,7 @@ def read_categories(name: str) -> list[dict[str, Any]]:
     Raises:
         ConfigError: there is no such list; the known ones are named.
     """
-    folder = shipped_folder("configs") / "categories"
-    path = folder / f"{name}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
-        raise ConfigError(f"no category list '{name}'; known: {known}")
-    groups = yaml.safe_load(path.read_text(encoding="utf-8"))
+    groups = read_shipped("categories", name)
     listed = [
         {"id": number, "name": text, "isthing": flag}
         for group, flag in (("things", 1), ("stuff", 0))

@@ -188,7 +188,7 @@ def test_category_lists():
         assert len({category["id"] for category in listed}) == len(listed) == total
         assert sum(category["isthing"] for category in listed) == things
     assert read_categories("vipseg")[60]["name"] == "person"
-    with pytest.raises(ConfigError, match="no category list 'vip'; known: coco_panoptic, ovis"):
+    with pytest.raises(ConfigError, match="no categories 'vip'; known: coco_panoptic, ovis"):
         read_categories("vip")
 
 
