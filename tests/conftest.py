@@ -2,8 +2,9 @@
 
 import os
 
-# Several test processes run side by side (and start more): one thread each, before torch reads it.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Several test processes run side by side (and start more): one thread each, before torch reads it. Sums depend in the last
+# digit on the number of threads, and processes are compared with each other.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import pytest

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from entitysam.config import load_config, to_dict
-from entitysam.data.synthetic_writer import SyntheticSet, write_synthetic
 from entitysam.engine import training
 from entitysam.registry import ConfigError
 
@@ -35,22 +34,6 @@ SMALL = {
     "optim.schedule": "step",
     "optim.steps": "[2]",
 }
-
-
-@pytest.fixture(scope="module")
-def synthetic(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("synthetic")
-    plan = SyntheticSet(
-        train_images=6,
-        val_images=1,
-        train_videos=1,
-        val_videos=2,
-        val_frames=3,
-        image_size=(64, 80),
-        video_size=(64, 80),
-    )
-    write_synthetic(folder, plan, workers=1)
-    return folder
 
 
 def options(synthetic, output, **changes):

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from golden.seeded_weights import seeded_state_dict
 from PIL import Image
 
@@ -32,15 +31,6 @@ TOOL = ROOT / "tools" / "eval_net.py"
 REAL = ROOT / ".." / "shared" / "data" / "bdd100k_mots"
 WINDOWS = "evaluation.evaluators=[{name: veq, windows: [1, 2, 4]}, {name: stq_en}, {name: ytvis_ap_agnostic}]"
 SIZE = {"image_size": 64, "num_entities": 6}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Sums depend in the last digit on the number of threads; the processes started here have one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from entitysam.config import load_config, to_dict
-from entitysam.data.synthetic_writer import SyntheticSet, write_synthetic
 from entitysam.engine.training import run
 
 ROOT = Path(__file__).parents[2]
@@ -39,23 +38,6 @@ SHORT_VIT = "{embed_dim:24,depth:2,num_heads:2}"
 SHORT_SAM = "{embed_dim:24,depth:2,num_heads:2,img_size:64,global_attn_indexes:[1]}"
 FOUR_TOTALS = [8.6700, 9.5949, 5.6620, 10.6809]  # of test_four_steps_by_the_command; a refactoring must not move them
 CONFIGS = sorted((ROOT / "configs").glob("*_stage?.yaml")) + sorted((ROOT / "configs" / "ablations").glob("*.yaml"))
-
-
-@pytest.fixture(scope="session")
-def synthetic(tmp_path_factory):
-    """A handful of synthetic pictures in COCO's layout."""
-    folder = tmp_path_factory.mktemp("synthetic")
-    plan = SyntheticSet(
-        train_images=6,
-        val_images=1,
-        train_videos=1,
-        val_videos=1,
-        val_frames=3,
-        image_size=(64, 80),
-        video_size=(64, 80),
-    )
-    write_synthetic(folder, plan, workers=1)
-    return folder
 
 
 def overrides(synthetic, output, **changes):

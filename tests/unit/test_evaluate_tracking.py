@@ -23,14 +23,6 @@ from entitysam.ops import rle_decode
 from entitysam.registry import ConfigError
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory):
     """Two synthetic videos of 7 frames in VIPSeg's layout."""

@@ -62,16 +62,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--synthetic", type=int, default=4, help="number of synthetic pictures of 427 x 640")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--habits", action="append", default=[], help="override of the simulation, e.g. swallows=0.1")
+    parser.add_argument("--mmg", action="append", default=[], help="override where MMG is on, e.g. object_best_iou=0")
+    parser.add_argument("--emr", action="append", default=[], help="override where EMR is on, e.g. min_left=0")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    habits = Habits(**{key: float(value) for key, value in (word.split("=") for word in arguments.habits)})
+    habits = Habits(**_numbers(arguments.habits))
     evaluators = [EntityAP() for _ in ROWS]
     covered = np.zeros(len(ROWS))
     examples = list(_examples(arguments))
     for number, example in enumerate(examples):
         start = time.perf_counter()
-        shared = _SharedPrompts(SimulatedSAM(example.ids, arguments.seed + number, habits))
+        sam = SimulatedSAM(example.ids, arguments.seed + number, habits)
+        shared = _SharedPrompts(sam, _numbers(arguments.mmg), _numbers(arguments.emr))
         for index, (modules, _) in enumerate(ROWS):
             found = shared.with_modules(*modules).segment(example.image)
             covered[index] += (found.ids > 0).mean() / len(examples)
@@ -85,11 +88,17 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"| {marks} | {scores} | {100 * share:.1f} % | {paper} |")
 
 
+def _numbers(words: list[str]) -> dict[str, float]:
+    """["key=value", ...] as a dictionary."""
+    return {key: float(value) for key, value in (word.split("=") for word in words)}
+
+
 class _SharedPrompts(ESAM):
     """Asks the simulated SAM once per grid for all rows of the table; the grids do not depend on the modules."""
 
-    def __init__(self, segmenter: SimulatedSAM):
+    def __init__(self, segmenter: SimulatedSAM, mmg: dict[str, float], emr: dict[str, float]):
         super().__init__(segmenter)
+        self._mmg, self._emr = mmg, emr
         self._prompted: dict[bool, PromptedMasks] = {}
         self._encoded: PromptableImage | None = None
         self._sam = segmenter
@@ -101,8 +110,8 @@ class _SharedPrompts(ESAM):
         return self._encoded
 
     def with_modules(self, mmg: bool, emr: bool, usr: bool) -> ESAM:
-        self.mask_generation = MaskGenerationConfig(enabled=mmg)
-        self.refinement = RefinementConfig(enabled=emr)
+        self.mask_generation = MaskGenerationConfig(enabled=mmg, **(self._mmg if mmg else {}))
+        self.refinement = RefinementConfig(enabled=emr, **self._emr)
         self.recovery = RecoveryConfig(enabled=usr)
         return self
 
