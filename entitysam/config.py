@@ -49,6 +49,7 @@ class OptimConfig:
 @dataclass
 class TrainConfig:
     batch_size: int = 8  # clips per optimiser step over all devices; accumulated where it exceeds the devices
+    clips_per_forward: int = 1  # of clips of one frame: how many go through the network together
     amp: str = "bf16"  # fp32 | bf16 | fp16
     log_period: int = 20
     picture_period: int = 1000

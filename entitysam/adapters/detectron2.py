@@ -71,7 +71,7 @@ def to_detectron2(config: DictConfig) -> CfgNode:
     train, device = config.train, pick_device(config.train.device)
     if config.model.get("name") != "entity_sam":
         raise ConfigError(f"model.name: detectron2 trains entity_sam, not '{config.model.get('name')}'")
-    clips_per_worker(train.batch_size)
+    clips_per_worker(train)
     if train.amp == "fp16" and device.type != "cuda":
         raise ConfigError("train.amp: detectron2 trains in fp16 on CUDA only; bf16 or fp32 elsewhere")
     register(TRAIN, partial(training_records, to_dict(config)["data"]["dataset"]))
@@ -204,7 +204,7 @@ class EntitySAMArchitecture(nn.Module):
     def _losses(self, clip: Clip, num_masks: Tensor) -> dict[str, Tensor]:
         generator = clip_generator(self.seed, clip.index, clip.frames.device)
         with autocast(self.amp, clip.frames.device):
-            output = self.network(*self.criterion.inputs(clip, generator))
+            output = self.network(*self.criterion.inputs([clip], [generator]))
         losses = self.criterion(output, clip.targets, generator, num_masks)
         return {f"loss_{name}": weight * losses[name] for name, weight in self.criterion.weights.items()}
 
@@ -269,7 +269,7 @@ class ClipBatches:
 
     def __init__(self, config: DictConfig, start: int = 0) -> None:
         self.clips_from = training.clip_source(config, pick_device(config.train.device))
-        self.per_worker, self.start = clips_per_worker(config.train.batch_size), start
+        self.per_worker, self.start = clips_per_worker(config.train), start
 
     def __iter__(self) -> Iterator[list[dict[str, Clip]]]:
         clips = self.clips_from(self.start)

@@ -3,7 +3,7 @@
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from entitysam import distributed
-from entitysam.config import to_dict
+from entitysam.config import TrainConfig, to_dict
 from entitysam.engine.logging import RunLogger
 from entitysam.engine.optim import build_optimizer, learning_rate, set_learning_rate
 from entitysam.engine.pictures import training_picture
@@ -40,8 +40,8 @@ Output = ClipOutput | PairOutput  # what a network says in training; the trainer
 class Criterion(Protocol):
     """What a network is trained for; chance comes from the generator alone."""
 
-    def inputs(self, clip: Clip, generator: torch.Generator) -> tuple[Any, ...]:
-        """What the network is called with for this clip."""
+    def inputs(self, clips: Sequence[Clip], generators: Sequence[torch.Generator]) -> tuple[Any, ...]:
+        """What the network is called with for these clips; for one it gives its output, for several the list of theirs."""
         ...
 
     def __call__(self, output: Any, targets: Any, generator: torch.Generator, num_masks: Tensor) -> dict[str, Tensor]:
@@ -64,8 +64,8 @@ def fit(
 ) -> bool:
     """Trains until `optim.max_iters` and writes everything to `output_dir`.
 
-    A step sees `train.batch_size` clips over all workers, one clip per forward pass; where there are fewer workers,
-    gradients are accumulated. Random points are drawn from the seed and the clip's index, so the result does not
+    A step sees `train.batch_size` clips over all workers, `train.clips_per_forward` per forward pass; where there are
+    more, gradients are accumulated. Random points are drawn from the seed and the clip's index, so the result does not
     depend on how many workers share a step.
 
     Args:
@@ -84,7 +84,7 @@ def fit(
         NonFiniteLoss: see there.
     """
     train, optim = config.train, config.optim
-    accumulate = clips_per_worker(train.batch_size)
+    accumulate = clips_per_worker(train)
     folder = Path(config.output_dir)
     scaler = torch.amp.GradScaler(device.type, enabled=train.amp == "fp16")
     state = TrainingState(model, build_optimizer(model, optim), scaler, to_dict(config))
@@ -140,7 +140,7 @@ def step(
         NonFiniteLoss: before anything is updated.
     """
     set_learning_rate(state.optimizer, learning_rate(config.optim, state.iteration))
-    losses, output = backward(network, criterion, batch, state.scaler, config.train.amp, config.seed)
+    losses, output = backward(network, criterion, batch, state.scaler, config.train, config.seed)
     state.scaler.unscale_(state.optimizer)
     norm = clip_gradients(state.model, config.optim.clip_norm)
     means = distributed.mean_dict({**losses, "grad_norm": norm})
@@ -158,10 +158,10 @@ def backward(
     criterion: Criterion,
     batch: list[Clip],
     scaler: torch.amp.GradScaler,
-    amp: str,
+    train: TrainConfig,
     seed: int,
 ) -> tuple[dict[str, Tensor], Output]:
-    """Forward and backward of this worker's clips of a step; workers talk once, with the last clip.
+    """Forward and backward of this worker's clips of a step; workers talk once, with the last clips.
 
     Returns:
         the losses, averaged over the clips, and the last clip's output.
@@ -170,18 +170,22 @@ def backward(
     masks_per_clip = sum(len(clip.targets) * len(clip.frames) for clip in batch) / len(batch)
     num_masks = mean_num_masks(masks_per_clip, device)
     sums: dict[str, Tensor] = {}
-    for i, clip in enumerate(batch):
-        silent = isinstance(network, DistributedDataParallel) and i + 1 < len(batch)
-        generator = clip_generator(seed, clip.index, device)
+    for start in range(0, len(batch), train.clips_per_forward):
+        clips = batch[start : start + train.clips_per_forward]
+        silent = isinstance(network, DistributedDataParallel) and start + len(clips) < len(batch)
+        generators = [clip_generator(seed, clip.index, device) for clip in clips]
         with network.no_sync() if silent else nullcontext():  # type: ignore[operator]
-            with autocast(amp, device):
-                output = network(*criterion.inputs(clip, generator))
-            losses = criterion(output, clip.targets, generator, num_masks)
-            scaler.scale(losses["total"] / len(batch)).backward()
-        for name, loss in losses.items():
-            sums[name] = sums.get(name, 0) + loss.detach() / len(batch)
-        output = output.detach()
-    return sums, output
+            with autocast(train.amp, device):
+                outputs = network(*criterion.inputs(clips, generators))
+            outputs = [outputs] if len(clips) == 1 else outputs
+            total = torch.zeros((), device=device)
+            for clip, output, generator in zip(clips, outputs, generators, strict=True):
+                losses = criterion(output, clip.targets, generator, num_masks)
+                total = total + losses["total"] / len(batch)
+                for name, loss in losses.items():
+                    sums[name] = sums.get(name, 0) + loss.detach() / len(batch)
+            scaler.scale(total).backward()
+    return sums, outputs[-1].detach()
 
 
 def autocast(amp: str, device: torch.device):
@@ -201,16 +205,18 @@ def clip_generator(seed: int, index: int, device: torch.device) -> torch.Generat
     return torch.Generator(device).manual_seed((seed * 1_000_003 + index) % 2**63)
 
 
-def clips_per_worker(batch_size: int) -> int:
+def clips_per_worker(train: TrainConfig) -> int:
     """Clips each worker accumulates per step.
 
     Raises:
-        ConfigError: the workers cannot share the batch evenly.
+        ConfigError: the workers cannot share the batch evenly; no clip in a forward pass.
     """
     workers = distributed.world_size()
-    if batch_size < 1 or batch_size % workers:
-        raise ConfigError(f"train.batch_size: {batch_size} clips cannot be shared evenly by {workers} worker(s)")
-    return batch_size // workers
+    if train.batch_size < 1 or train.batch_size % workers:
+        raise ConfigError(f"train.batch_size: {train.batch_size} clips cannot be shared evenly by {workers} worker(s)")
+    if train.clips_per_forward < 1:
+        raise ConfigError(f"train.clips_per_forward: at least 1, not {train.clips_per_forward}")
+    return train.batch_size // workers
 
 
 def distribute(model: nn.Module, device: torch.device) -> nn.Module:

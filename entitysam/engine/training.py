@@ -44,7 +44,7 @@ def run(values: dict[str, Any], resume: bool = False, dry_run: bool = False) -> 
     with distributed.process_group(pick_device(config.train.device)) as device:
         folder = Path(config.output_dir)
         set_up_logging(None if dry_run else folder)
-        clips_per_worker(config.train.batch_size)
+        clips_per_worker(config.train)
         torch.manual_seed(config.seed)
         model = build_model(config.model).to(device)
         load_initial_weights(model, config.weights)
@@ -149,7 +149,7 @@ def try_one_clip(model: nn.Module, criterion: Criterion, clip: Clip, config: Dic
     """Forward and backward of one clip, reported in one line."""
     started = time.perf_counter()
     scaler = torch.amp.GradScaler(clip.frames.device.type, enabled=False)
-    losses, _ = backward(model.train(), criterion, [clip], scaler, config.train.amp, config.seed)
+    losses, _ = backward(model.train(), criterion, [clip], scaler, config.train, config.seed)
     shown = "  ".join(f"{name} {float(loss):.4f}" for name, loss in losses.items())
     seconds, memory = time.perf_counter() - started, peak_memory_gb(clip.frames.device)
     logger.info("dry run on %s: %s  (%.1f s, %.1f GB)", clip.source, shown, seconds, memory)

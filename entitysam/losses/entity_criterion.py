@@ -1,6 +1,6 @@
 """The training losses of a clip (paper section 3.3.3): entity, mask, dice and IoU after one matching per clip."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -121,9 +121,17 @@ class EntityCriterion(nn.Module):
         self.oversample_ratio = oversample_ratio
         self.importance_ratio = importance_ratio
 
-    def inputs(self, clip: Clip, generator: torch.Generator) -> tuple[Tensor]:
-        """What the network is called with in training: frames alone."""
-        return (clip.frames,)
+    def inputs(self, clips: Sequence[Clip], generators: Sequence[torch.Generator]) -> tuple[Tensor]:
+        """What the network is called with in training: frames alone.
+
+        Raises:
+            ConfigError: several clips at once that have more than one frame.
+        """
+        if len(clips) == 1:
+            return (clips[0].frames,)
+        if any(len(clip.frames) > 1 for clip in clips):
+            raise ConfigError("train.clips_per_forward: more than 1 needs clips of one frame, data.mapper.num_frames=1")
+        return (torch.stack([clip.frames for clip in clips]),)
 
     def forward(
         self,

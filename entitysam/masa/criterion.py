@@ -1,6 +1,6 @@
 """What MASA is trained for: embeddings of one instance in two views meet, all others part; proposals are distilled."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -79,9 +79,17 @@ class MasaCriterion(nn.Module):
         self.weights = {**WEIGHTS, **(weights or {})}
         self.margin, self.negatives_per_positive = margin, negatives_per_positive
 
-    def inputs(self, clip: Clip, generator: torch.Generator) -> tuple[Tensor, BoxTargets, torch.Generator]:
-        """What the network is called with in training: it needs the boxes to learn from."""
-        return clip.frames, clip.targets, generator
+    def inputs(
+        self, clips: Sequence[Clip], generators: Sequence[torch.Generator]
+    ) -> tuple[Tensor, BoxTargets, torch.Generator]:
+        """What the network is called with in training: it needs the boxes to learn from.
+
+        Raises:
+            ConfigError: several clips at once.
+        """
+        if len(clips) != 1:
+            raise ConfigError("train.clips_per_forward: MASA takes one pair of views at a time, so 1")
+        return clips[0].frames, clips[0].targets, generators[0]
 
     def forward(
         self, output: PairOutput, targets: BoxTargets, generator: torch.Generator, num_masks: Tensor | float

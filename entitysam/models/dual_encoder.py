@@ -21,7 +21,7 @@ class ImageFeatures:
     stride4: Tensor
     stride8: Tensor
     cells: Tensor
-    semantic: Tensor | None
+    semantic: Tensor | None = None
 
     @property
     def size(self) -> int:
@@ -63,13 +63,14 @@ class DualEncoder(nn.Module):
 
     def encode(self, images: Tensor) -> list[ImageFeatures]:
         """Normalised images [B, 3, S, S] -> the features of each."""
+        return [ImageFeatures(*maps) for maps in zip(*(maps.unbind() for maps in self.encode_together(images)))]
+
+    def encode_together(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Normalised images [B, 3, S, S] -> the fields of `ImageFeatures`, each with a leading B; `semantic` if there is one."""
         stride4, stride8, stride16 = self.image_encoder(images)
         cells = stride16.flatten(2).transpose(1, 2)
         semantic = self._semantic(images, cells, stride16.shape[-1])
-        return [
-            ImageFeatures(stride4[i], stride8[i], cells[i], None if semantic is None else semantic[i])
-            for i in range(len(images))
-        ]
+        return (stride4, stride8, cells) if semantic is None else (stride4, stride8, cells, semantic)
 
     def _semantic(self, images: Tensor, cells: Tensor, size: int) -> Tensor | None:
         if self.semantic_encoder is None:

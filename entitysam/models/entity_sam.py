@@ -1,11 +1,13 @@
 """EntitySAM: every entity of a video, without prompts and categories (paper Figure 2a, read from left to right)."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from entitysam.layers.network import Network
@@ -136,13 +138,18 @@ class EntitySAM(Network):
 
     # A training clip ------------------------------------------------------------------------------------------------
 
-    def forward(self, frames: Tensor) -> ClipOutput:
+    def forward(self, frames: Tensor) -> ClipOutput | list[ClipOutput]:
         """The same step over the T frames of a clip, and the outputs put together.
 
         Args:
-            frames: uint8 [T, 3, S, S] RGB, or float, already normalised.
+            frames: uint8 [T, 3, S, S] RGB, or float, already normalised; or [B, 1, 3, S, S], B clips of one frame.
+
+        Returns:
+            the output of the clip, or the list of those of B clips.
         """
         images = frames if frames.is_floating_point() else self.normalise(frames)
+        if images.ndim == 5:
+            return self._single_frames(images.squeeze(1))
         state, outputs = self.initial_state(), []
         for index, features in enumerate(self.encode(images), start=1):
             output, state = self.propagate(features, state, remember=index < len(images))
@@ -152,3 +159,19 @@ class EntitySAM(Network):
             iou=torch.stack([output.iou for output in outputs], dim=1),
             mask_logits=torch.stack([output.mask_logits for output in outputs], dim=1),
         )
+
+    def _single_frames(self, images: Tensor) -> list[ClipOutput]:
+        """Images [B, 3, S, S], each the only frame of its clip, in one pass: small images keep no machine busy alone."""
+
+        def decode(*maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            features = ImageFeatures(*maps)
+            with self._grad_for(self.memory):
+                conditioned = self.memory.read(features.cells, ())  # type: ignore[operator]
+            # The CPU's fused attention would be called clip by clip.
+            with sdpa_kernel(SDPBackend.MATH) if images.device.type == "cpu" else nullcontext():
+                output = self._decode(conditioned, features, None)
+            return output.entity_logits, output.iou[:, None], output.mask_logits[:, None]
+
+        maps = self.dual_encoder.encode_together(images)
+        outputs = self._maybe_recomputed(torch.func.vmap(decode), *maps)
+        return [ClipOutput(*of_one) for of_one in zip(*(values.unbind() for values in outputs))]

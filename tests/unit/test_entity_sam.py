@@ -188,6 +188,35 @@ def test_recomputed_activations_give_the_same_gradients(normalised):
             torch.testing.assert_close(recomputed[name], gradient, msg=name)
 
 
+@pytest.mark.parametrize("changes", [{}, {"memory": None}, {"semantic_encoder": None}, {"prompt_generator": None}])
+def test_single_frames_together_are_the_same_as_one_by_one(normalised, changes):
+    model = build(**changes).double()
+    images = normalised.double()[:, None]
+    together, one_by_one = model(images), [model(image) for image in images]
+    for a, b in zip(together, one_by_one, strict=True):
+        assert_same(a, b, atol=1e-7)  # points are float32 whatever the model is
+    gradients = []
+    for outputs in (together, one_by_one):
+        model.zero_grad()
+        sum(
+            (o.mask_logits.mean() + o.iou.mean() + o.entity_logits.mean()) * i for i, o in enumerate(outputs, 1)
+        ).backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradient, gradients[1][name], rtol=1e-5, atol=1e-7, msg=name)
+
+
+def test_single_frames_together_may_be_recomputed(normalised):
+    stored, recomputed = (build(checkpoint_activations=on).train() for on in (False, True))
+    for model in (stored, recomputed):
+        sum(output.mask_logits.mean() for output in model(normalised[:, None])).backward()
+    for (name, a), b in zip(stored.named_parameters(), recomputed.parameters(), strict=True):
+        assert (a.grad is None) == (b.grad is None), name
+        if a.grad is not None:
+            torch.testing.assert_close(b.grad, a.grad, msg=name)
+
+
 def test_frozen_parts_get_no_gradient_and_stay_in_eval_mode(normalised):
     frozen = [
         "dual_encoder.image_encoder",

@@ -199,7 +199,49 @@ def test_clip_without_targets_changes_nothing_but_decay(tmp_path):
     assert_same_tensors(model.state_dict(), before.state_dict())
 
 
-@pytest.mark.parametrize("changes", [{"train__batch_size": 0}, {"train__amp": "fp8"}, {"optim__schedule": "poly"}])
+def test_clips_together_are_the_same_as_one_by_one(tmp_path):
+    class Together(StandIn):
+        widths = set()
+
+        def forward(self, frames):
+            self.widths.add(len(frames) if frames.ndim == 5 else 0)
+            return (
+                [super(Together, self).forward(clip) for clip in frames]
+                if frames.ndim == 5
+                else super().forward(frames)
+            )
+
+    def source(start):
+        return (clip_of(index, frames=1, targets=(2, 1, 3, 2, 0)[index % 5]) for index in range(start, 1000))
+
+    models = []
+    for width in (1, 2, 3):
+        torch.manual_seed(0)
+        settings = {"optim__max_iters": 3, "train__batch_size": 4, "train__clips_per_forward": width}
+        models.append(train(tmp_path / str(width), source=source, model=Together(), **settings)[0])
+    assert Together.widths == {0, 2, 3}  # 4 = 1 + 1 + 1 + 1 = 2 + 2 = 3 + 1
+    for model in models[1:]:
+        for name, expected in models[0].state_dict().items():
+            torch.testing.assert_close(model.state_dict()[name], expected, rtol=1e-4, atol=1e-6, msg=name)
+    assert [row["total"] for row in rows(tmp_path / "3")] == pytest.approx(
+        [row["total"] for row in rows(tmp_path / "1")]
+    )
+
+
+def test_clips_of_several_frames_do_not_go_together(tmp_path):
+    with pytest.raises(ConfigError, match=r"train\.clips_per_forward: more than 1 needs clips of one frame"):
+        train(tmp_path, train__batch_size=2, train__clips_per_forward=2)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"train__batch_size": 0},
+        {"train__clips_per_forward": 0},
+        {"train__amp": "fp8"},
+        {"optim__schedule": "poly"},
+    ],
+)
 def test_bad_settings(tmp_path, changes):
     with pytest.raises(ConfigError, match=next(iter(changes)).replace("__", r"\.")):
         train(tmp_path, **changes)
