@@ -62,6 +62,17 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(channels, width)
         self.v_proj = nn.Linear(channels, width)
         self.out_proj = nn.Linear(width, channels)
+        for projection in (self.q_proj, self.k_proj, self.v_proj, self.out_proj):
+            nn.init.xavier_uniform_(projection.weight)
+            nn.init.zeros_(projection.bias)
+
+    @torch.no_grad()
+    def start_apart(self) -> None:
+        """Weights by which each token mostly finds itself and comes out as it went in: a start that keeps tokens apart."""
+        nn.init.orthogonal_(self.q_proj.weight, gain=1.5)
+        self.k_proj.weight.copy_(self.q_proj.weight)
+        nn.init.orthogonal_(self.v_proj.weight)
+        self.out_proj.weight.copy_(self.v_proj.weight.T)
 
     def _split(self, x: Tensor) -> Tensor:
         """[..., N, width] -> [..., heads, N, width / heads]."""

@@ -31,6 +31,7 @@ class HieraEncoder(nn.Module):
         }
         self.trunk = timm.create_model(trunk, pretrained=False, num_classes=0, **arguments)
         del self.trunk.head
+        nn.init.normal_(self.trunk.pos_embed, std=0.25)  # timm's near zero leaves places to be told apart late
         widths = [info["num_chs"] for info in self.trunk.feature_info]
         # Coarsest first, as in SAM 2's checkpoints.
         self.neck = nn.ModuleDict({"convs": nn.ModuleList(nn.Conv2d(w, channels, 1) for w in reversed(widths))})

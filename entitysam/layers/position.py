@@ -28,6 +28,25 @@ def sine_position(size: int, channels: int, like: Tensor, temperature: float = 1
     return torch.cat([rows, columns], dim=2).flatten(0, 1).to(like.dtype)
 
 
+def position_table(size: int, channels: int) -> Tensor:
+    """What a learned position table starts from: waves of half a turn to four turns per side, amplitude 0.5.
+
+    A table that starts near zero has to be learned before anything can tell places apart; released weights replace it.
+
+    Args:
+        size: cells per side.
+        channels: a multiple of 4.
+
+    Returns:
+        [size * size, channels], row-major; the first half encodes columns, the second half rows.
+    """
+    turns = torch.linspace(0.5, 4, channels // 4)
+    angle = 2 * math.pi * torch.linspace(0, 1, size)[:, None] * turns
+    waves = 0.5 * torch.cat([angle.sin(), angle.cos()], dim=1)
+    columns, rows = waves[None].expand(size, -1, -1), waves[:, None].expand(-1, size, -1)
+    return torch.cat([columns, rows], dim=2).flatten(0, 1)
+
+
 class RandomFourierPosition(nn.Module):
     """Position code by random spatial frequencies (SAM's `PositionEmbeddingRandom`).
 

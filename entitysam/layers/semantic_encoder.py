@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from entitysam.layers.position import position_table
 from entitysam.registry import MODELS
 
 
@@ -32,8 +33,20 @@ class TimmViT(nn.Module):
         if not trunk.startswith("samvit"):
             arguments.setdefault("dynamic_img_size", True)
         self.trunk = timm.create_model(trunk, pretrained=False, num_classes=0, **arguments)
+        self._start_position()
         self.patch: int = self.trunk.patch_embed.patch_size[0]
         self.channels: int = self.trunk.num_features
+
+    @torch.no_grad()
+    def _start_position(self) -> None:
+        """Waves instead of timm's near zero, where there is a table of tokens."""
+        table = self.trunk.pos_embed
+        if table is None or table.ndim != 3:
+            return
+        prefix = self.trunk.num_prefix_tokens
+        side = round((table.shape[1] - prefix) ** 0.5)
+        if prefix + side * side == table.shape[1]:
+            table[0, prefix:] = position_table(side, table.shape[2])
 
     def forward(self, images: Tensor, size: int) -> Tensor:
         """Normalised images [B, 3, S, S], grid side h -> tokens [B, h * h, channels]."""

@@ -125,6 +125,8 @@ class EntityDecoder(nn.Module):
         self.mask_queries = nn.Embedding(num_entities, channels)
         self.iou_queries = nn.Embedding(num_entities, channels) if queries == "separate" else None
         self.layers = nn.ModuleList(EntityDecoderLayer(channels, heads, hidden) for _ in range(depth))
+        # The first layer replaces the tokens by their attention: from random weights all would start as their mean.
+        self.layers[0].self_attn.start_apart()
         self.final_attn_token_to_image = Attention(channels, heads, channels // 2)
         self.norm_final_attn = nn.LayerNorm(channels)
         self.mask_upscaling = MaskUpscaling(channels)
