@@ -29,7 +29,11 @@ def projected(part, query, key, value):
 @pytest.fixture
 def part():
     torch.manual_seed(1)
-    return Attention(16, heads=4, width=8).double()
+    part = Attention(16, heads=4, width=8).double()
+    for parameter in part.parameters():
+        if parameter.ndim == 1:  # biases start at zero, which would hide what is done with them
+            torch.nn.init.normal_(parameter)
+    return part
 
 
 def test_plain(part):

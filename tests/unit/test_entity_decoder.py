@@ -114,6 +114,22 @@ def test_prompts_out_of_step_meet_other_entities():
     assert own[2, :, 0].tolist() == own[3, :, 0].tolist() == list(range(ENTITIES))
 
 
+def test_the_first_layer_starts_with_tokens_apart():
+    """It has no residual path: from random weights every token would come out as nearly the mean of all."""
+    torch.manual_seed(0)
+    layer = EntityDecoder(ENTITIES, CHANNELS, depth=2, heads=4, hidden=16).layers[0]
+    tokens = randn(4, ENTITIES, CHANNELS)
+
+    def likeness(layer):
+        after = layer.talk(tokens, None).flatten(0, 1)
+        return F.normalize(tokens.flatten(0, 1), dim=1) @ F.normalize(after, dim=1).T
+
+    like = likeness(layer)
+    assert like.argmax(1).tolist() == list(range(4 * ENTITIES))
+    torch.nn.init.xavier_uniform_(layer.self_attn.q_proj.weight)
+    assert like.diag().mean() > likeness(layer).diag().mean() + 0.2
+
+
 def test_shared_queries_drop_the_second_table():
     part = decoder(queries="shared")
     assert not any(name.startswith("iou_queries") for name, _ in part.named_parameters())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from entitysam.layers.position import RandomFourierPosition, axial_rotation, rotate, sine_position
+from entitysam.layers.position import RandomFourierPosition, axial_rotation, position_table, rotate, sine_position
 from entitysam.layers.prompt_encoder import PromptEncoder
 
 LIKE = torch.zeros(1)
@@ -22,6 +22,19 @@ def test_sine_code(size, channels):
                 coordinate = (y if c < half else x) + 1
                 angle = 2 * math.pi * coordinate / (size + 1e-6) / 10000 ** (2 * ((c % half) // 2) / half)
                 assert code[y, x, c] == pytest.approx(math.sin(angle) if c % 2 == 0 else math.cos(angle), abs=1e-5)
+
+
+def test_position_table_starts_as_waves_over_columns_and_rows():
+    size, channels = 5, 16
+    table = position_table(size, channels).view(size, size, channels)
+    turns = [0.5, 0.5 + 3.5 / 3, 0.5 + 7 / 3, 4.0]
+    for y in range(size):
+        for x in range(size):
+            expected = []
+            for place in (x, y):
+                angles = [2 * math.pi * turn * place / (size - 1) for turn in turns]
+                expected += [0.5 * math.sin(a) for a in angles] + [0.5 * math.cos(a) for a in angles]
+            np.testing.assert_allclose(table[y, x], expected, atol=1e-5)
 
 
 def test_sine_code_takes_dtype_and_device_of_its_example():
