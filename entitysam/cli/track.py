@@ -10,6 +10,7 @@ written to the result folder:
   tracks.txt         MOT Challenge: frame, id, x, y, width, height, score
   events.json        when tracks are born, lost and back
   contact_sheet.png  a few frames, original above overlay
+  masks/, segments.json  where tracks have masks: id maps as 'segment' writes them, the smallest mask on top
 
 examples:
   entitysam track clip.mp4 --detections found.json -o out/clip

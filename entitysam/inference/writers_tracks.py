@@ -8,13 +8,19 @@
 | `events.json` | when tracks are born, lost and back |
 | `contact_sheet.png` | a few frames, original above overlay |
 
-Masks of tracks may overlap, so that there are no id maps.
+and where objects have masks, the maps that `segment` writes; masks of tracks may overlap, the smallest one is on top:
+
+| file | content |
+| --- | --- |
+| `masks/<frame>.png` | track ids, RGB, id = R + 256 G + 65536 B |
+| `segments.json` | panoptic video annotations: which ids are on which frame |
 """
 
 import json
 import shutil
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,11 +28,12 @@ from typing import Any
 import numpy as np
 
 from entitysam.inference.drawing_sheet import ContactSheet
-from entitysam.inference.drawing_tracks import draw_tracks
+from entitysam.inference.drawing_tracks import draw_tracks, paint
 from entitysam.inference.online import Event
-from entitysam.inference.writers import OVERLAY, SHEET, TRACKS, WrittenResult
+from entitysam.inference.writers import MASKS, OVERLAY, SEGMENTS, SHEET, TRACKS, WrittenResult, remove_results
 from entitysam.inference.writers_files import make_folder, whole_file
-from entitysam.inference.writers_json import TracksWriter
+from entitysam.inference.writers_json import SegmentsWriter, TracksWriter, describe_entities
+from entitysam.inference.writers_masks import write_ids
 from entitysam.inference.writers_video import VideoWriter
 from entitysam.ops import rle_area
 from entitysam.structures import Observations
@@ -53,6 +60,7 @@ class TrackWriter:
         self._sheet = ContactSheet()
         self._tracks = TracksWriter(video_id, width, height, fps)
         self._overlay = VideoWriter(folder / OVERLAY, width, height, fps)
+        self._maps = MapWriter(folder, video_id)
         self._lines = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - closed by `__exit__`
         self._events: list[dict[str, Any]] = []
         self._scores: dict[int, list[float]] = {}  # id -> [sum, count]
@@ -62,6 +70,8 @@ class TrackWriter:
         self, name: str, frame: np.ndarray, ids: np.ndarray, objects: Observations, events: Sequence[Event]
     ) -> None:
         """Appends one frame: its name, uint8 [H, W, 3] RGB, and the ids int [N], objects and events on it."""
+        if self._num_frames == 0:
+            remove_results(self.folder)
         entries = describe_tracks(ids, objects)
         scores = dict(zip(ids.tolist(), objects.scores.tolist()))
         self._tracks.add(name, entries, scores)
@@ -73,6 +83,7 @@ class TrackWriter:
             total[0] += score
             total[1] += 1
         self._events += [{"frame": self._num_frames, "kind": event.kind, "id": event.id} for event in events]
+        self._maps.add(name, frame.shape[:2], ids, objects)
         drawn = draw_tracks(frame, ids, objects)
         self._overlay.add(drawn)
         self._sheet.add(name, frame, drawn)
@@ -87,6 +98,7 @@ class TrackWriter:
             shutil.copyfileobj(self._lines, file)
         with whole_file(self.folder / EVENTS) as temporary:
             temporary.write_text(json.dumps({"events": self._events}, indent=1), encoding="utf-8")
+        self._maps.finish()
         title = f"{self._video_id} · {self._num_frames} frames · {len(self._scores)} tracks"
         with whole_file(self.folder / SHEET) as temporary:
             self._sheet.draw(title).save(temporary, format="PNG")
@@ -101,7 +113,52 @@ class TrackWriter:
     ) -> None:
         self._overlay.discard()
         self._tracks.close()
+        self._maps.close()
         self._lines.close()
+
+
+class MapWriter:
+    """`masks/` and `segments.json` of tracks with masks; neither is there for tracks that are boxes alone.
+
+    Args:
+        folder: of the results.
+        video_id: the video's name in `segments.json`.
+    """
+
+    def __init__(self, folder: Path, video_id: str) -> None:
+        self._folder, self._video_id = folder, video_id
+        self._segments: SegmentsWriter | None = None
+        self._waiting: list[tuple[str, tuple[int, ...]]] = []  # name and size of the frames before the first mask
+
+    def add(self, name: str, size: tuple[int, ...], ids: np.ndarray, objects: Observations) -> None:
+        """Appends one frame: its name and size (H, W), and the ids int [N] and objects on it."""
+        has_mask = np.array([mask is not None for mask in objects.masks], bool)
+        if self._segments is None and not has_mask.any():
+            self._waiting.append((name, size))
+            return
+        if self._segments is None:
+            make_folder(self._folder / MASKS)
+            self._segments = SegmentsWriter(self._folder / SEGMENTS, self._video_id)
+            for earlier, its_size in self._waiting:
+                self._write(self._segments, earlier, np.zeros(its_size, np.int32))
+        self._write(self._segments, name, paint(size, ids[has_mask], objects[has_mask]))
+
+    def _write(self, segments: SegmentsWriter, name: str, painted: np.ndarray) -> None:
+        write_ids(self._folder / MASKS / f"{name}.png", painted)
+        segments.add(f"{name}.png", describe_entities(painted))
+
+    def finish(self) -> None:
+        if self._segments is not None:
+            self._segments.write()
+        self._segments = None
+
+    def close(self) -> None:
+        """Without `finish` nothing is left of the maps."""
+        if self._segments is not None:
+            self._segments.close()
+            remove_results(self._folder)
+            with suppress(OSError):  # masks of others may be there
+                (self._folder / MASKS).rmdir()
 
 
 def describe_tracks(ids: np.ndarray, objects: Observations) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from entitysam.inference.drawing_tracks import draw_boxes, paint
+from entitysam.inference.writers_masks import read_ids
 from entitysam.inference.writers_tracks import TrackWriter
 from entitysam.masa.tracker import SETTINGS, Tracker, read_setting
 from entitysam.masa.video import VideoTracker
@@ -164,6 +165,27 @@ def test_masks_are_written_with_their_area(tmp_path):
     tracks = json.loads((tmp_path / "tracks.json").read_text())["tracks"]
     assert [(track["id"], track["frames"][0]["area"]) for track in tracks] == [(4, 100), (7, 1800)]
     assert tracks[0]["frames"][0]["segmentation"]["size"] == [48, 120]
+
+
+def test_masks_are_written_as_maps(tmp_path):
+    """Also for the frames before the first mask; an earlier run's maps go."""
+    blank, nothing = np.zeros((48, 120, 3), np.uint8), Observations.of(np.zeros((0, 4)))
+    for names in (["before", "old"], ["before", "masks", "boxes"]):
+        with TrackWriter(tmp_path, "clip", 120, 48, None) as writer:
+            writer.add(names[0], blank, np.zeros(0, int), nothing, [])
+            writer.add(names[1], blank, np.array([7, 4]), whole_and_part(), [])
+            for name in names[2:]:
+                writer.add(name, blank, np.array([7]), Observations.of(np.array([[0.0, 0.0, 9.0, 9.0]])), [])
+            writer.finish()
+    assert sorted(path.stem for path in (tmp_path / "masks").iterdir()) == ["before", "boxes", "masks"]
+    maps = {name: read_ids(tmp_path / "masks" / f"{name}.png") for name in names}
+    assert not maps["before"].any()
+    assert not maps["boxes"].any()
+    assert np.array_equal(maps["masks"], paint((48, 120), np.array([7, 4]), whole_and_part()))
+    (video,) = json.loads((tmp_path / "segments.json").read_text())["annotations"]
+    assert [frame["file_name"] for frame in video["annotations"]] == ["before.png", "masks.png", "boxes.png"]
+    infos = video["annotations"][1]["segments_info"]
+    assert [(info["id"], info["area"]) for info in infos] == [(4, 100), (7, 1700)]
 
 
 def test_an_error_leaves_no_half_written_file(tmp_path):
