@@ -16,6 +16,7 @@ examples:
   entitysam track clip.mp4 --detections found.json -o out/clip
   entitysam track frames/ --detections det.txt --association iou -o out/baseline
   entitysam track clip.mp4 --proposals entitysam:model=vit-s -o out/clip
+  entitysam track clip.mp4 --proposals entitysam:model=vit-s -o out/clip --resume
   entitysam track clip.mp4 --proposals esam:model=vit_b --model masa_r50 --weights masa_r50.pth
   entitysam track clip.mp4 --detections found.json --proposals fast --setting bdd tracker.beta=0.4
 """
@@ -30,6 +31,7 @@ from entitysam.cli.shared.arguments import add_output_arguments
 if TYPE_CHECKING:
     from entitysam.inference.readers import FrameSource
     from entitysam.inference.writers import WrittenResult
+    from entitysam.masa.journal import SightingJournal
     from entitysam.masa.video import VideoTracker
     from entitysam.structures import Observations
 
@@ -52,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     method.add_argument("--weights", metavar="FILE", help="of MASA, or 'random' (default: the tiny ones)")
     method.add_argument("--model", metavar="NAME", default="",
                         help="masa_r50, masa_sam_vitb, ...: for weights that do not say what they are")  # fmt: skip
+    method.add_argument("--resume", action="store_true", help="continue an interrupted run in the result folder")
     method.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     parser.set_defaults(takes_overrides=True)
 
@@ -60,24 +63,49 @@ def run(arguments: argparse.Namespace) -> int:
     """Opens the input, then the detections, then the output, then the networks: what is cheap to check fails first."""
     import time
 
-    from entitysam.inference.readers import open_frames
+    from entitysam.inference.readers import InputError, open_frames
     from entitysam.inference.writers_files import as_stem, check_folder
 
     started = time.monotonic()
     with open_frames(arguments.input, stride=arguments.stride, max_frames=arguments.max_frames) as source:
+        if source.is_live and arguments.resume:
+            raise InputError(f"{arguments.input}: a live input cannot be resumed")
         title = as_stem(Path(arguments.input).stem)
         given = open_detections(arguments, source)
         out = check_folder(arguments.out or Path("out") / title)
 
-        from entitysam.cli.shared.progress import warn
+        from entitysam.cli.shared.progress import note, warn
+        from entitysam.cli.shared.resume import ResumeFolder
+        from entitysam.masa.journal import FIRST, SightingJournal
 
-        tracker = open_tracker(arguments, source.fps)
-        written = track(source, tracker, observer(arguments, given), out, title, arguments.quiet)
+        tracker, observe = open_tracker(arguments, source.fps), observer(arguments, given)
+        resume = None if source.is_live else ResumeFolder(out, identity_of(arguments), arguments.resume)
+        if arguments.resume and resume and not resume.continues:
+            note(f"{out}: nothing to resume, starting from the first frame", arguments.quiet)
+        try:
+            journal = SightingJournal(resume.path) if resume else None
+            written = track(source, tracker, observe, journal, out, title, arguments.quiet)
+        except BaseException:
+            if resume and resume.keep_progress(FIRST):
+                note(f"{out}: unfinished; the same command with --resume continues")
+            raise
+        if resume:
+            resume.remove()
         for text in [*source.warnings, *written.warnings, *counted(tracker)]:
             warn(text)
     seconds = time.monotonic() - started
     print(f"{written.num_frames} frames, {written.num_entities} tracks in {seconds:.1f} s: {out}")
     return 0
+
+
+def identity_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What tells whether an unfinished run was the same: the input, the options, and the files that they name."""
+    from entitysam.cli.shared.resume import input_identity
+
+    names = ("clip", "proposals", "stride", "max_frames", "association", "setting", "model", "overrides")
+    files = {name: getattr(arguments, name) for name in ("input", "detections", "weights")}
+    identities = {name: input_identity(file) if file else None for name, file in files.items()}
+    return {**identities, **{name: getattr(arguments, name) for name in names}}
 
 
 def open_detections(
@@ -177,11 +205,12 @@ def track(
     source: "FrameSource",
     tracker: "VideoTracker",
     observe: "Callable[[int, Any], Observations] | None",
+    journal: "SightingJournal | None",
     out: Path,
     title: str,
     quiet: bool,
 ) -> "WrittenResult":
-    """Tracks and writes frame by frame. Ctrl-C ends a live input in good order."""
+    """Tracks and writes frame by frame; frames of the journal are not looked at again. Ctrl-C ends a live input in good order."""
     from entitysam.cli.shared.progress import frame_bar, note
     from entitysam.cli.shared.stopping import StopRequest
     from entitysam.inference.writers_tracks import TrackWriter
@@ -191,7 +220,7 @@ def track(
         TrackWriter(out, title, source.width, source.height, source.fps) as writer,
         frame_bar("tracking", source.num_frames, quiet) as bar,
     ):
-        for result in tracker.stream(source, observe):
+        for result in tracker.stream(source, observe, journal):
             writer.add(source.name(result.index), result.frame, result.ids, result.objects, result.events)
             bar.step()
             if source.is_live and stop.requested:

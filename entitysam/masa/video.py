@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from entitysam.inference.online import Event
+from entitysam.masa.journal import Sighting, SightingJournal
 from entitysam.masa.tracker import NOT_TRACKED, Candidates, Tracker, TrackerState
 from entitysam.structures import Observations
 
@@ -78,20 +79,28 @@ class VideoTracker:
         self.proposals = proposals
         self.warnings: Counter[str] = Counter()
 
-    def stream(self, frames: Iterable[np.ndarray], observe: Observe | None = None) -> Iterator[TrackedFrame]:
+    def stream(
+        self, frames: Iterable[np.ndarray], observe: Observe | None = None, journal: SightingJournal | None = None
+    ) -> Iterator[TrackedFrame]:
         """One result per frame, as soon as it is there.
 
         Args:
             frames: uint8 [H, W, 3] RGB, in order.
             observe: what is seen on a frame; None = nothing but the own proposals. Boxes that are empty or nowhere on
                 the frame, and scores that are no numbers, are left out and counted in `warnings`.
+            journal: of an interrupted run over the same frames with the same settings: its frames are not looked at
+                again, and the result is the same.
         """
         state = TrackerState.initial()
         for index, frame in enumerate(frames):
-            result, state = self.step(state, index, frame, observe(index, frame) if observe else NOTHING)
+            sighting = journal.read(index) if journal else None
+            if sighting is None:
+                sighting = self.look(frame, observe(index, frame) if observe else NOTHING)
+                if journal:
+                    journal.write(index, sighting)
+            result, state = self.follow(state, index, frame, sighting)
             yield result
 
-    @torch.inference_mode()
     def step(
         self, state: TrackerState, index: int, frame: np.ndarray, seen: Observations
     ) -> tuple[TrackedFrame, TrackerState]:
@@ -100,13 +109,34 @@ class VideoTracker:
         Raises:
             ValueError: frames out of order; a network that gives numbers that are not finite.
         """
+        return self.follow(state, index, frame, self.look(frame, seen))
+
+    @torch.inference_mode()
+    def look(self, frame: np.ndarray, seen: Observations) -> Sighting:
+        """What can be tracked on a frame uint8 [H, W, 3], and what it looks like; the past plays no part in it."""
+        size = frame.shape[:2]
         features = None
         if self.model is not None and (len(seen) or self.proposals):
             features = self.model.encode(torch.from_numpy(frame).permute(2, 0, 1).to(self.device).float())
         if self.proposals:
             seen = seen + self._propose(features)
-        seen = seen[self._usable(seen, frame.shape[:2])]
-        ids, after = self.tracker.step(state, self._candidates(features, frame.shape[:2], seen), index)
+        usable, left_out = check_usable(seen, size)
+        seen = seen[usable]
+        embeddings = None
+        if self.model is not None and len(seen):
+            visible = torch.from_numpy(on_frame(seen.boxes, size)).to(self.device).float()
+            embeddings = self.model.embed(features, visible).float().cpu().numpy()
+        return Sighting(seen, embeddings, left_out)
+
+    def follow(
+        self, state: TrackerState, index: int, frame: np.ndarray, sighting: Sighting
+    ) -> tuple[TrackedFrame, TrackerState]:
+        """Associates what was seen on frame `index` with the tracks of `state`; raises like `step`."""
+        self.warnings.update(sighting.left_out)
+        seen = sighting.objects
+        embeddings = None if sighting.embeddings is None else torch.from_numpy(sighting.embeddings)
+        boxes, scores, categories = (torch.from_numpy(v) for v in (seen.boxes, seen.scores, seen.categories))
+        ids, after = self.tracker.step(state, Candidates(boxes, scores, embeddings, categories), index)
         tracked = ids != NOT_TRACKED
         self.warnings["observations that are duplicates or too weak, not tracked"] += int((~tracked).sum())
         events = find_events(state, after, ids[tracked])
@@ -117,22 +147,17 @@ class VideoTracker:
         boxes, scores = self.model.propose(features, self.proposals)
         return Observations.of(boxes.cpu().double().numpy(), scores.cpu().double().numpy())
 
-    def _usable(self, seen: Observations, size: tuple[int, ...]) -> np.ndarray:
-        """bool [N]: the observation can be looked at on a frame of `size` (H, W)."""
-        inside = on_frame(seen.boxes, size)
-        has_pixels = np.isfinite(seen.boxes).all(1) & (inside[:, 2:] > inside[:, :2]).all(1)
-        has_score = np.isfinite(seen.scores)
-        self.warnings["observations whose box is empty or not on the frame, left out"] += int((~has_pixels).sum())
-        self.warnings["observations whose score is no number, left out"] += int((has_pixels & ~has_score).sum())
-        return has_pixels & has_score
 
-    def _candidates(self, features: Any, size: tuple[int, ...], seen: Observations) -> Candidates:
-        boxes, scores = torch.from_numpy(seen.boxes), torch.from_numpy(seen.scores)
-        embeddings = None
-        if self.model is not None and len(seen):
-            visible = torch.from_numpy(on_frame(seen.boxes, size)).to(self.device).float()
-            embeddings = self.model.embed(features, visible).float().cpu()
-        return Candidates(boxes, scores, embeddings, torch.from_numpy(seen.categories))
+def check_usable(seen: Observations, size: tuple[int, ...]) -> tuple[np.ndarray, dict[str, int]]:
+    """bool [N]: the observation can be looked at on a frame of `size` (H, W); and why others cannot, and how many."""
+    inside = on_frame(seen.boxes, size)
+    has_pixels = np.isfinite(seen.boxes).all(1) & (inside[:, 2:] > inside[:, :2]).all(1)
+    has_score = np.isfinite(seen.scores)
+    left_out = {
+        "observations whose box is empty or not on the frame, left out": int((~has_pixels).sum()),
+        "observations whose score is no number, left out": int((has_pixels & ~has_score).sum()),
+    }
+    return has_pixels & has_score, left_out
 
 
 def on_frame(boxes: np.ndarray, size: tuple[int, ...]) -> np.ndarray:

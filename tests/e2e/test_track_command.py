@@ -1,12 +1,14 @@
 """entitysam track as a user runs it: detections of the synthetic videos, the tiny network, wrong input, a real clip."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
 
 from entitysam.cli import main
 from entitysam.data.synthetic_writer import SyntheticSet, write_synthetic
+from entitysam.masa.video import VideoTracker
 
 REAL = Path(__file__).parents[2] / ".." / "shared" / "data" / "bdd100k_mots"
 FILES = {"overlay.mp4", "tracks.json", "tracks.txt", "events.json", "contact_sheet.png"}
@@ -75,6 +77,35 @@ def test_entitysam_proposes(clip, tmp_path):
     words = ("--proposals", "entitysam:model=tiny", "--association", "iou", "--max-frames", 2)
     assert track(frames, *words, "-o", tmp_path / "out") == 0
     assert all("segmentation" in one for t in tracks_of(tmp_path / "out") for one in t["frames"])
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES | {"masks", "segments.json"}
+
+
+def test_resumed_is_the_same_as_straight(clip, tmp_path, capsys, monkeypatch):
+    frames, detections, _ = clip
+    words = ("--detections", detections, "--proposals", "fast", "--setting", "tao")
+    assert track(frames, *words, "-o", tmp_path / "straight") == 0
+    look, looked = VideoTracker.look, []
+
+    def interrupted(self, frame, seen):
+        looked.append(len(seen))
+        if len(looked) == 4:
+            signal.raise_signal(signal.SIGINT)
+        return look(self, frame, seen)
+
+    monkeypatch.setattr(VideoTracker, "look", interrupted)
+    out = tmp_path / "parts"
+    assert track(frames, *words, "-o", out) == 130
+    assert [path.name for path in out.iterdir()] == [".resume"]
+    capsys.readouterr()
+    assert track(frames, *words, "--stride", 2, "-o", out, "--resume") == 2
+    assert "the unfinished run there was another one (stride was 1, is 2)" in capsys.readouterr().err
+    assert track(frames, *words, "-o", out, "--resume") == 0
+    assert len(looked) == 5  # frames 0 to 3, then 4 alone
+    assert {path.name for path in out.iterdir()} == FILES
+    for name in ("tracks.json", "tracks.txt", "events.json"):
+        assert (out / name).read_bytes() == (tmp_path / "straight" / name).read_bytes(), name
+    assert track(frames, *words, "-o", out, "--resume") == 0  # finished: from the beginning
+    assert len(looked) == 10
 
 
 @pytest.mark.parametrize(

@@ -52,9 +52,13 @@ class ResumeFolder:
         """The run is complete: nothing is left to resume."""
         shutil.rmtree(self.path, ignore_errors=True)
 
-    def keep_progress(self) -> bool:
-        """After an error: whether there is something to resume; where there is not, leaves no trace of the run."""
-        if (self.path / STATE).is_file():
+    def keep_progress(self, first: str = STATE) -> bool:
+        """After an error: whether there is something to resume; where there is not, leaves no trace of the run.
+
+        Args:
+            first: name of the file that is there as soon as there is something.
+        """
+        if (self.path / first).is_file():
             return True
         self.remove()
         if not any(self._out.iterdir()):
