@@ -325,7 +325,8 @@ def save_weights(path: str | Path, model: nn.Module, config: Mapping[str, Any]) 
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     partial = path.with_name(path.name + ".partial")
-    safetensors.torch.save_file(state, str(partial), {"format": "entitysam", "config": json.dumps(config)})
+    # `save_file` would make a file that nobody else may read.
+    partial.write_bytes(safetensors.torch.save(state, {"format": "entitysam", "config": json.dumps(config)}))
     partial.replace(path)
 
 

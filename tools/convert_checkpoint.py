@@ -63,7 +63,7 @@ def save_published(target: Path, model: entitysam.EntitySAM) -> None:
         save_atomically({"model": state}, target)
         return
     partial = target.with_name(target.name + ".partial")
-    safetensors.torch.save_file(state, partial)
+    partial.write_bytes(safetensors.torch.save(state))
     partial.replace(target)
 
 
