@@ -1,7 +1,7 @@
 """Re-identification on synthetic clips whose things leave and return: VEQ and IDF1 before and after.
 
 Rows "annotation": perfect masks whose ids change at every return, which shows what MASA recognises. Rows "EntitySAM": what
-the network itself finds. Example:
+the network itself finds, with its memory, and frame by frame, linked by IoU, where whatever left is new when it returns. Example:
 python tools/benchmark.py reid --masa checkpoints/masa_tiny.safetensors random --weights checkpoints/entitysam_tiny.safetensors
 """
 
@@ -14,6 +14,7 @@ import torch
 
 from entitysam.cli.shared.models import open_model
 from entitysam.data.synthetic_returning import render_returning
+from entitysam.engine.baselines import StreamedVideo, per_frame
 from entitysam.engine.evaluate_panoptic import boxes, segments_info
 from entitysam.engine.tracking import open_masa
 from entitysam.evaluation import VEQ, BoxTracking, PanopticSequence, PanopticVideo, TrackedVideo
@@ -38,8 +39,12 @@ def run(arguments: argparse.Namespace) -> None:
     clips = [render_returning((arguments.seed, 9, index), arguments.frames)[:2] for index in range(arguments.videos)]
     sources = {"annotation, new ids": [(frames, ids, broken_ids(ids)) for frames, ids in clips]}
     if arguments.weights:
-        segmenter = VideoSegmenter(open_model(arguments.weights, None, "cpu", {}).model)
+        model = open_model(arguments.weights, None, "cpu", {}).model
+        segmenter, linked = VideoSegmenter(model), per_frame(model, {"warmup_frames": 0})
         sources["EntitySAM"] = [(frames, ids, segmenter.segment(frames)) for frames, ids in clips]
+        sources["EntitySAM, frames linked by IoU"] = [
+            (frames, ids, collected(linked.segment(frames, ids.shape[1:]))) for frames, ids in clips
+        ]
     print("| entities | re-identification | VEQ | IDF1 | AssA | IDSW | merged |\n| --- | --- |" + " ---: |" * 5)
     for name, videos in sources.items():
         print(row(name, "none", videos, None), flush=True)
@@ -84,6 +89,12 @@ class Maps:
 
     def iter_ids(self) -> Iterator[np.ndarray]:
         return iter(self.maps)
+
+
+def collected(video: StreamedVideo) -> Maps:
+    """A streamed video, whole."""
+    maps = np.stack(list(video.iter_ids()))
+    return Maps(maps, video.scores, np.tile(video.scores[:, None], (1, len(maps))))
 
 
 def broken_ids(ids: np.ndarray) -> SegmentedFrames:
