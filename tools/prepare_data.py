@@ -38,6 +38,15 @@ def main() -> int:
         return 1
 
 
+def add_command(commands, name: str, summary: str, details: str) -> argparse.ArgumentParser:
+    """A sub-command whose help is its summary, the details, and its example above."""
+    (example,) = (line.strip() for line in (__doc__ or "").splitlines() if f"prepare_data.py {name} " in line)
+    description = f"{summary[0].upper()}{summary[1:]}. {details}\n\nExample:\n  {example}"
+    return commands.add_parser(
+        name, help=summary, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
 def progress_bar() -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     return Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
@@ -45,7 +54,11 @@ def progress_bar() -> Progress:
 
 def add_synthetic(commands) -> None:
     defaults = SyntheticSet()
-    command = commands.add_parser("synthetic", help="write the synthetic data set", description=write_synthetic.__doc__)
+    command = add_command(
+        commands, "synthetic", "write the synthetic data set",
+        "COCO-panoptic training pictures, VIPSeg-format validation videos\nand training videos, with exact ids; "
+        "the same for the same seed. Earlier files in the folder are overwritten.",
+    )  # fmt: skip
     command.add_argument("--out", type=Path, default=Path("datasets/synthetic"))
     command.add_argument("--images", type=count, default=defaults.train_images, help="training pictures")
     command.add_argument("--val-images", type=count, default=defaults.val_images, help="validation pictures")
@@ -80,7 +93,10 @@ def run_synthetic(arguments: argparse.Namespace) -> int:
 
 
 def add_check(commands) -> None:
-    command = commands.add_parser("check", help="look for broken, missing and contradicting files")
+    command = add_command(
+        commands, "check", "look for broken, missing and contradicting files",
+        "Each problem is a line that names\nits file; exit status 1 where there is one.",
+    )  # fmt: skip
     command.add_argument("name", choices=sorted(CHECKS))
     command.add_argument("--root", type=Path, help="folder of the data set")
     command.add_argument("--split", help="part of it")
@@ -109,9 +125,11 @@ def run_check(arguments: argparse.Namespace) -> int:
 
 
 def add_proposals(commands) -> None:
-    command = commands.add_parser(
-        "proposals", help="masks of everything in any pictures, for MASA", description=write_proposals.__doc__
-    )
+    command = add_command(
+        commands, "proposals", "masks of everything in any pictures, for MASA",
+        "SAM segments every picture below a\nfolder; a later call goes on where one was stopped. OUT/SPLIT becomes "
+        "a link to the pictures,\nOUT/annotations/instances_SPLIT.json their masks.",
+    )  # fmt: skip
     command.add_argument("--images", type=Path, required=True, help="folder of pictures, searched with its subfolders")
     command.add_argument("--out", type=Path, default=Path("datasets/proposals"))
     command.add_argument("--split", default="train", help="name of the split in the new set (train)")
@@ -138,9 +156,11 @@ def run_proposals(arguments: argparse.Namespace) -> int:
 
 
 def add_vipseg(commands) -> None:
-    command = commands.add_parser(
-        "vipseg", help="make VIPSeg_720P from the original release", description=convert_vipseg.__doc__
-    )
+    command = add_command(
+        commands, "vipseg", "make VIPSeg_720P from the original release",
+        "Height 720, width int(720 * w / h), pictures\nbilinear, masks nearest. Videos that are complete are not "
+        "written again.",
+    )  # fmt: skip
     command.add_argument("--root", type=Path, required=True, help="folder with imgs, panomasks and the lists of splits")
     command.add_argument("--out", type=Path, default=Path("datasets/VIPSeg_720P"))
     command.add_argument("--split", nargs="+", default=["val"], help="train, val, test (val)")
@@ -158,11 +178,10 @@ def run_vipseg(arguments: argparse.Namespace) -> int:
 
 
 def add_scalabel(commands) -> None:
-    command = commands.add_parser(
-        "scalabel",
-        help="bring Scalabel tracks (BDD100K MOTS) into VIPSeg's layout",
-        description=convert_scalabel.__doc__,
-    )
+    command = add_command(
+        commands, "scalabel", "bring Scalabel tracks (BDD100K MOTS) into VIPSeg's layout",
+        "Track ids become 1, 2, ...\nin order of first appearance, category names ids 0, 1, ... in alphabetic order.",
+    )  # fmt: skip
     command.add_argument("--labels", type=Path, required=True, help="folder of json files, one per video")
     command.add_argument("--images", type=Path, required=True, help="folder with a folder of frames per video")
     command.add_argument("--out", type=Path, required=True)

@@ -86,7 +86,10 @@ def test_an_output_that_cannot_be_written(monkeypatch, capsys, tmp_path):
     assert capsys.readouterr().err.startswith("prepare_data: ")
 
 
-def test_help_has_an_example(monkeypatch, capsys):
+@pytest.mark.parametrize("command", ["", "synthetic", "check", "proposals", "vipseg", "scalabel"])
+def test_help_has_an_example_and_no_docstring(monkeypatch, capsys, command):
     with pytest.raises(SystemExit):
-        run_here(monkeypatch, "--help")
-    assert "prepare_data.py synthetic --out datasets/synthetic" in capsys.readouterr().out
+        run_here(monkeypatch, *filter(None, [command, "--help"]))
+    text = capsys.readouterr().out
+    assert f"python tools/prepare_data.py {command}" in text
+    assert not any(word in text for word in ("Args:", "Returns:", "Raises:"))
