@@ -1,6 +1,7 @@
 """MASA trained as a user trains it, on a handful of synthetic pictures; and the shipped weights, where they are."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,14 @@ import torch.nn.functional as F
 from entitysam.checkpoint import load_weights, read_weights
 from entitysam.config import load_config, to_dict
 from entitysam.data.proposals import Proposals
+from entitysam.data.synthetic_returning import render_returning
 from entitysam.data.synthetic_writer import SyntheticSet, write_synthetic
 from entitysam.engine.build import build_model
+from entitysam.engine.evaluate_run import RunOptions
+from entitysam.engine.evaluate_run import run as evaluate
+from entitysam.engine.tracking import open_masa
 from entitysam.engine.training import run
+from entitysam.masa.reid import Reidentifier
 from entitysam.ops import mask_to_box, rgb_to_ids, rle_encode
 
 ROOT = Path(__file__).parents[2]
@@ -112,3 +118,56 @@ def test_shipped_weights_recognise_entities(synthetic):
     load_weights(trained, WEIGHTS)
     for step in (1, 8):
         assert recognised(trained, synthetic, step) > recognised(untrained, synthetic, step)
+
+
+@pytest.mark.skipif(not WEIGHTS.is_file(), reason=f"{WEIGHTS.name} is not there: train configs/masa_tiny.yaml")
+def test_shipped_weights_beat_overlap_and_untrained_ones_over_large_steps(synthetic, tmp_path):
+    """What EVAL.md reports, in small: every 4th frame, the annotated boxes as observations."""
+
+    def scores(name, weights="", *words):
+        words = [f"evaluation.dataset.root={synthetic}/VIPSeg_720P", "evaluation.dataset.step=4", *words]
+        config = load_config("eval/synthetic_tracking", [*words, f"output_dir={tmp_path / name}"])
+        assert evaluate(to_dict(config), RunOptions(weights=weights, device="cpu", quiet=True, worst=0))
+        return json.loads((tmp_path / name / "result.json").read_text())["metrics"]
+
+    trained = scores("trained", str(WEIGHTS))
+    others = [scores("iou", "", "evaluation.tracker.association=iou"), scores("untrained", "random")]
+    for other in others:
+        assert trained["AssocA"] > other["AssocA"] + 3
+        assert trained["IDF1"] > other["IDF1"] + 3
+
+
+@pytest.mark.skipif(not WEIGHTS.is_file(), reason=f"{WEIGHTS.name} is not there: train configs/masa_tiny.yaml")
+def test_shipped_weights_give_returning_entities_their_old_ids():
+    """Perfect masks whose ids change at every return: the frames stay as they were, the ids get right."""
+    frames, truth = render_returning((0, 9, 0), 24)[:2]
+    broken, known = np.zeros_like(truth), {}
+    for t, painted in enumerate(truth):  # a new id for whoever was not on the frame before
+        known = {n: known.get(n, broken.max() + 1 + i) for i, n in enumerate(np.unique(painted[painted > 0]).tolist())}
+        for number, new in known.items():
+            broken[t][painted == number] = new
+    ids = {number: i + 1 for i, number in enumerate(np.unique(broken[broken > 0]).tolist())}
+    broken = np.array([0, *(ids.get(n, 0) for n in range(1, broken.max() + 1))])[broken]
+    count = broken.max()
+    assert count > len(np.unique(truth[truth > 0]))  # somebody left and returned
+    segmented = Maps(broken, np.ones(count), np.ones((count, len(truth))))
+    merged = np.stack(list(Reidentifier(open_masa(WEIGHTS)).merge(frames, segmented).iter_ids()))
+    pairs = lambda maps: len(np.unique(np.stack([truth, maps]).reshape(2, -1), axis=1).T)  # noqa: E731
+    assert pairs(merged) < pairs(broken)  # fewer ids per entity ...
+    assert all(len(np.unique(truth[merged == n])) == 1 for n in np.unique(merged[merged > 0]))  # ... and none shared
+
+
+@dataclass
+class Maps:
+    """Given maps as a segmented video."""
+
+    maps: np.ndarray
+    scores: np.ndarray
+    frame_scores: np.ndarray
+
+    @property
+    def num_frames(self):
+        return len(self.maps)
+
+    def iter_ids(self):
+        return iter(self.maps)
