@@ -5,7 +5,7 @@ H W image rows and columns, S side of the square model input, h w feature grid (
 Coordinates are (x, y) pixels unless a name says `_yx` or `_norm`; masks are logits unless a name says `_prob` or `_mask`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -181,6 +181,20 @@ class VideoSegments:
     scores: np.ndarray
     query_of_segment: np.ndarray
     frame_scores: np.ndarray
+
+    @classmethod
+    def of(cls, ids: ArrayLike, scores: ArrayLike) -> "VideoSegments":
+        """From maps [T, H, W] and a score per id 1..n that is the same on all frames; id i came from query i - 1."""
+        maps, of_id = np.asarray(ids, np.int32), np.asarray(scores, np.float32)
+        return cls(maps, of_id, np.arange(len(of_id)), np.tile(of_id[:, None], (1, len(maps))))
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.ids)
+
+    def iter_ids(self) -> Iterator[np.ndarray]:
+        """The maps, int32 [H, W] in order."""
+        return iter(self.ids)
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,21 @@ def render_returning(
     return (*render(scene, num_frames, size, rng), scene.categories())
 
 
+def new_at_return(ids: np.ndarray) -> np.ndarray:
+    """int32 [T, H, W]: entity ids of the same shape, 1..n, where whoever was away gets a new one when it returns."""
+    result, count = np.zeros_like(ids), 0
+    known: dict[int, int] = {}
+    for frame, painted in enumerate(ids):
+        seen = {}
+        for number in np.unique(painted[painted > 0]).tolist():
+            if number not in known:
+                count += 1
+            seen[number] = known.get(number, count)
+            result[frame][painted == number] = seen[number]
+        known = seen
+    return result
+
+
 def _swing_out(layer: Layer, rng: np.random.Generator, num_frames: int, size: tuple[int, int]) -> None:
     """Lets a thing swing once out of the frame and back: x(t) = x0 + reach / 2 * (1 - cos(2 pi t / T))."""
     half = np.array([size[1] / size[0] / 2, 0.5])

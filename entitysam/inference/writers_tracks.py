@@ -30,9 +30,9 @@ import numpy as np
 from entitysam.inference.drawing_sheet import ContactSheet
 from entitysam.inference.drawing_tracks import draw_tracks, paint
 from entitysam.inference.online import Event
-from entitysam.inference.writers import MASKS, OVERLAY, SEGMENTS, SHEET, TRACKS, WrittenResult, remove_results
+from entitysam.inference.writers import MASKS, OVERLAY, SEGMENTS, SHEET, TRACKS, WrittenResult
 from entitysam.inference.writers_files import make_folder, whole_file
-from entitysam.inference.writers_json import SegmentsWriter, TracksWriter, describe_entities
+from entitysam.inference.writers_json import SegmentsWriter, TracksWriter, describe_entities, listed_masks, unfinished
 from entitysam.inference.writers_masks import write_ids
 from entitysam.inference.writers_video import VideoWriter
 from entitysam.ops import rle_area
@@ -70,8 +70,6 @@ class TrackWriter:
         self, name: str, frame: np.ndarray, ids: np.ndarray, objects: Observations, events: Sequence[Event]
     ) -> None:
         """Appends one frame: its name, uint8 [H, W, 3] RGB, and the ids int [N], objects and events on it."""
-        if self._num_frames == 0:
-            remove_results(self.folder)
         entries = describe_tracks(ids, objects)
         scores = dict(zip(ids.tolist(), objects.scores.tolist()))
         self._tracks.add(name, entries, scores)
@@ -120,6 +118,8 @@ class TrackWriter:
 class MapWriter:
     """`masks/` and `segments.json` of tracks with masks; neither is there for tracks that are boxes alone.
 
+    Maps wait in a hidden folder, so that those of an earlier run are there until `finish`.
+
     Args:
         folder: of the results.
         video_id: the video's name in `segments.json`.
@@ -127,6 +127,8 @@ class MapWriter:
 
     def __init__(self, folder: Path, video_id: str) -> None:
         self._folder, self._video_id = folder, video_id
+        self._earlier = listed_masks(folder / SEGMENTS)
+        self._hidden = folder / f".{MASKS}.part"
         self._segments: SegmentsWriter | None = None
         self._waiting: list[tuple[str, tuple[int, ...]]] = []  # name and size of the frames before the first mask
 
@@ -137,28 +139,40 @@ class MapWriter:
             self._waiting.append((name, size))
             return
         if self._segments is None:
-            make_folder(self._folder / MASKS)
+            shutil.rmtree(self._hidden, ignore_errors=True)  # of a run that was killed
+            make_folder(self._hidden)
             self._segments = SegmentsWriter(self._folder / SEGMENTS, self._video_id)
-            for earlier, its_size in self._waiting:
-                self._write(self._segments, earlier, np.zeros(its_size, np.int32))
+            for before, its_size in self._waiting:
+                self._write(self._segments, before, np.zeros(its_size, np.int32))
         self._write(self._segments, name, paint(size, ids[has_mask], objects[has_mask]))
 
     def _write(self, segments: SegmentsWriter, name: str, painted: np.ndarray) -> None:
-        write_ids(self._folder / MASKS / f"{name}.png", painted)
+        write_ids(self._hidden / f"{name}.png", painted)
         segments.add(f"{name}.png", describe_entities(painted))
 
     def finish(self) -> None:
-        if self._segments is not None:
-            self._segments.write()
+        """Puts the maps in the place of an earlier run's."""
+        masks = self._folder / MASKS
+        for name in self._earlier:
+            (masks / Path(name).name).unlink(missing_ok=True)
+        (self._folder / SEGMENTS).unlink(missing_ok=True)
+        if self._segments is None:
+            with suppress(OSError):  # not there, or with files of others
+                masks.rmdir()
+            return
+        make_folder(masks)
+        for path in self._hidden.iterdir():
+            path.replace(masks / path.name)
+        self._hidden.rmdir()
+        self._segments.write()
         self._segments = None
 
     def close(self) -> None:
         """Without `finish` nothing is left of the maps."""
         if self._segments is not None:
             self._segments.close()
-            remove_results(self._folder)
-            with suppress(OSError):  # masks of others may be there
-                (self._folder / MASKS).rmdir()
+            unfinished(self._folder / SEGMENTS).unlink(missing_ok=True)
+            shutil.rmtree(self._hidden, ignore_errors=True)
 
 
 def describe_tracks(ids: np.ndarray, objects: Observations) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -54,14 +55,14 @@ class SightingJournal:
             np.savez(file, words=np.array(json.dumps(words)), **arrays)
 
     def read(self, index: int) -> Sighting | None:
-        """What was seen on frame `index`, exactly; None where it has not been looked at."""
-        path = self._path(index)
-        if not path.is_file():
+        """What was seen on frame `index`, exactly; None where it has not been looked at, or the file is damaged."""
+        try:
+            with np.load(self._path(index), allow_pickle=False) as kept:
+                words = json.loads(str(kept["words"]))
+                seen = Observations(kept["boxes"], kept["scores"], kept["categories"], words["masks"])
+                return Sighting(seen, kept.get("embeddings"), words["left_out"])
+        except (OSError, EOFError, ValueError, KeyError, BadZipFile):
             return None
-        with np.load(path, allow_pickle=False) as kept:
-            words = json.loads(str(kept["words"]))
-            seen = Observations(kept["boxes"], kept["scores"], kept["categories"], words["masks"])
-            return Sighting(seen, kept.get("embeddings"), words["left_out"])
 
     def _path(self, index: int) -> Path:
         return self._folder / f"{index:08d}.npz"

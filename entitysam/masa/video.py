@@ -93,10 +93,10 @@ class VideoTracker:
         """
         state = TrackerState.initial()
         for index, frame in enumerate(frames):
-            sighting = journal.read(index) if journal else None
+            sighting = journal.read(index) if journal is not None else None
             if sighting is None:
                 sighting = self.look(frame, observe(index, frame) if observe else NOTHING)
-                if journal:
+                if journal is not None:
                     journal.write(index, sighting)
             result, state = self.follow(state, index, frame, sighting)
             yield result

@@ -1,7 +1,6 @@
 """MASA trained as a user trains it, on a handful of synthetic pictures; and the shipped weights, where they are."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch.nn.functional as F
 from entitysam.checkpoint import load_weights, read_weights
 from entitysam.config import load_config, to_dict
 from entitysam.data.proposals import Proposals
-from entitysam.data.synthetic_returning import render_returning
+from entitysam.data.synthetic_returning import new_at_return, render_returning
 from entitysam.data.synthetic_writer import SyntheticSet, write_synthetic
 from entitysam.engine.build import build_model
 from entitysam.engine.evaluate_run import RunOptions
@@ -21,6 +20,7 @@ from entitysam.engine.tracking import open_masa
 from entitysam.engine.training import run
 from entitysam.masa.reid import Reidentifier
 from entitysam.ops import mask_to_box, rgb_to_ids, rle_encode
+from entitysam.structures import VideoSegments
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = ROOT / "checkpoints" / "masa_tiny.safetensors"
@@ -141,33 +141,11 @@ def test_shipped_weights_beat_overlap_and_untrained_ones_over_large_steps(synthe
 def test_shipped_weights_give_returning_entities_their_old_ids():
     """Perfect masks whose ids change at every return: the frames stay as they were, the ids get right."""
     frames, truth = render_returning((0, 9, 0), 24)[:2]
-    broken, known = np.zeros_like(truth), {}
-    for t, painted in enumerate(truth):  # a new id for whoever was not on the frame before
-        known = {n: known.get(n, broken.max() + 1 + i) for i, n in enumerate(np.unique(painted[painted > 0]).tolist())}
-        for number, new in known.items():
-            broken[t][painted == number] = new
-    ids = {number: i + 1 for i, number in enumerate(np.unique(broken[broken > 0]).tolist())}
-    broken = np.array([0, *(ids.get(n, 0) for n in range(1, broken.max() + 1))])[broken]
+    broken = new_at_return(truth)
     count = broken.max()
     assert count > len(np.unique(truth[truth > 0]))  # somebody left and returned
-    segmented = Maps(broken, np.ones(count), np.ones((count, len(truth))))
+    segmented = VideoSegments.of(broken, np.ones(count))
     merged = np.stack(list(Reidentifier(open_masa(WEIGHTS)).merge(frames, segmented).iter_ids()))
     pairs = lambda maps: len(np.unique(np.stack([truth, maps]).reshape(2, -1), axis=1).T)  # noqa: E731
     assert pairs(merged) < pairs(broken)  # fewer ids per entity ...
     assert all(len(np.unique(truth[merged == n])) == 1 for n in np.unique(merged[merged > 0]))  # ... and none shared
-
-
-@dataclass
-class Maps:
-    """Given maps as a segmented video."""
-
-    maps: np.ndarray
-    scores: np.ndarray
-    frame_scores: np.ndarray
-
-    @property
-    def num_frames(self):
-        return len(self.maps)
-
-    def iter_ids(self):
-        return iter(self.maps)

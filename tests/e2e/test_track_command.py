@@ -99,13 +99,15 @@ def test_resumed_is_the_same_as_straight(clip, tmp_path, capsys, monkeypatch):
     capsys.readouterr()
     assert track(frames, *words, "--stride", 2, "-o", out, "--resume") == 2
     assert "the unfinished run there was another one (stride was 1, is 2)" in capsys.readouterr().err
+    damaged = out / ".resume" / "00000001.npz"
+    damaged.write_bytes(damaged.read_bytes()[:100])
     assert track(frames, *words, "-o", out, "--resume") == 0
-    assert len(looked) == 5  # frames 0 to 3, then 4 alone
+    assert len(looked) == 4 + 2  # frames 0 to 3; then 1, whose file was damaged, and 4
     assert {path.name for path in out.iterdir()} == FILES
     for name in ("tracks.json", "tracks.txt", "events.json"):
         assert (out / name).read_bytes() == (tmp_path / "straight" / name).read_bytes(), name
     assert track(frames, *words, "-o", out, "--resume") == 0  # finished: from the beginning
-    assert len(looked) == 10
+    assert len(looked) == 6 + 5
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from entitysam.data.synthetic_returning import render_returning
+from entitysam.data.synthetic_returning import new_at_return, render_returning
 from entitysam.masa.reid import Lives, MergedVideo, Reidentifier, entity_boxes, find_returned
+from entitysam.structures import VideoSegments
 
 LOOKS = {"red": [8.0, 0, 0], "green": [0, 8.0, 0], "blue": [0, 0, 8.0]}
 
@@ -49,23 +50,12 @@ def test_nothing_to_merge():
     assert find_returned(lives_of({}, {1: "red"}, {})) == {}
 
 
-class Maps:
-    """A segmented video of given maps."""
-
-    def __init__(self, maps, scores):
-        self.maps, self.scores, self.num_frames = maps, np.array(scores), len(maps)
-        self.frame_scores = np.tile(self.scores[:, None], (1, len(maps)))
-
-    def iter_ids(self):
-        return iter(self.maps)
-
-
 def test_merged_maps_and_scores():
     maps = [np.array([[1, 2]], np.int32), np.array([[1, 0]], np.int32), np.array([[1, 3]], np.int32)]
-    merged = MergedVideo(Maps(maps, [0.9, 0.4, 0.7]), {3: 2})
+    merged = MergedVideo(VideoSegments.of(maps, [0.9, 0.4, 0.7]), {3: 2})
     assert np.stack(list(merged.iter_ids())).tolist() == [[[1, 2]], [[1, 0]], [[1, 2]]]
-    assert merged.scores.tolist() == [0.9, 0.7, 0.7]
-    assert merged.frame_scores[1].tolist() == [0.7] * 3
+    assert merged.scores.tolist() == pytest.approx([0.9, 0.7, 0.7])
+    assert merged.frame_scores[1].tolist() == pytest.approx([0.7] * 3)
     assert maps[2].tolist() == [[1, 3]]  # the video itself is as it was
 
 
@@ -89,7 +79,7 @@ def test_a_video_from_its_pixels():
     ]:
         maps[frame, :10, x : x + 10] = number
         frames[frame, :10, x : x + 10] = 255 * np.eye(3, dtype=np.uint8)[colour]
-    merged = Reidentifier(ColourModel()).merge(frames, Maps(list(maps), [0.9, 0.8, 0.5]))
+    merged = Reidentifier(ColourModel()).merge(frames, VideoSegments.of(maps, [0.9, 0.8, 0.5]))
     result = np.stack(list(merged.iter_ids()))
     assert np.unique(result).tolist() == [0, 1, 2]
     assert ((result > 0) == (maps > 0)).all()
@@ -123,3 +113,8 @@ def test_things_of_returning_clips_are_away_in_the_middle():
     assert all(seen[number][0] < 4 and seen[number][-1] > 8 for number in returning)
     again = render_returning((0, 9, 1), 12, (96, 160), leaving=1.0)
     assert np.array_equal(frames, again[0])
+
+
+def test_returning_under_a_new_id():
+    ids = np.array([[[5, 9]], [[5, 0]], [[0, 9]], [[5, 9]]], np.int32)
+    assert new_at_return(ids).tolist() == [[[1, 2]], [[1, 0]], [[0, 3]], [[4, 3]]]

@@ -167,6 +167,21 @@ def test_masks_are_written_with_their_area(tmp_path):
     assert tracks[0]["frames"][0]["segmentation"]["size"] == [48, 120]
 
 
+def test_results_are_there_until_the_next_ones_are_whole(tmp_path):
+    def track(name, finish):
+        with TrackWriter(tmp_path, "clip", 120, 48, None) as writer:
+            writer.add(name, np.zeros((48, 120, 3), np.uint8), np.array([7, 4]), whole_and_part(), [])
+            if finish:
+                writer.finish()
+        return {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    first = track("first", finish=True)
+    assert {"overlay.mp4", "segments.json"} < {path.name for path in first}
+    assert track("second", finish=False) == first
+    assert [path.name for path in first if path.parent.name == "masks"] == ["first.png"]
+    assert [path.name for path in track("second", finish=True) if path.parent.name == "masks"] == ["second.png"]
+
+
 def test_masks_are_written_as_maps(tmp_path):
     """Also for the frames before the first mask; an earlier run's maps go."""
     blank, nothing = np.zeros((48, 120, 3), np.uint8), Observations.of(np.zeros((0, 4)))

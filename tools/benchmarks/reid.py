@@ -6,20 +6,19 @@ python tools/benchmark.py reid --masa checkpoints/masa_tiny.safetensors random -
 """
 
 import argparse
-from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from entitysam.cli.shared.models import open_model
-from entitysam.data.synthetic_returning import render_returning
+from entitysam.data.synthetic_returning import new_at_return, render_returning
 from entitysam.engine.baselines import StreamedVideo, per_frame
 from entitysam.engine.evaluate_panoptic import boxes, segments_info
 from entitysam.engine.tracking import open_masa
 from entitysam.evaluation import VEQ, BoxTracking, PanopticSequence, PanopticVideo, TrackedVideo
 from entitysam.inference.video import VideoSegmenter
-from entitysam.masa.reid import BETA, Reidentifier, SegmentedFrames
+from entitysam.masa.reid import BETA, Reidentifier
+from entitysam.structures import VideoSegments
 
 ENTITY = [{"id": 1, "name": "entity", "isthing": 1}]
 NUMBERS = ("IDF1", "AssA", "IDSW")
@@ -37,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     clips = [render_returning((arguments.seed, 9, index), arguments.frames)[:2] for index in range(arguments.videos)]
-    sources = {"annotation, new ids": [(frames, ids, broken_ids(ids)) for frames, ids in clips]}
+    sources = {"annotation, new ids": [(frames, ids, new_ids(ids)) for frames, ids in clips]}
     if arguments.weights:
         model = open_model(arguments.weights, None, "cpu", {}).model
         segmenter, linked = VideoSegmenter(model), per_frame(model, {"warmup_frames": 0})
@@ -75,37 +74,13 @@ def sequence(maps: "np.ndarray | list[np.ndarray]") -> PanopticSequence:
     return PanopticSequence([segments_info(ids) for ids in maps], lambda frame: maps[frame])
 
 
-@dataclass
-class Maps:
-    """Given maps as a segmented video."""
-
-    maps: np.ndarray
-    scores: np.ndarray
-    frame_scores: np.ndarray
-
-    @property
-    def num_frames(self) -> int:
-        return len(self.maps)
-
-    def iter_ids(self) -> Iterator[np.ndarray]:
-        return iter(self.maps)
+def new_ids(ids: np.ndarray) -> VideoSegments:
+    """Annotated ids [T, H, W] as a segmented video that knows nobody who returns."""
+    broken = new_at_return(ids)
+    return VideoSegments.of(broken, np.ones(broken.max()))
 
 
-def collected(video: StreamedVideo) -> Maps:
+def collected(video: StreamedVideo) -> VideoSegments:
     """A streamed video, whole."""
-    maps = np.stack(list(video.iter_ids()))
-    return Maps(maps, video.scores, np.tile(video.scores[:, None], (1, len(maps))))
-
-
-def broken_ids(ids: np.ndarray) -> SegmentedFrames:
-    """Annotated ids [T, H, W], where an entity that was away gets a new id when it returns."""
-    result, count, known = np.zeros_like(ids), 0, {}
-    for frame, painted in enumerate(ids):
-        seen = {}
-        for number in np.unique(painted[painted > 0]).tolist():
-            if number not in known:
-                count += 1
-            seen[number] = known.get(number, count)
-            result[frame][painted == number] = seen[number]
-        known = seen
-    return Maps(result, np.ones(count), np.ones((count, len(ids))))
+    maps = list(video.iter_ids())
+    return VideoSegments.of(maps, video.scores)
