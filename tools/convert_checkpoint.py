@@ -17,7 +17,7 @@ import entitysam
 from entitysam.checkpoint import CheckpointError, load_weights, save_weights, to_published
 from entitysam.cli.shared.models import config_of
 from entitysam.engine.build import model_config
-from entitysam.engine.training_state import save_atomically
+from entitysam.engine.train.state import save_atomically
 
 
 def main() -> None:

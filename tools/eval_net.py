@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
-    from entitysam.engine.evaluate_run import RunOptions
+    from entitysam.engine.evaluate.run import RunOptions
 
 
 def main() -> None:
@@ -78,7 +78,7 @@ def positive(text: str) -> int:
 
 
 def read_options(arguments: argparse.Namespace) -> "RunOptions":
-    from entitysam.engine.evaluate_run import RunOptions
+    from entitysam.engine.evaluate.run import RunOptions
 
     return RunOptions(
         weights=arguments.weights,
@@ -94,8 +94,8 @@ def read_options(arguments: argparse.Namespace) -> "RunOptions":
 
 
 def worker(config: dict, options: "RunOptions") -> None:
-    from entitysam.engine.evaluate_run import run
-    from entitysam.engine.report import TABLE
+    from entitysam.engine.evaluate.report.result import TABLE
+    from entitysam.engine.evaluate.run import run
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     complete = run(config, options)
@@ -107,12 +107,12 @@ def worker(config: dict, options: "RunOptions") -> None:
 
 
 def show_comparison(first: str, second: str, plot: str | None) -> None:
-    from entitysam.engine.report import read_result
-    from entitysam.engine.report_compare import compare
+    from entitysam.engine.evaluate.report.compare import compare
+    from entitysam.engine.evaluate.report.result import read_result
 
     print(compare(first, second))
     if plot:
-        from entitysam.engine.report_plots import comparison_figure, save
+        from entitysam.engine.evaluate.report.plots import comparison_figure, save
 
         save(comparison_figure(read_result(first), read_result(second), (first, second)), Path(plot))
 

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from entitysam.data.synthetic_writer import SyntheticSet, write_synthetic
 from entitysam.data.videos_checks import CHECKS
 from entitysam.data.vipseg_conversion import convert_scalabel, convert_vipseg
-from entitysam.engine.proposals import write_proposals
+from entitysam.engine.methods.mask_proposals import write_proposals
 
 
 def main() -> int:

@@ -17,7 +17,7 @@ from entitysam import distributed
 from entitysam.config import load_config, to_dict, to_yaml
 from entitysam.registry import ConfigError
 
-ENGINES = {"native": "entitysam.engine.training", "detectron2": "entitysam.adapters.detectron2"}
+ENGINES = {"native": "entitysam.engine.train.run", "detectron2": "entitysam.adapters.detectron2"}
 INTERRUPTED = 143  # what a shell reports of a process that SIGTERM ended
 
 

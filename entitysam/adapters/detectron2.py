@@ -32,13 +32,14 @@ from torch import Tensor, nn
 
 from entitysam import distributed
 from entitysam.config import from_dict, load_config, shipped_folder, to_dict, to_yaml
-from entitysam.engine import training
 from entitysam.engine.build import build_model, pick_device
-from entitysam.engine.evaluate import border_type, read_frames
-from entitysam.engine.evaluate_forms import Segmented
-from entitysam.engine.evaluate_run import build_dataset, build_evaluation, build_form, make_namer
-from entitysam.engine.optim import build_optimizer, learning_rate
-from entitysam.engine.trainer import (
+from entitysam.engine.evaluate.formats.base import Segmented
+from entitysam.engine.evaluate.loop import border_type, read_frames
+from entitysam.engine.evaluate.run import build_dataset, build_evaluation, build_form, make_namer
+from entitysam.engine.train import run as training
+from entitysam.engine.train.optim import build_optimizer, learning_rate
+from entitysam.engine.train.state import save_atomically
+from entitysam.engine.train.trainer import (
     FINAL,
     NonFiniteLoss,
     autocast,
@@ -47,7 +48,6 @@ from entitysam.engine.trainer import (
     clips_per_worker,
     distribute,
 )
-from entitysam.engine.training_state import save_atomically
 from entitysam.inference.video import VideoSegmenter
 from entitysam.losses.entity_criterion import mean_num_masks
 from entitysam.registry import CRITERIA, DATASETS, ConfigError, build
@@ -358,7 +358,7 @@ def _relative_rate(optim: DictConfig, iteration: int) -> float:
 
 
 def run(values: dict[str, Any], resume: bool = False, dry_run: bool = False) -> bool:
-    """Trains with detectron2; arguments, processes and errors as of `engine.training.run`."""
+    """Trains with detectron2; arguments, processes and errors as of `engine.train.run.run`."""
     if dry_run:  # the same parts
         return training.run(values, dry_run=True)
     config = from_dict(values)

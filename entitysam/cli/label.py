@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError("--labels is needed: names, a list that comes along, or 'free'")
 
     from entitysam.cli.shared.naming import label_result
-    from entitysam.engine.label_results import SavedResult
+    from entitysam.engine.labelling.results import SavedResult
     from entitysam.inference.readers import InputError, open_frames
     from entitysam.inference.writers_files import check_folder
 
@@ -63,7 +63,7 @@ def _label_predictions(arguments: argparse.Namespace, words: list[str], others: 
     from entitysam.cli.shared.naming import print_estimate, summary
     from entitysam.cli.shared.progress import frame_bar
     from entitysam.config import load_config, to_dict
-    from entitysam.engine.label_predictions import open_predictions
+    from entitysam.engine.evaluate.label_predictions import open_predictions
     from entitysam.inference.writers_files import check_folder
     from entitysam.registry import ConfigError
 

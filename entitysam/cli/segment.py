@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
         from entitysam.cli.shared.results import Job, run_job
         from entitysam.cli.shared.resume import input_identity, origin_of
         from entitysam.cli.shared.settings import read_settings
-        from entitysam.engine.tracking import open_reidentifier
+        from entitysam.engine.methods.masa import open_reidentifier
 
         overrides, inference = read_settings(arguments)
         opened = open_model(arguments.model, arguments.weights, arguments.device, overrides)

@@ -144,7 +144,7 @@ def open_tracker(arguments: argparse.Namespace, fps: float | None) -> "VideoTrac
     """
     from entitysam.cli.shared.progress import warn
     from entitysam.engine.build import pick_device
-    from entitysam.engine.tracking import PROPOSAL_LIMIT, RANDOM, needs_model, open_masa, tracker_settings
+    from entitysam.engine.methods.masa import PROPOSAL_LIMIT, RANDOM, needs_model, open_masa, tracker_settings
     from entitysam.masa.tracker import Tracker
     from entitysam.masa.video import VideoTracker
 
@@ -193,7 +193,7 @@ def observer(
         return given
 
     from entitysam.cli.shared.models import open_model
-    from entitysam.engine.tracking import build_proposals
+    from entitysam.engine.methods.masa import build_proposals
 
     propose = build_proposals(arguments.proposals, lambda name: open_model(name, None, arguments.device, {}).model, {})
     if given is None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from entitysam.config import load_config, to_dict
-from entitysam.engine import training
+from entitysam.engine.train import run as training
 from entitysam.registry import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -132,8 +132,8 @@ def test_the_command_trains_evaluates_and_leaves_weights_for_eval_net(synthetic,
     assert (tmp_path / "run" / "inference" / "entitysam_test" / "pred.json").is_file()
 
     from entitysam.adapters.detectron2 import run
-    from entitysam.engine.evaluate_run import RunOptions
-    from entitysam.engine.evaluate_run import run as evaluate
+    from entitysam.engine.evaluate.run import RunOptions
+    from entitysam.engine.evaluate.run import run as evaluate
 
     with pytest.raises(ConfigError, match=r"run holds checkpoints of an earlier run; go on with --resume"):
         run(to_dict(config(synthetic, tmp_path / "run", **changes)))

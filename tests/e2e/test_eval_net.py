@@ -22,7 +22,7 @@ from entitysam.data.images import read_id_map
 from entitysam.data.synthetic_writer import SyntheticSet, write_synthetic
 from entitysam.data.vipseg_conversion import convert_scalabel
 from entitysam.engine.build import model_config
-from entitysam.engine.evaluate_run import RunOptions, evaluate, run
+from entitysam.engine.evaluate.run import RunOptions, evaluate, run
 from entitysam.ops import ids_to_rgb
 from entitysam.registry import ConfigError
 

@@ -14,10 +14,10 @@ from entitysam.data.proposals import Proposals
 from entitysam.data.synthetic_returning import new_at_return, render_returning
 from entitysam.data.synthetic_writer import SyntheticSet, write_synthetic
 from entitysam.engine.build import build_model
-from entitysam.engine.evaluate_run import RunOptions
-from entitysam.engine.evaluate_run import run as evaluate
-from entitysam.engine.tracking import open_masa
-from entitysam.engine.training import run
+from entitysam.engine.evaluate.run import RunOptions
+from entitysam.engine.evaluate.run import run as evaluate
+from entitysam.engine.methods.masa import open_masa
+from entitysam.engine.train.run import run
 from entitysam.masa.reid import Reidentifier
 from entitysam.ops import mask_to_box, rgb_to_ids, rle_encode
 from entitysam.structures import VideoSegments

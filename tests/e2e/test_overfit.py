@@ -4,7 +4,7 @@ import torch
 
 from entitysam import build_model
 from entitysam.config import load_config, to_dict
-from entitysam.engine.trainer import fit
+from entitysam.engine.train.trainer import fit
 from entitysam.losses import EntityCriterion
 from entitysam.losses.entity_criterion import target_iou
 from entitysam.structures import Clip, Targets

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from entitysam.config import load_config, to_dict
-from entitysam.engine.training import run
+from entitysam.engine.train.run import run
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT / ".." / "shared" / "data"
@@ -102,7 +102,7 @@ def test_exact_resume_with_the_real_network_and_loader(synthetic, tmp_path, monk
     settings = {"optim__max_iters": 4, "data__mapper__num_frames": 2, "train__batch_size": 2, "data__num_workers": 1}
     assert train("tiny_stage2", overrides(synthetic, tmp_path / "straight", weights="''", **settings))
     options = overrides(synthetic, tmp_path / "parts", weights="''", **settings)
-    from entitysam.engine import trainer
+    from entitysam.engine.train import trainer
 
     original, steps = trainer.clip_gradients, []
 

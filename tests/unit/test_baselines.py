@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from entitysam.engine.baselines import Grid, LinkedESAM, LinkedFrames, StreamedVideo, WholeFrame, parse_baseline
+from entitysam.engine.methods.baselines import Grid, LinkedESAM, LinkedFrames, StreamedVideo, WholeFrame, parse_baseline
 from entitysam.registry import ConfigError
 
 FRAMES = [np.zeros((6, 8, 3), np.uint8)] * 3

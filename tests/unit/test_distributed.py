@@ -13,8 +13,8 @@ import torch
 from standin import StandIn, clips_from, run_config
 
 from entitysam import distributed
-from entitysam.engine.trainer import fit
-from entitysam.engine.training_state import CheckpointFolder
+from entitysam.engine.train.state import CheckpointFolder
+from entitysam.engine.train.trainer import fit
 from entitysam.losses import EntityCriterion
 from entitysam.losses.entity_criterion import mean_num_masks
 

@@ -14,10 +14,10 @@ from entitysam.data.synthetic_writer import SyntheticSet, write_synthetic
 from entitysam.data.videos_instances import YouTubeVIS
 from entitysam.data.videos_panoptic import VIPSegVideos
 from entitysam.data.videos_tracks import AnnotatedTracks, PanopticTracks
-from entitysam.engine.evaluate_forms import PredictionError
-from entitysam.engine.evaluate_run import RunOptions, build_dataset, build_form, run
-from entitysam.engine.evaluate_tracking import VideoTracking, same_names
-from entitysam.engine.evaluate_tracks import TracksForm, annotated_tracks, paint_boxes
+from entitysam.engine.evaluate.formats.base import PredictionError
+from entitysam.engine.evaluate.formats.tracks import TracksForm, annotated_tracks, paint_boxes
+from entitysam.engine.evaluate.run import RunOptions, build_dataset, build_form, run
+from entitysam.engine.methods.masa_tracking import VideoTracking, same_names
 from entitysam.evaluation import EvaluationError, TrackedVideo, Tracks
 from entitysam.ops import rle_decode
 from entitysam.registry import ConfigError

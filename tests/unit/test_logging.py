@@ -9,7 +9,7 @@ import pytest
 import torch
 from standin import run_config
 
-from entitysam.engine.logging import RunLogger, keep_rows
+from entitysam.engine.train.run_logger import RunLogger, keep_rows
 from entitysam.registry import ConfigError
 
 CPU = torch.device("cpu")

@@ -9,7 +9,7 @@ from PIL import Image
 
 from entitysam.data.images import DataError
 from entitysam.data.proposals import Proposals
-from entitysam.engine.proposals import write_proposals
+from entitysam.engine.methods.mask_proposals import write_proposals
 from entitysam.esam.everything import clean, everything
 
 

@@ -19,7 +19,7 @@ from entitysam.classification.protocols import (
     video_semantic,
 )
 from entitysam.classification.visual_prompts import VisualPrompt
-from entitysam.engine.evaluate_naming import KeptMaps, build_namer, sum_statistics, write_sheet
+from entitysam.engine.labelling.video import KeptMaps, build_namer, sum_statistics, write_sheet
 from entitysam.inference.panoptic import PanopticMerge
 from entitysam.inference.video import VideoSegmenter
 from entitysam.registry import ConfigError

@@ -4,7 +4,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from entitysam.config import OptimConfig
-from entitysam.engine.optim import build_optimizer, learning_rate, parameter_groups, set_learning_rate
+from entitysam.engine.train.optim import build_optimizer, learning_rate, parameter_groups, set_learning_rate
 from entitysam.registry import ConfigError
 
 

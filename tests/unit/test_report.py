@@ -6,7 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from entitysam.engine.report import (
+from entitysam.engine.evaluate.report.compare import compare, differences
+from entitysam.engine.evaluate.report.plots import comparison_figure, save, scatter_figure, window_figure
+from entitysam.engine.evaluate.report.result import (
     EvaluationResult,
     Failure,
     VideoResult,
@@ -15,9 +17,7 @@ from entitysam.engine.report import (
     to_markdown,
     write_report,
 )
-from entitysam.engine.report_compare import compare, differences
-from entitysam.engine.report_plots import comparison_figure, save, scatter_figure, window_figure
-from entitysam.engine.report_sheet import in_same_colours
+from entitysam.engine.evaluate.report.worst_videos import in_same_colours
 
 NAN = math.nan
 

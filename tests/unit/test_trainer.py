@@ -8,8 +8,8 @@ import pytest
 import torch
 from standin import StandIn, clip_of, clips_from, run_config
 
-from entitysam.engine.trainer import NonFiniteLoss, clip_generator, fit
-from entitysam.engine.training_state import CheckpointFolder, TrainingState, random_state, set_random_state
+from entitysam.engine.train.state import CheckpointFolder, TrainingState, random_state, set_random_state
+from entitysam.engine.train.trainer import NonFiniteLoss, clip_generator, fit
 from entitysam.losses import EntityCriterion
 from entitysam.registry import ConfigError
 from entitysam.structures import Clip, Targets

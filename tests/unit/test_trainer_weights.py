@@ -9,7 +9,7 @@ import torch
 from entitysam import build_model
 from entitysam.checkpoint import CheckpointError, to_published
 from entitysam.config import load_config, shipped_folder
-from entitysam.engine.training import load_initial_weights
+from entitysam.engine.train.run import load_initial_weights
 from entitysam.registry import ConfigError
 
 SMALL = {"image_size": 64, "num_entities": 4}

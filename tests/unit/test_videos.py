@@ -15,11 +15,11 @@ from entitysam.data.videos_coco import CocoPanopticImages
 from entitysam.data.videos_instances import EntitySegImages, YouTubeVIS
 from entitysam.data.videos_panoptic import VIPSegVideos
 from entitysam.data.videos_semantic import VSPWVideos, read_labels
-from entitysam.engine.evaluate import measure_saved, predict_and_measure, read_frames
-from entitysam.engine.evaluate_instances import InstanceForm
-from entitysam.engine.evaluate_panoptic import PanopticForm
-from entitysam.engine.evaluate_progress import Records, share
-from entitysam.engine.evaluate_semantic import SemanticForm, fill_from_nearest
+from entitysam.engine.evaluate.formats.instances import InstanceForm
+from entitysam.engine.evaluate.formats.panoptic import PanopticForm
+from entitysam.engine.evaluate.formats.semantic import SemanticForm, fill_from_nearest
+from entitysam.engine.evaluate.loop import measure_saved, predict_and_measure, read_frames
+from entitysam.engine.evaluate.progress import Records, share
 from entitysam.evaluation import build_evaluators
 from entitysam.registry import ConfigError
 

@@ -18,8 +18,8 @@ from entitysam.config import load_config
 from entitysam.data.pseudo_video import PseudoVideo
 from entitysam.data.samples import ImageSample
 from entitysam.data.synthetic import render_video
-from entitysam.engine.optim import build_optimizer
-from entitysam.engine.trainer import autocast, clip_generator, clip_gradients
+from entitysam.engine.train.optim import build_optimizer
+from entitysam.engine.train.trainer import autocast, clip_generator, clip_gradients
 from entitysam.losses import EntityCriterion
 from entitysam.models.entity_sam import EntitySAM
 from entitysam.structures import Clip
@@ -74,7 +74,7 @@ class TrainingSide(ABC):
 
 
 class OurTraining(TrainingSide):
-    """This project, as `engine.trainer` does a step."""
+    """This project, as `engine.train.trainer` does a step."""
 
     def __init__(self, model: EntitySAM, clip: Clip, dtype: str, criterion: EntityCriterion | None = None) -> None:
         config = load_config("entitysam_vits_stage2").optim

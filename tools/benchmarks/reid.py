@@ -12,9 +12,9 @@ import torch
 
 from entitysam.cli.shared.models import open_model
 from entitysam.data.synthetic_returning import new_at_return, render_returning
-from entitysam.engine.baselines import StreamedVideo, per_frame
-from entitysam.engine.evaluate_panoptic import boxes, segments_info
-from entitysam.engine.tracking import open_masa
+from entitysam.engine.evaluate.formats.panoptic import boxes, segments_info
+from entitysam.engine.methods.baselines import StreamedVideo, per_frame
+from entitysam.engine.methods.masa import open_masa
 from entitysam.evaluation import VEQ, BoxTracking, PanopticSequence, PanopticVideo, TrackedVideo
 from entitysam.inference.video import VideoSegmenter
 from entitysam.masa.reid import BETA, Reidentifier

@@ -11,7 +11,7 @@ import torch
 from benchmarks.model import CLOCKS, describe
 from entitysam.config import TrainConfig
 from entitysam.engine.build import build_model, pick_device
-from entitysam.engine.trainer import AMP_DTYPES, backward
+from entitysam.engine.train.trainer import AMP_DTYPES, backward
 from entitysam.losses import EntityCriterion
 from entitysam.structures import Clip, Targets
 

@@ -21,7 +21,7 @@ from benchmarks._stages import REST, Stages, matmul_rate, synchronise
 from benchmarks._training_sides import Outputs, TheirTraining, TrainingSide, new_side
 from benchmarks.model import CLOCKS, OURS, PUBLISHED, describe
 from entitysam.engine.build import pick_device
-from entitysam.engine.trainer import AMP_DTYPES
+from entitysam.engine.train.trainer import AMP_DTYPES
 from entitysam.registry import ConfigError
 
 TOLERANCE = 1e-4

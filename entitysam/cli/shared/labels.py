@@ -82,7 +82,7 @@ def open_namer(arguments: argparse.Namespace, words: Sequence[str]) -> "Naming |
         return None
 
     from entitysam.classification.labels import parse_labels
-    from entitysam.engine.evaluate_naming import build_namer
+    from entitysam.engine.labelling.video import build_namer
 
     labels = parse_labels(arguments.labels)
     return build_namer(classifier_node(arguments, words), "classifier", labels), labels

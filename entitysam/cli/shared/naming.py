@@ -9,7 +9,7 @@ from entitysam.classification.naming import EntityNamer
 from entitysam.classification.vlm import VisionLanguageClassifier
 from entitysam.classification.vlm_cost import Estimate
 from entitysam.cli.shared.progress import frame_bar
-from entitysam.engine.label_results import SavedResult, draw_result, entity_names, write_named, write_shown
+from entitysam.engine.labelling.results import SavedResult, draw_result, entity_names, write_named, write_shown
 from entitysam.inference.readers import FrameSource
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 from scipy import ndimage
 
 from entitysam.data.videos_semantic import read_labels
-from entitysam.engine.evaluate_forms import Entry, PredictionForm, Segmented
+from entitysam.engine.evaluate.formats.base import Entry, PredictionForm, Segmented
 from entitysam.evaluation import EvaluationError, SemanticVideo
 from entitysam.inference.writers_files import whole_file
 from entitysam.registry import ConfigError

@@ -12,7 +12,7 @@ from entitysam.classification.classifier import Answer
 from entitysam.classification.labels import Label
 from entitysam.classification.masklets import MapMasklets
 from entitysam.classification.naming import EntityNamer, Shown
-from entitysam.engine.evaluate_naming import write_sheet
+from entitysam.engine.labelling.video import write_sheet
 from entitysam.inference.readers import FrameSource, InputError
 from entitysam.inference.writers import MASKS, SEGMENTS, TRACKS, ResultWriter
 from entitysam.inference.writers_json import EntityNames

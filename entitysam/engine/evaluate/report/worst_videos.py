@@ -7,8 +7,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from entitysam.data.images import read_image
 from entitysam.data.videos import EvaluationSet
-from entitysam.engine.evaluate_forms import Entry, PredictionForm
-from entitysam.engine.report import EvaluationResult
+from entitysam.engine.evaluate.formats.base import Entry, PredictionForm
+from entitysam.engine.evaluate.report.result import EvaluationResult
 from entitysam.evaluation.overlaps import frame_overlaps
 from entitysam.inference.drawing import draw_entities
 from entitysam.structures import Video

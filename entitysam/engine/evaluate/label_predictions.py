@@ -1,4 +1,4 @@
-"""Names for saved predictions of any method on an evaluation set, in the formats of `engine.evaluate_forms`.
+"""Names for saved predictions of any method on an evaluation set, in the formats of `engine.evaluate.formats.base`.
 
 Segments of panoptic predictions and tubes of instance predictions get new categories and, in instance segmentation, new
 scores; their masks stay. This is the supplement's Table 3: the classification of EntitySAM for the masks of others.
@@ -19,10 +19,10 @@ from entitysam.config import to_dict
 from entitysam.data.images import read_image
 from entitysam.data.instances import run_length_code
 from entitysam.data.videos import EvaluationSet
-from entitysam.engine import evaluate_instances, evaluate_panoptic
-from entitysam.engine.evaluate_forms import Entry, PredictionError, PredictionForm
-from entitysam.engine.evaluate_naming import SHEETS, KeptMaps, VideoNamer, build_video_namer
-from entitysam.engine.evaluate_run import build_dataset, build_form
+from entitysam.engine.evaluate.formats import instances, panoptic
+from entitysam.engine.evaluate.formats.base import Entry, PredictionError, PredictionForm
+from entitysam.engine.evaluate.run import build_dataset, build_form
+from entitysam.engine.labelling.video import SHEETS, KeptMaps, VideoNamer, build_video_namer
 from entitysam.registry import ConfigError
 from entitysam.structures import Video
 
@@ -81,7 +81,7 @@ class PredictionNamer:
             PredictionError, DataError: broken predictions or frames.
         """
         entry = self._entry(video)
-        if isinstance(self.source, evaluate_instances.InstanceForm):
+        if isinstance(self.source, instances.InstanceForm):
             frames = (read_image(file) for file in video.frame_files)
             return self.namer.namer.draw(self._tubes(video, entry), frames)
         return self.namer.draw(video, KeptMaps(self._segments(video, entry)))
@@ -93,7 +93,7 @@ class PredictionNamer:
             PredictionError, DataError: see `draw`; ClassifierError: no names are to be had.
         """
         entry = self._entry(video)
-        if isinstance(self.source, evaluate_instances.InstanceForm):
+        if isinstance(self.source, instances.InstanceForm):
             return self._named_results(video, entry)
         named = self.namer.name(video, self._segments(video, entry))
         return self.target.write(video, named, named.categories)
@@ -113,7 +113,7 @@ class PredictionNamer:
         return entries[0]
 
     def _segments(self, video: Video, entry: Entry) -> SavedSegments:
-        assert isinstance(self.source, evaluate_panoptic.PanopticForm)
+        assert isinstance(self.source, panoptic.PanopticForm)
         sequence = self.source.sequence(video, entry)
         scores: dict[int, float] = {}
         for segment in (segment for frame in sequence.segments for segment in frame):
@@ -167,16 +167,16 @@ def open_predictions(config: DictConfig, folder: Path, out: Path, node: dict[str
         raise ConfigError(f"evaluation.task: names are for vps, vss and vis, not '{task}'")
     target = build_form(config, dataset, out)
     source: PredictionForm
-    if (folder / evaluate_panoptic.INDEX).is_file():
+    if (folder / panoptic.INDEX).is_file():
         if dataset.form == "instances":
             raise ConfigError(f"{folder}: panoptic predictions, and {dataset.title} is a data set of instances")
-        source = evaluate_panoptic.PanopticForm(folder, dataset, class_agnostic=True)
-    elif (folder / evaluate_instances.INDEX).is_file():
+        source = panoptic.PanopticForm(folder, dataset, class_agnostic=True)
+    elif (folder / instances.INDEX).is_file():
         if task != "vis":
             raise ConfigError(f"{folder}: instances can be named for evaluation.task=vis only, not for '{task}'")
-        source = evaluate_instances.InstanceForm(folder, dataset, class_agnostic=True)
+        source = instances.InstanceForm(folder, dataset, class_agnostic=True)
     else:
-        known = f"{evaluate_panoptic.INDEX} or {evaluate_instances.INDEX}"
+        known = f"{panoptic.INDEX} or {instances.INDEX}"
         raise PredictionError(f"{folder}: no predictions with masks of entities ({known})")
     namer = build_video_namer(node, task, dataset, out / SHEETS)
     return PredictionNamer(dataset, source, target, namer)

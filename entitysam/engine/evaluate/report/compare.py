@@ -3,7 +3,7 @@
 import math
 from pathlib import Path
 
-from entitysam.engine.report import EvaluationResult, read_result, table
+from entitysam.engine.evaluate.report.result import EvaluationResult, read_result, table
 
 MOST = 30  # videos listed
 

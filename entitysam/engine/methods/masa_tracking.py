@@ -15,8 +15,8 @@ from entitysam.data.instances import run_length_code
 from entitysam.data.observations import ObservedVideos, read_observations
 from entitysam.data.observations_clip import ClipObservations
 from entitysam.data.videos import EvaluationSet
-from entitysam.engine.evaluate_forms import VideoFrames
-from entitysam.engine.tracking import box_of_mask, needs_model, open_masa, tracker_settings
+from entitysam.engine.evaluate.formats.base import VideoFrames
+from entitysam.engine.methods.masa import box_of_mask, needs_model, open_masa, tracker_settings
 from entitysam.masa.tracker import Tracker
 from entitysam.masa.video import Observe, TrackedFrame, VideoTracker
 from entitysam.registry import ConfigError
@@ -31,7 +31,7 @@ class VideoTracking:
     Args:
         config: the whole `Config`. `evaluation.tracker` has `observations` (a file or folder, see `data.observations`, or
             "truth"), `proposals` (so many of the network's own besides, 0), `fps` of the videos before their step, and
-            the words of `engine.tracking.tracker_settings`.
+            the words of `engine.methods.masa.tracker_settings`.
         weights: of MASA, see `open_masa`.
         dataset: its categories are those of the observations, by name where both have names.
         device: of the network.

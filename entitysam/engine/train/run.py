@@ -17,9 +17,9 @@ from entitysam.checkpoint import load_weights
 from entitysam.config import from_dict, to_dict, to_yaml
 from entitysam.data.loader import build_loader
 from entitysam.engine.build import build_model, pick_device
-from entitysam.engine.evaluate_run import check_evaluation, evaluate
-from entitysam.engine.logging import peak_memory_gb, set_up_logging
-from entitysam.engine.trainer import ClipSource, Criterion, Evaluation, backward, clips_per_worker, fit
+from entitysam.engine.evaluate.run import check_evaluation, evaluate
+from entitysam.engine.train.run_logger import peak_memory_gb, set_up_logging
+from entitysam.engine.train.trainer import ClipSource, Criterion, Evaluation, backward, clips_per_worker, fit
 from entitysam.registry import CRITERIA, DATASETS, ConfigError, build
 from entitysam.structures import Clip
 

@@ -11,8 +11,8 @@ from torch import nn
 
 from entitysam.checkpoint import CheckpointError, load_weights, read_weights
 from entitysam.config import shipped_folder
-from entitysam.engine.baselines import FrameEntities, parse_baseline, per_frame
 from entitysam.engine.build import build_model, pick_device
+from entitysam.engine.methods.baselines import FrameEntities, parse_baseline, per_frame
 from entitysam.esam.settings import method_from_words
 from entitysam.inference.video import VideoSegmenter
 from entitysam.inference.writers_json import describe_entities

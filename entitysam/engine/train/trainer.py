@@ -16,10 +16,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from entitysam import distributed
 from entitysam.config import TrainConfig, to_dict
-from entitysam.engine.logging import RunLogger
-from entitysam.engine.optim import build_optimizer, learning_rate, set_learning_rate
-from entitysam.engine.pictures import training_picture
-from entitysam.engine.training_state import CheckpointFolder, TrainingState, save_atomically
+from entitysam.engine.train.optim import build_optimizer, learning_rate, set_learning_rate
+from entitysam.engine.train.run_logger import RunLogger
+from entitysam.engine.train.state import CheckpointFolder, TrainingState, save_atomically
+from entitysam.engine.train.visualize import training_picture
 from entitysam.losses.entity_criterion import mean_num_masks
 from entitysam.registry import ConfigError
 from entitysam.structures import Clip, ClipOutput, PairOutput

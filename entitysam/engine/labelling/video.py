@@ -18,7 +18,7 @@ from entitysam.classification.protocols import PROTOCOLS, NamedVideo, task_label
 from entitysam.classification.visual_prompts import VisualPrompt
 from entitysam.data.images import read_image
 from entitysam.data.videos import EvaluationSet
-from entitysam.engine.evaluate_forms import Segmented
+from entitysam.engine.evaluate.formats.base import Segmented
 from entitysam.inference.writers_files import as_stem, make_folder, whole_file
 from entitysam.registry import CLASSIFIERS, ConfigError, build
 from entitysam.structures import Video

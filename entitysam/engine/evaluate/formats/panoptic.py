@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from entitysam.engine.evaluate_forms import ENTITY, Entry, PredictionError, PredictionForm, Segmented, read_index_file
+from entitysam.engine.evaluate.formats.base import (
+    ENTITY,
+    Entry,
+    PredictionError,
+    PredictionForm,
+    Segmented,
+    read_index_file,
+)
 from entitysam.evaluation import (
     EvaluationError,
     Instance,

@@ -15,18 +15,18 @@ from torch import nn
 from entitysam import distributed
 from entitysam.config import from_dict, to_dict
 from entitysam.data.videos import EvaluationSet
-from entitysam.engine import evaluate_instances, evaluate_panoptic, evaluate_semantic, evaluate_tracks
-from entitysam.engine.baselines import build_baseline
 from entitysam.engine.build import pick_device
-from entitysam.engine.evaluate import Evaluators, VideoMethod, check_borders, measure_saved, predict_and_measure
-from entitysam.engine.evaluate_forms import ENTITY, Namer, PredictionForm
-from entitysam.engine.evaluate_model import open_model, weights_identity
-from entitysam.engine.evaluate_naming import SHEETS, build_video_namer, sum_statistics
-from entitysam.engine.evaluate_progress import FOLDER, IDENTITY, Records
-from entitysam.engine.evaluate_tracking import VideoTracking
-from entitysam.engine.report import EvaluationResult, write_report
-from entitysam.engine.report_plots import write_plots
-from entitysam.engine.tracking import ReidentifyingSegmenter, open_reidentifier
+from entitysam.engine.evaluate.formats import instances, panoptic, semantic, tracks
+from entitysam.engine.evaluate.formats.base import ENTITY, Namer, PredictionForm
+from entitysam.engine.evaluate.loop import Evaluators, VideoMethod, check_borders, measure_saved, predict_and_measure
+from entitysam.engine.evaluate.model import open_model, weights_identity
+from entitysam.engine.evaluate.progress import FOLDER, IDENTITY, Records
+from entitysam.engine.evaluate.report.plots import write_plots
+from entitysam.engine.evaluate.report.result import EvaluationResult, write_report
+from entitysam.engine.labelling.video import SHEETS, build_video_namer, sum_statistics
+from entitysam.engine.methods.baselines import build_baseline
+from entitysam.engine.methods.masa import ReidentifyingSegmenter, open_reidentifier
+from entitysam.engine.methods.masa_tracking import VideoTracking
 from entitysam.evaluation import build_evaluators
 from entitysam.inference.video import VideoSegmenter
 from entitysam.inference.writers_files import make_folder
@@ -39,10 +39,10 @@ TRACKING_TASK = "mot"
 # Entities without names; video panoptic, semantic, instance segmentation; tracking of named observations.
 TASKS = (ENTITY_TASK, "vps", "vss", "vis", TRACKING_TASK)
 FORMS: dict[str, type[PredictionForm]] = {
-    "panoptic": evaluate_panoptic.PanopticForm,
-    "semantic": evaluate_semantic.SemanticForm,
-    "instances": evaluate_instances.InstanceForm,
-    "tracks": evaluate_tracks.TracksForm,
+    "panoptic": panoptic.PanopticForm,
+    "semantic": semantic.SemanticForm,
+    "instances": instances.InstanceForm,
+    "tracks": tracks.TracksForm,
 }
 
 
@@ -53,7 +53,7 @@ class RunOptions:
     Attributes:
         weights: weight file, "random", or "" where none is needed.
         predictions: folder of saved predictions to evaluate instead of a model.
-        baseline: NAME[:key=value,...] to evaluate instead of a model, see `engine.baselines`.
+        baseline: NAME[:key=value,...] to evaluate instead of a model, see `engine.methods.baselines`.
         resume: skip the videos that an interrupted run finished.
         limit_videos: only so many, from the first.
         save_predictions: keep the predictions after the report.
@@ -303,13 +303,13 @@ def on_first(action: Callable[[], Any]) -> None:
 
 def remove_predictions(folder: Path) -> None:
     """Leaves only the report."""
-    for name in (FOLDER, SHEETS, evaluate_panoptic.MAPS, evaluate_semantic.MAPS):
+    for name in (FOLDER, SHEETS, panoptic.MAPS, semantic.MAPS):
         shutil.rmtree(folder / name, ignore_errors=True)
     for name in (
         IDENTITY,
-        evaluate_panoptic.INDEX,
-        evaluate_instances.INDEX,
-        evaluate_instances.ARCHIVE,
-        evaluate_tracks.INDEX,
+        panoptic.INDEX,
+        instances.INDEX,
+        instances.ARCHIVE,
+        tracks.INDEX,
     ):
         (folder / name).unlink(missing_ok=True)

@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 
 from entitysam.data.instances import run_length_code
-from entitysam.engine.evaluate_forms import ENTITY, Entry, PredictionError, PredictionForm, Segmented, read_index_file
+from entitysam.engine.evaluate.formats.base import (
+    ENTITY,
+    Entry,
+    PredictionError,
+    PredictionForm,
+    Segmented,
+    read_index_file,
+)
 from entitysam.evaluation import EvaluationError, Instance, InstanceVideo
 from entitysam.inference.writers_files import whole_file
 from entitysam.inference.writers_json import describe_entities

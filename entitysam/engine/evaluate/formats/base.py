@@ -62,7 +62,7 @@ class VideoFrames:
 
 
 class Namer(Protocol):
-    """Turns the entities of a video into those of a class-specific task; `engine.evaluate_naming.VideoNamer` is one."""
+    """Turns the entities of a video into those of a class-specific task; `engine.labelling.video.VideoNamer` is one."""
 
     def name(self, video: Video, segmented: Segmented) -> Named:
         """The entities that the task knows; the maps of `segmented` are taken once."""

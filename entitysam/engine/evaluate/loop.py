@@ -16,9 +16,9 @@ import numpy as np
 from entitysam import distributed
 from entitysam.classification.classifier import ClassifierError
 from entitysam.data.videos import EvaluationSet
-from entitysam.engine.evaluate_forms import Entry, Namer, PredictionError, PredictionForm, Segmented, VideoFrames
-from entitysam.engine.evaluate_progress import Records, share, video_bar
-from entitysam.engine.report import EvaluationResult, Failure, VideoResult
+from entitysam.engine.evaluate.formats.base import Entry, Namer, PredictionError, PredictionForm, Segmented, VideoFrames
+from entitysam.engine.evaluate.progress import Records, share, video_bar
+from entitysam.engine.evaluate.report.result import EvaluationResult, Failure, VideoResult
 from entitysam.evaluation import Evaluator
 from entitysam.registry import ConfigError
 from entitysam.structures import Video

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from entitysam.data.videos import EvaluationSet
-from entitysam.engine.evaluate_forms import PredictionForm
-from entitysam.engine.report import EvaluationResult, Paper
-from entitysam.engine.report_sheet import worst_videos_sheet
+from entitysam.engine.evaluate.formats.base import PredictionForm
+from entitysam.engine.evaluate.report.result import EvaluationResult, Paper
+from entitysam.engine.evaluate.report.worst_videos import worst_videos_sheet
 from entitysam.inference.writers_files import make_folder, whole_file
 
 matplotlib.use("Agg")
