@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     from entitysam.cli.shared.progress import warn
     from entitysam.cli.shared.results import Job, run_job
     from entitysam.cli.shared.settings import check, split_overrides
-    from entitysam.data.synthetic import demo_clip
+    from entitysam.data.synthetic.render import demo_clip
 
     opened = open_model("tiny", None, arguments.device, {})
     if opened.weights is None:

@@ -125,7 +125,7 @@ def open_detections(
         raise InputError(f"{arguments.input}: its frames are not known beforehand, so that no file can have seen them")
 
     from entitysam.cli.shared.progress import warn
-    from entitysam.data.observations_clip import ClipObservations
+    from entitysam.data.detections.matching import ClipObservations
 
     count = source.num_frames
     names, numbers = [source.name(i) for i in range(count)], [i * arguments.stride for i in range(count)]

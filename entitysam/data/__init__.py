@@ -1,18 +1,16 @@
 """Training and evaluation data: readers, augmentation, the loader, the synthetic set. Importing it registers the readers."""
 
-from entitysam.data import (  # noqa: F401  (registers)
-    coco,
-    instances,
-    panoptic_videos,
-    proposals,
-    pseudo_video,
-    two_views,
-    videos_coco,
-    videos_instances,
-    videos_panoptic,
-    videos_semantic,
-    videos_tracks,
-)
+import entitysam.data.evaluation.coco_panoptic
+import entitysam.data.evaluation.mot
+import entitysam.data.evaluation.vipseg
+import entitysam.data.evaluation.vspw
+import entitysam.data.evaluation.ytvis
+import entitysam.data.training.coco
+import entitysam.data.training.instances
+import entitysam.data.training.panoptic_videos
+import entitysam.data.training.proposals
+import entitysam.data.training.pseudo_video
+import entitysam.data.training.two_views  # noqa: F401  (all register their readers)
 from entitysam.data.images import DataError
 
 __all__ = ["DataError"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from entitysam.data.synthetic_writer import SyntheticSet, write_synthetic
+from entitysam.data.synthetic.writer import SyntheticSet, write_synthetic
 
 
 @pytest.fixture(scope="session")

@@ -19,8 +19,8 @@ import entitysam
 from entitysam.checkpoint import save_weights
 from entitysam.config import load_config, to_dict
 from entitysam.data.images import read_id_map
-from entitysam.data.synthetic_writer import SyntheticSet, write_synthetic
-from entitysam.data.vipseg_conversion import convert_scalabel
+from entitysam.data.prepare.vipseg_layout import convert_scalabel
+from entitysam.data.synthetic.writer import SyntheticSet, write_synthetic
 from entitysam.engine.build import model_config
 from entitysam.engine.evaluate.run import RunOptions, evaluate, run
 from entitysam.ops import ids_to_rgb

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 
 from entitysam.checkpoint import load_weights, read_weights
 from entitysam.config import load_config, to_dict
-from entitysam.data.proposals import Proposals
-from entitysam.data.synthetic_returning import new_at_return, render_returning
-from entitysam.data.synthetic_writer import SyntheticSet, write_synthetic
+from entitysam.data.synthetic.returning import new_at_return, render_returning
+from entitysam.data.synthetic.writer import SyntheticSet, write_synthetic
+from entitysam.data.training.proposals import Proposals
 from entitysam.engine.build import build_model
 from entitysam.engine.evaluate.run import RunOptions
 from entitysam.engine.evaluate.run import run as evaluate

@@ -18,7 +18,7 @@ from scipy import ndimage
 from entitysam.classification.visual_prompts import VisualPrompt
 from entitysam.config import load_config, to_dict
 from entitysam.data.images import read_id_map, read_image
-from entitysam.data.synthetic_writer import SyntheticSet, write_synthetic
+from entitysam.data.synthetic.writer import SyntheticSet, write_synthetic
 from entitysam.engine.evaluate.run import RunOptions, run
 from entitysam.ops import ids_to_rgb, rle_encode
 from entitysam.registry import METHODS, ConfigError

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from entitysam.cli import main
-from entitysam.data.synthetic_writer import SyntheticSet, write_synthetic
+from entitysam.data.synthetic.writer import SyntheticSet, write_synthetic
 from entitysam.masa.video import VideoTracker
 
 REAL = Path(__file__).parents[2] / ".." / "shared" / "data" / "bdd100k_mots"

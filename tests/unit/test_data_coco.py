@@ -10,10 +10,10 @@ from coco_layout import LARGE, annotation_file, edit_index, write_coco
 from PIL import Image
 
 from entitysam.data import DataError
-from entitysam.data.checks import check_coco
-from entitysam.data.coco import CocoPanoptic
 from entitysam.data.images import read_id_map
-from entitysam.data.samples import compact_ids
+from entitysam.data.prepare.check_training import check_coco
+from entitysam.data.training.coco import CocoPanoptic
+from entitysam.data.training.samples import compact_ids
 from entitysam.ops import ids_to_rgb
 from entitysam.registry import DATASETS, build
 

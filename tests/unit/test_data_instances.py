@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from entitysam.data import DataError
-from entitysam.data.checks import check_entityseg, check_instances
-from entitysam.data.instances import CocoInstances, EntitySeg
+from entitysam.data.prepare.check_training import check_entityseg, check_instances
+from entitysam.data.training.instances import CocoInstances, EntitySeg
 from entitysam.ops import rle_decode, rle_encode
 
 SAMPLE = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "coco_instances_2"

@@ -7,9 +7,9 @@ import pytest
 from coco_layout import write_coco
 
 from entitysam.data import DataError
-from entitysam.data.coco import CocoPanoptic
-from entitysam.data.loader import ClipStream, build_loader
-from entitysam.data.pseudo_video import PseudoVideo
+from entitysam.data.training.coco import CocoPanoptic
+from entitysam.data.training.loader import ClipStream, build_loader
+from entitysam.data.training.pseudo_video import PseudoVideo
 from entitysam.registry import ConfigError
 
 COUNT = 5

@@ -6,12 +6,12 @@ import torch
 from coco_layout import write_coco
 
 from entitysam.data import DataError
-from entitysam.data.coco import CocoPanoptic
-from entitysam.data.panoptic_videos import PanopticVideos
-from entitysam.data.pseudo_video import PseudoVideo, VideoClip
-from entitysam.data.samples import ImageSample, VideoSample
-from entitysam.data.synthetic import render_video
-from entitysam.data.synthetic_writer import SyntheticSet, write_synthetic
+from entitysam.data.synthetic.render import render_video
+from entitysam.data.synthetic.writer import SyntheticSet, write_synthetic
+from entitysam.data.training.coco import CocoPanoptic
+from entitysam.data.training.panoptic_videos import PanopticVideos
+from entitysam.data.training.pseudo_video import PseudoVideo, VideoClip
+from entitysam.data.training.samples import ImageSample, VideoSample
 from entitysam.registry import DATASETS, ConfigError, build
 
 FIXED = {"flip_probability": 0.0, "angle": 0.0, "scale": (1.0, 1.0), "shift": 0.0}

@@ -6,15 +6,15 @@ import json
 import numpy as np
 import pytest
 
-from entitysam.data.checks import check_coco
-from entitysam.data.coco import CocoPanoptic
 from entitysam.data.images import read_id_map
-from entitysam.data.panoptic_videos import PanopticVideos
-from entitysam.data.synthetic import CATEGORIES, demo_clip, render, render_video
-from entitysam.data.synthetic_scene import MIN_VISIBLE, Layer, Motion, Scene
-from entitysam.data.synthetic_shapes import FAMILIES, Part, Shape, ellipse, random_shape
-from entitysam.data.synthetic_textures import PHOTOGRAPHS
-from entitysam.data.synthetic_writer import SyntheticSet, write_synthetic
+from entitysam.data.prepare.check_training import check_coco
+from entitysam.data.synthetic.render import CATEGORIES, demo_clip, render, render_video
+from entitysam.data.synthetic.scene import MIN_VISIBLE, Layer, Motion, Scene
+from entitysam.data.synthetic.shapes import FAMILIES, Part, Shape, ellipse, random_shape
+from entitysam.data.synthetic.textures import PHOTOGRAPHS
+from entitysam.data.synthetic.writer import SyntheticSet, write_synthetic
+from entitysam.data.training.coco import CocoPanoptic
+from entitysam.data.training.panoptic_videos import PanopticVideos
 
 SIZE = (96, 160)
 GREY = np.full((8, 8, 3), 128, np.uint8)
@@ -197,7 +197,7 @@ def test_video_files_agree_with_their_index_and_the_scene(written):
 
 def test_a_broken_off_run_leaves_no_index(written, tmp_path, monkeypatch):
     write_synthetic(tmp_path, PLAN)
-    monkeypatch.setattr("entitysam.data.synthetic_writer.render_video", lambda *_: (_ for _ in ()).throw(OSError))
+    monkeypatch.setattr("entitysam.data.synthetic.writer.render_video", lambda *_: (_ for _ in ()).throw(OSError))
     with pytest.raises(OSError):
         write_synthetic(tmp_path, PLAN)
     assert not (tmp_path / "annotations/panoptic_train2017.json").exists()

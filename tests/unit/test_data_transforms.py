@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from entitysam.data.transforms import (
+from entitysam.data.training.transforms import (
     Augmentation,
     AugmentationRanges,
     crop_offsets,

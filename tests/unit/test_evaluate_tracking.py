@@ -9,11 +9,11 @@ from PIL import Image
 from video_layouts import write_ytvis
 
 from entitysam.config import load_config, to_dict
+from entitysam.data.evaluation.mot import AnnotatedTracks, PanopticTracks
+from entitysam.data.evaluation.vipseg import VIPSegVideos
+from entitysam.data.evaluation.ytvis import YouTubeVIS
 from entitysam.data.images import DataError
-from entitysam.data.synthetic_writer import SyntheticSet, write_synthetic
-from entitysam.data.videos_instances import YouTubeVIS
-from entitysam.data.videos_panoptic import VIPSegVideos
-from entitysam.data.videos_tracks import AnnotatedTracks, PanopticTracks
+from entitysam.data.synthetic.writer import SyntheticSet, write_synthetic
 from entitysam.engine.evaluate.formats.base import PredictionError
 from entitysam.engine.evaluate.formats.tracks import TracksForm, annotated_tracks, paint_boxes
 from entitysam.engine.evaluate.run import RunOptions, build_dataset, build_form, run

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from entitysam.data.images import DataError
-from entitysam.data.proposals import Proposals
+from entitysam.data.training.proposals import Proposals
 from entitysam.engine.methods.mask_proposals import write_proposals
 from entitysam.esam.everything import clean, everything
 

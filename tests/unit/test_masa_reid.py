@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from entitysam.data.synthetic_returning import new_at_return, render_returning
+from entitysam.data.synthetic.returning import new_at_return, render_returning
 from entitysam.masa.reid import Lives, MergedVideo, Reidentifier, entity_boxes, find_returned
 from entitysam.structures import VideoSegments
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from entitysam.data.images import DataError
-from entitysam.data.loader import ClipStream
-from entitysam.data.outlines import box_outline, clipped_box, mask_outline, warped
-from entitysam.data.photometric import PHOTOMETRIC, hsv_jitter
-from entitysam.data.samples import ImageSample, OutlineSample, VideoSample
-from entitysam.data.two_views import PADDING, TwoViews, view_boxes, warp_picture
-from entitysam.data.two_views_geometry import ViewRanges, draw_view
+from entitysam.data.training.convex_hulls import box_outline, clipped_box, mask_outline, warped
+from entitysam.data.training.loader import ClipStream
+from entitysam.data.training.photometric import PHOTOMETRIC, hsv_jitter
+from entitysam.data.training.samples import ImageSample, OutlineSample, VideoSample
+from entitysam.data.training.two_views import PADDING, TwoViews, view_boxes, warp_picture
+from entitysam.data.training.view_geometry import ViewRanges, draw_view
 from entitysam.registry import ConfigError
 
 

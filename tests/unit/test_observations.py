@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from entitysam.data.detections.matching import ClipObservations
+from entitysam.data.detections.readers import read_observations
 from entitysam.data.images import DataError
-from entitysam.data.observations import read_observations
-from entitysam.data.observations_clip import ClipObservations
 from entitysam.ops import rle_encode
 
 SHARED = Path(__file__).parents[2] / ".." / "shared" / "data"

@@ -10,11 +10,11 @@ from PIL import Image
 from video_layouts import id_maps, write_entityseg, write_vipseg, write_vspw, write_ytvis
 
 from entitysam.data.categories import read_categories
+from entitysam.data.evaluation.coco_panoptic import CocoPanopticImages
+from entitysam.data.evaluation.vipseg import VIPSegVideos
+from entitysam.data.evaluation.vspw import VSPWVideos, read_labels
+from entitysam.data.evaluation.ytvis import EntitySegImages, YouTubeVIS
 from entitysam.data.images import DataError
-from entitysam.data.videos_coco import CocoPanopticImages
-from entitysam.data.videos_instances import EntitySegImages, YouTubeVIS
-from entitysam.data.videos_panoptic import VIPSegVideos
-from entitysam.data.videos_semantic import VSPWVideos, read_labels
 from entitysam.engine.evaluate.formats.instances import InstanceForm
 from entitysam.engine.evaluate.formats.panoptic import PanopticForm
 from entitysam.engine.evaluate.formats.semantic import SemanticForm, fill_from_nearest

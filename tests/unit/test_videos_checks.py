@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 from video_layouts import picture, write_vipseg, write_vspw, write_ytvis
 
+from entitysam.data.evaluation.vipseg import VIPSegVideos
 from entitysam.data.images import DataError, read_id_map
-from entitysam.data.videos_checks import CHECKS
-from entitysam.data.videos_panoptic import VIPSegVideos
-from entitysam.data.vipseg_conversion import convert_scalabel, convert_vipseg, vipseg_category
+from entitysam.data.prepare.check_evaluation import CHECKS
+from entitysam.data.prepare.vipseg_layout import convert_scalabel, convert_vipseg, vipseg_category
 from entitysam.ops import rle_encode
 
 

@@ -15,9 +15,9 @@ from benchmarks._weights import lively_weights
 from entitysam import build_model, load_weights
 from entitysam.checkpoint import to_published
 from entitysam.config import load_config
-from entitysam.data.pseudo_video import PseudoVideo
-from entitysam.data.samples import ImageSample
-from entitysam.data.synthetic import render_video
+from entitysam.data.synthetic.render import render_video
+from entitysam.data.training.pseudo_video import PseudoVideo
+from entitysam.data.training.samples import ImageSample
 from entitysam.engine.train.optim import build_optimizer
 from entitysam.engine.train.trainer import autocast, clip_generator, clip_gradients
 from entitysam.losses import EntityCriterion

@@ -10,9 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from entitysam.data.coco import CocoPanoptic
-from entitysam.data.loader import build_loader
-from entitysam.data.pseudo_video import PseudoVideo
+from entitysam.data.training.coco import CocoPanoptic
+from entitysam.data.training.loader import build_loader
+from entitysam.data.training.pseudo_video import PseudoVideo
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

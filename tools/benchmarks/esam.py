@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from simulated_sam import SimulatedImage, SimulatedSAM
 
-from entitysam.data.synthetic import render_video
+from entitysam.data.synthetic.render import render_video
 from entitysam.esam.prompting import PromptingConfig
 from entitysam.esam.segmenter import ESAM, Trace
 

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from simulated_sam import Habits, SimulatedSAM
 
 from entitysam.data.images import read_id_map, read_image
-from entitysam.data.synthetic import render_video
+from entitysam.data.synthetic.render import render_video
 from entitysam.esam.mask_generation import MaskGenerationConfig
 from entitysam.esam.prompting import PromptedMasks
 from entitysam.esam.protocol import PromptableImage

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from entitysam.cli.shared.models import open_model
+from entitysam.data.evaluation.vipseg import VIPSegVideos
 from entitysam.data.images import read_image
-from entitysam.data.videos_panoptic import VIPSegVideos
 from entitysam.evaluation.panoptic_png import read_panoptic_png
 from entitysam.structures import Video
 

@@ -16,9 +16,9 @@ from entitysam.classification.masklets import TubeMasklets
 from entitysam.classification.naming import Shown
 from entitysam.classification.protocols import chosen_labels
 from entitysam.config import to_dict
+from entitysam.data.evaluation.base import EvaluationSet
 from entitysam.data.images import read_image
-from entitysam.data.instances import run_length_code
-from entitysam.data.videos import EvaluationSet
+from entitysam.data.training.instances import run_length_code
 from entitysam.engine.evaluate.formats import instances, panoptic
 from entitysam.engine.evaluate.formats.base import Entry, PredictionError, PredictionForm
 from entitysam.engine.evaluate.run import build_dataset, build_form

@@ -15,7 +15,7 @@ import numpy as np
 
 from entitysam import distributed
 from entitysam.classification.classifier import ClassifierError
-from entitysam.data.videos import EvaluationSet
+from entitysam.data.evaluation.base import EvaluationSet
 from entitysam.engine.evaluate.formats.base import Entry, Namer, PredictionError, PredictionForm, Segmented, VideoFrames
 from entitysam.engine.evaluate.progress import Records, share, video_bar
 from entitysam.engine.evaluate.report.result import EvaluationResult, Failure, VideoResult

@@ -14,7 +14,7 @@ from torch import nn
 
 from entitysam import distributed
 from entitysam.config import from_dict, to_dict
-from entitysam.data.videos import EvaluationSet
+from entitysam.data.evaluation.base import EvaluationSet
 from entitysam.engine.build import pick_device
 from entitysam.engine.evaluate.formats import instances, panoptic, semantic, tracks
 from entitysam.engine.evaluate.formats.base import ENTITY, Namer, PredictionForm

@@ -11,10 +11,10 @@ import torch
 from omegaconf import DictConfig
 
 from entitysam.config import to_dict
-from entitysam.data.instances import run_length_code
-from entitysam.data.observations import ObservedVideos, read_observations
-from entitysam.data.observations_clip import ClipObservations
-from entitysam.data.videos import EvaluationSet
+from entitysam.data.detections.matching import ClipObservations
+from entitysam.data.detections.readers import ObservedVideos, read_observations
+from entitysam.data.evaluation.base import EvaluationSet
+from entitysam.data.training.instances import run_length_code
 from entitysam.engine.evaluate.formats.base import VideoFrames
 from entitysam.engine.methods.masa import box_of_mask, needs_model, open_masa, tracker_settings
 from entitysam.masa.tracker import Tracker
@@ -29,7 +29,7 @@ class VideoTracking:
     """Tracks what is given for each video.
 
     Args:
-        config: the whole `Config`. `evaluation.tracker` has `observations` (a file or folder, see `data.observations`, or
+        config: the whole `Config`. `evaluation.tracker` has `observations` (a file or folder, see `data.detections.readers`, or
             "truth"), `proposals` (so many of the network's own besides, 0), `fps` of the videos before their step, and
             the words of `engine.methods.masa.tracker_settings`.
         weights: of MASA, see `open_masa`.

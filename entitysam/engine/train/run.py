@@ -15,7 +15,7 @@ from torch import nn
 from entitysam import distributed
 from entitysam.checkpoint import load_weights
 from entitysam.config import from_dict, to_dict, to_yaml
-from entitysam.data.loader import build_loader
+from entitysam.data.training.loader import build_loader
 from entitysam.engine.build import build_model, pick_device
 from entitysam.engine.evaluate.run import check_evaluation, evaluate
 from entitysam.engine.train.run_logger import peak_memory_gb, set_up_logging

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from entitysam.data.evaluation.base import EvaluationSet
 from entitysam.data.images import read_image
-from entitysam.data.videos import EvaluationSet
 from entitysam.structures import Video
 
 ENTITY = 1  # category id of entities without names

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from entitysam.data.instances import run_length_code
+from entitysam.data.training.instances import run_length_code
 from entitysam.engine.evaluate.formats.base import (
     ENTITY,
     Entry,

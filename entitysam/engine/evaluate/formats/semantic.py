@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from entitysam.data.videos_semantic import read_labels
+from entitysam.data.evaluation.vspw import read_labels
 from entitysam.engine.evaluate.formats.base import Entry, PredictionForm, Segmented
 from entitysam.evaluation import EvaluationError, SemanticVideo
 from entitysam.inference.writers_files import whole_file

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from entitysam.data.observations import ObservedFrame
+from entitysam.data.detections.readers import ObservedFrame
 from entitysam.engine.evaluate.formats.base import ENTITY, Entry, PredictionError, PredictionForm, read_index_file
 from entitysam.evaluation import EvaluationError, TrackedVideo, Tracks
 from entitysam.inference.writers_files import whole_file

@@ -9,7 +9,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from entitysam.data.videos import EvaluationSet
+from entitysam.data.evaluation.base import EvaluationSet
 from entitysam.engine.evaluate.formats.base import PredictionForm
 from entitysam.engine.evaluate.report.result import EvaluationResult, Paper
 from entitysam.engine.evaluate.report.worst_videos import worst_videos_sheet

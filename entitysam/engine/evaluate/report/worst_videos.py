@@ -5,8 +5,8 @@ import logging
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from entitysam.data.evaluation.base import EvaluationSet
 from entitysam.data.images import read_image
-from entitysam.data.videos import EvaluationSet
 from entitysam.engine.evaluate.formats.base import Entry, PredictionForm
 from entitysam.engine.evaluate.report.result import EvaluationResult
 from entitysam.evaluation.overlaps import frame_overlaps

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from entitysam.data.synthetic import DEFAULT_SIZE, render
-from entitysam.data.synthetic_random import random_scene
-from entitysam.data.synthetic_scene import Layer, Motion
+from entitysam.data.synthetic.random_scene import random_scene
+from entitysam.data.synthetic.render import DEFAULT_SIZE, render
+from entitysam.data.synthetic.scene import Layer, Motion
 
 INSIDE = 0.75  # a leaving thing starts within this share of the half frame
 MARGIN = 1.6  # radii beyond the border at the far end: nothing of it is seen

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from entitysam.data.coco import HINT
 from entitysam.data.images import DataError, read_image
 from entitysam.data.index import PackedRecords, raise_first, read_json, require_folder
-from entitysam.data.samples import ImageSample
+from entitysam.data.training.coco import HINT
+from entitysam.data.training.samples import ImageSample
 from entitysam.registry import DATASETS
 
 

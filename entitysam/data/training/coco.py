@@ -12,7 +12,7 @@ import numpy as np
 
 from entitysam.data.images import DataError, read_id_map, read_image
 from entitysam.data.index import PackedRecords, raise_first, read_json, require_folder
-from entitysam.data.samples import ImageSample, compact_ids
+from entitysam.data.training.samples import ImageSample, compact_ids
 from entitysam.registry import DATASETS
 
 HINT = "datasets/README.md says how to get the data and where to put it."

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from entitysam.data.images import DataError
 from entitysam.data.parallel import one_thread
-from entitysam.data.samples import ImageDataset, VideoDataset
+from entitysam.data.training.samples import ImageDataset, VideoDataset
 from entitysam.registry import ConfigError
 from entitysam.structures import Clip
 

@@ -3,17 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-from entitysam.data.coco import HINT, PanopticFiles
+from entitysam.data.evaluation.base import EvaluationSet
 from entitysam.data.images import DataError
 from entitysam.data.index import read_json
-from entitysam.data.videos import EvaluationSet
+from entitysam.data.training.coco import HINT, PanopticFiles
 from entitysam.registry import DATASETS
 from entitysam.structures import Video
 
 
 @DATASETS.register("coco_panoptic_images")
 class CocoPanopticImages(EvaluationSet):
-    """COCO panoptic, or any set in its layout (see `data.coco`).
+    """COCO panoptic, or any set in its layout (see `data.training.coco`).
 
     Args:
         root: folder of the data set.

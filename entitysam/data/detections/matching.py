@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from entitysam.data.detections.readers import ObservedFrame, ObservedVideos, read_observations
 from entitysam.data.images import DataError
-from entitysam.data.observations import ObservedFrame, ObservedVideos, read_observations
 from entitysam.structures import Observations
 
 NOTHING = Observations.of(np.zeros((0, 4)))

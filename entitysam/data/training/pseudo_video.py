@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from entitysam.data.images import DataError
-from entitysam.data.samples import ImageSample, VideoSample
-from entitysam.data.transforms import (
+from entitysam.data.training.samples import ImageSample, VideoSample
+from entitysam.data.training.transforms import (
     Augmentation,
     AugmentationRanges,
     draw_augmentation,

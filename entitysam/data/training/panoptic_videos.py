@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from entitysam.data.coco import HINT, list_problems, segment_record
 from entitysam.data.images import DataError, read_id_map, read_image
 from entitysam.data.index import PackedRecords, raise_first, read_json, require_folder
-from entitysam.data.samples import VideoSample, compact_ids
+from entitysam.data.training.coco import HINT, list_problems, segment_record
+from entitysam.data.training.samples import VideoSample, compact_ids
 from entitysam.registry import DATASETS, ConfigError
 
 

@@ -15,12 +15,12 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from entitysam.data.categories import read_categories
-from entitysam.data.coco import HINT
+from entitysam.data.evaluation.base import find_image
 from entitysam.data.images import DataError, read_image
 from entitysam.data.index import require_folder
-from entitysam.data.instances import instance_mask
 from entitysam.data.parallel import Progress, parallel_map
-from entitysam.data.videos import find_image
+from entitysam.data.training.coco import HINT
+from entitysam.data.training.instances import instance_mask
 from entitysam.ops import ids_to_rgb, mask_to_box
 
 HEIGHT = 720

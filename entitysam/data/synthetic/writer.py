@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 
 from entitysam.data.parallel import Progress, parallel_map
-from entitysam.data.synthetic import CATEGORIES, DEFAULT_SIZE, render_video
+from entitysam.data.synthetic.render import CATEGORIES, DEFAULT_SIZE, render_video
 from entitysam.ops import ids_to_rgb, mask_to_box
 
 JPEG_QUALITY = 92

@@ -8,9 +8,9 @@ painted like the background.
 import cv2
 import numpy as np
 
-from entitysam.data import synthetic_textures as textures
-from entitysam.data.synthetic_scene import Layer, Motion, Scene
-from entitysam.data.synthetic_shapes import FAMILIES, Shape, hill, random_shape, side
+from entitysam.data.synthetic import textures
+from entitysam.data.synthetic.scene import Layer, Motion, Scene
+from entitysam.data.synthetic.shapes import FAMILIES, Shape, hill, random_shape, side
 
 Random = np.random.Generator
 THINGS = tuple(FAMILIES)

@@ -1,19 +1,19 @@
-"""Finds what is wrong with an evaluation set before an evaluation does; see `data.checks`."""
+"""Finds what is wrong with an evaluation set before an evaluation does; see `data.prepare.check_training`."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from entitysam.data.checks import CHECKS, Check, CheckReport, Total
-from entitysam.data.coco import list_problems, map_problems, segment_record
+from entitysam.data.evaluation.base import EvaluationSet
+from entitysam.data.evaluation.vipseg import VIPSegVideos
+from entitysam.data.evaluation.vspw import VSPWVideos, read_labels
+from entitysam.data.evaluation.ytvis import YouTubeVIS
 from entitysam.data.images import DataError, read_id_map, read_image
-from entitysam.data.instances import run_length_code
 from entitysam.data.parallel import Progress, parallel_map
-from entitysam.data.videos import EvaluationSet
-from entitysam.data.videos_instances import YouTubeVIS
-from entitysam.data.videos_panoptic import VIPSegVideos
-from entitysam.data.videos_semantic import VSPWVideos, read_labels
+from entitysam.data.prepare.check_training import CHECKS, Check, CheckReport, Total
+from entitysam.data.training.coco import list_problems, map_problems, segment_record
+from entitysam.data.training.instances import run_length_code
 from entitysam.structures import Video
 
 OCCLUSIONS = (None, "no_occlusion", "slight_occlusion", "severe_occlusion")

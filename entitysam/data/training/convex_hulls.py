@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from entitysam.data.images import DataError
-from entitysam.data.samples import ImageSample, OutlineSample
+from entitysam.data.training.samples import ImageSample, OutlineSample
 
 CORNERS = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32)  # of pixel (0, 0)
 

@@ -24,7 +24,7 @@ from natsort import natsorted
 from pycocotools import mask as coco_mask
 
 from entitysam.data.images import DataError
-from entitysam.data.instances import run_length_code
+from entitysam.data.training.instances import run_length_code
 from entitysam.structures import Observations
 
 Size = tuple[int, int]

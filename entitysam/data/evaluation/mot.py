@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 from natsort import natsorted
 
-from entitysam.data.coco import HINT
+from entitysam.data.detections.readers import ObservedFrame, read_observations
+from entitysam.data.evaluation.base import IMAGE_SUFFIXES, EvaluationSet
+from entitysam.data.evaluation.vipseg import VIPSegVideos
 from entitysam.data.images import DataError, read_image
 from entitysam.data.index import require_folder
-from entitysam.data.observations import ObservedFrame, read_observations
-from entitysam.data.videos import IMAGE_SUFFIXES, EvaluationSet
-from entitysam.data.videos_panoptic import VIPSegVideos
+from entitysam.data.training.coco import HINT
 from entitysam.registry import DATASETS, ConfigError
 from entitysam.structures import Observations, Video
 
 
 @DATASETS.register("tracks")
 class AnnotatedTracks(EvaluationSet):
-    """Tracks from a file of any format of `data.observations`, or from a folder of Scalabel files (BDD100K).
+    """Tracks from a file of any format of `data.detections.readers`, or from a folder of Scalabel files (BDD100K).
 
     Args:
         annotations: the file or folder.

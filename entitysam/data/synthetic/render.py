@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from entitysam.data.synthetic_demo import DEMO_SIZE, demo_scene
-from entitysam.data.synthetic_random import CATEGORIES, random_scene
-from entitysam.data.synthetic_scene import Scene, render_frame
+from entitysam.data.synthetic.demo import DEMO_SIZE, demo_scene
+from entitysam.data.synthetic.random_scene import CATEGORIES, random_scene
+from entitysam.data.synthetic.scene import Scene, render_frame
 
 __all__ = ["CATEGORIES", "DEFAULT_SIZE", "demo_clip", "render", "render_video"]
 DEFAULT_SIZE = (192, 320)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from entitysam.data.synthetic_shapes import Shape
+from entitysam.data.synthetic.shapes import Shape
 
 SUBPIXEL_BITS = 4
 # An entity that shows less than this share of a frame is left out of that frame: no annotator would mark such a sliver.

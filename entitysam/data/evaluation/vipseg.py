@@ -6,10 +6,10 @@ root/images/<video>/<frame>.jpg    root/panomasksRGB/<video>/<frame>.png    root
 from pathlib import Path
 from typing import Any
 
-from entitysam.data.coco import HINT
+from entitysam.data.evaluation.base import EvaluationSet, find_image
 from entitysam.data.images import DataError
 from entitysam.data.index import read_json
-from entitysam.data.videos import EvaluationSet, find_image
+from entitysam.data.training.coco import HINT
 from entitysam.registry import DATASETS
 from entitysam.structures import Video
 

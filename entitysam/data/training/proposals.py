@@ -6,9 +6,9 @@ root/<split>/**/*.jpg    root/annotations/instances_<split>.json    (COCO instan
 from pathlib import Path
 
 from entitysam.data.images import read_image
-from entitysam.data.instances import InstanceJson, instance_mask
-from entitysam.data.outlines import mask_outline
-from entitysam.data.samples import OutlineSample
+from entitysam.data.training.convex_hulls import mask_outline
+from entitysam.data.training.instances import InstanceJson, instance_mask
+from entitysam.data.training.samples import OutlineSample
 from entitysam.registry import DATASETS
 
 

@@ -6,11 +6,11 @@ import cv2
 import numpy as np
 import torch
 
-from entitysam.data.outlines import as_outlines, clipped_box, warped
-from entitysam.data.photometric import PHOTOMETRIC, hsv_jitter
-from entitysam.data.samples import ImageSample, OutlineSample
-from entitysam.data.transforms import shrink
-from entitysam.data.two_views_geometry import View, ViewRanges, draw_view
+from entitysam.data.training.convex_hulls import as_outlines, clipped_box, warped
+from entitysam.data.training.photometric import PHOTOMETRIC, hsv_jitter
+from entitysam.data.training.samples import ImageSample, OutlineSample
+from entitysam.data.training.transforms import shrink
+from entitysam.data.training.view_geometry import View, ViewRanges, draw_view
 from entitysam.registry import DATASETS, ConfigError
 from entitysam.structures import BoxTargets, Clip
 

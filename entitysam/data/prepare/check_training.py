@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from entitysam.data.coco import PanopticFiles, map_problems
 from entitysam.data.images import DataError, read_id_map, read_image
-from entitysam.data.instances import InstanceJson, instance_mask, read_instance_index
 from entitysam.data.parallel import Progress, parallel_map
+from entitysam.data.training.coco import PanopticFiles, map_problems
+from entitysam.data.training.instances import InstanceJson, instance_mask, read_instance_index
 
 
 @dataclass

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from entitysam.data.categories import read_categories
-from entitysam.data.coco import HINT
+from entitysam.data.evaluation.base import EvaluationSet
 from entitysam.data.images import DataError
 from entitysam.data.index import read_json
-from entitysam.data.instances import InstanceJson
-from entitysam.data.videos import EvaluationSet
+from entitysam.data.training.coco import HINT
+from entitysam.data.training.instances import InstanceJson
 from entitysam.registry import DATASETS
 from entitysam.structures import Video
 
@@ -58,7 +58,7 @@ class YouTubeVIS(EvaluationSet):
 
 @DATASETS.register("entityseg_images")
 class EntitySegImages(EvaluationSet):
-    """EntitySeg's validation pictures (layout: `data.instances.EntitySeg`); every picture is a video of one frame.
+    """EntitySeg's validation pictures (layout: `data.training.instances.EntitySeg`); every picture is a video of one frame.
 
     Args:
         root: folder of the data set.

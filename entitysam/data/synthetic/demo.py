@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from entitysam.data import synthetic_textures as textures
-from entitysam.data.synthetic_random import CATEGORY_ID, THING_EXTENT, region
-from entitysam.data.synthetic_scene import Layer, Motion, Scene
-from entitysam.data.synthetic_shapes import hill, random_shape
+from entitysam.data.synthetic import textures
+from entitysam.data.synthetic.random_scene import CATEGORY_ID, THING_EXTENT, region
+from entitysam.data.synthetic.scene import Layer, Motion, Scene
+from entitysam.data.synthetic.shapes import hill, random_shape
 
 DEMO_SIZE = (270, 480)
 

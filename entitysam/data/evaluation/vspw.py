@@ -11,10 +11,10 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from entitysam.data.categories import read_categories
-from entitysam.data.coco import HINT
+from entitysam.data.evaluation.base import EvaluationSet, find_image
 from entitysam.data.images import DataError
 from entitysam.data.index import require_folder
-from entitysam.data.videos import EvaluationSet, find_image
+from entitysam.data.training.coco import HINT
 from entitysam.registry import DATASETS
 from entitysam.structures import Video
 
