@@ -7,17 +7,17 @@ if TYPE_CHECKING:
     from entitysam import ops
     from entitysam.checkpoint import load_weights
     from entitysam.engine.build import build_model
-    from entitysam.inference.video import VideoSegmenter, segment_video
+    from entitysam.inference.segmenter import VideoSegmenter, segment_video
     from entitysam.models.entity_sam import EntitySAM
 
 __version__ = "0.1.0"
 __all__ = ["EntitySAM", "VideoSegmenter", "build_model", "load_weights", "ops", "segment_video"]
 _HOME = {
     "EntitySAM": "entitysam.models.entity_sam",
-    "VideoSegmenter": "entitysam.inference.video",
+    "VideoSegmenter": "entitysam.inference.segmenter",
     "build_model": "entitysam.engine.build",
     "load_weights": "entitysam.checkpoint",
-    "segment_video": "entitysam.inference.video",
+    "segment_video": "entitysam.inference.segmenter",
 }
 
 

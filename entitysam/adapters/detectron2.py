@@ -48,7 +48,7 @@ from entitysam.engine.train.trainer import (
     clips_per_worker,
     distribute,
 )
-from entitysam.inference.video import VideoSegmenter
+from entitysam.inference.segmenter import VideoSegmenter
 from entitysam.losses.entity_criterion import mean_num_masks
 from entitysam.registry import CRITERIA, DATASETS, ConfigError, build
 from entitysam.structures import Clip

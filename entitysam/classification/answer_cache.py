@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from entitysam.classification.classifier import Answer
-from entitysam.inference.writers_files import OutputError, whole_file
+from entitysam.io.files import OutputError, whole_file
 
 
 class AnswerCache:

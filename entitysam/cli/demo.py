@@ -18,8 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from entitysam.inference.readers import FrameSource, InputError
-    from entitysam.inference.writers_files import check_folder
+    from entitysam.io.files import check_folder
+    from entitysam.io.readers.source import FrameSource, InputError
 
     if arguments.frames < 1:
         raise InputError(f"--frames must be at least 1, not {arguments.frames}")

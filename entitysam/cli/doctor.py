@@ -98,7 +98,7 @@ def find_codecs() -> Iterator[Finding]:
     try:
         import av
 
-        from entitysam.inference.writers_video import FALLBACK_ENCODER, find_encoder
+        from entitysam.io.writers.video import FALLBACK_ENCODER, find_encoder
     except (ImportError, OSError) as error:
         yield Finding("missing", "codec", f"PyAV cannot be loaded: {str(error).splitlines()[0]}")
         return

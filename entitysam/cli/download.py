@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     from entitysam.checkpoint import CheckpointError, fetch_weights, load_weights
     from entitysam.cli.shared.models import tiny_weights
     from entitysam.engine.build import ALIASES, build_model, model_config
-    from entitysam.inference.writers_files import make_folder, whole_file
+    from entitysam.io.files import make_folder, whole_file
 
     name = ALIASES.get(arguments.model, arguments.model)
     config = model_config(name)

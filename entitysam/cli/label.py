@@ -45,8 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     from entitysam.cli.shared.naming import label_result
     from entitysam.engine.labelling.results import SavedResult
-    from entitysam.inference.readers import InputError, open_frames
-    from entitysam.inference.writers_files import check_folder
+    from entitysam.io.files import check_folder
+    from entitysam.io.readers.source import InputError, open_frames
 
     out = check_folder(arguments.out or arguments.folder)
     origin = SavedResult.read(arguments.folder).head.get("source")
@@ -64,7 +64,7 @@ def _label_predictions(arguments: argparse.Namespace, words: list[str], others: 
     from entitysam.cli.shared.progress import frame_bar
     from entitysam.config import load_config, to_dict
     from entitysam.engine.evaluate.label_predictions import open_predictions
-    from entitysam.inference.writers_files import check_folder
+    from entitysam.io.files import check_folder
     from entitysam.registry import ConfigError
 
     if arguments.labels or arguments.input:

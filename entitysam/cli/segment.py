@@ -31,7 +31,7 @@ from entitysam.cli.shared.arguments import add_model_arguments, add_output_argum
 from entitysam.cli.shared.labels import Naming, add_label_arguments, open_namer, split_classifier_words
 
 if TYPE_CHECKING:
-    from entitysam.inference.readers import FrameSource
+    from entitysam.io.readers.source import FrameSource
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,8 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Opens the input, then the output, then the model: what is cheap to check fails first."""
-    from entitysam.inference.readers import InputError, open_frames
-    from entitysam.inference.writers_files import as_stem, check_folder
+    from entitysam.io.files import as_stem, check_folder
+    from entitysam.io.readers.source import InputError, open_frames
 
     options = {"stride": arguments.stride, "max_frames": arguments.max_frames, "drop_stale": arguments.drop_stale}
     with open_frames(arguments.input, **options) as source:

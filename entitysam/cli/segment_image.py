@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Lists the images, then checks the output, then builds the model: what is cheap to check fails first."""
-    from entitysam.inference.writers_files import as_stem, check_folder
+    from entitysam.io.files import as_stem, check_folder
 
     files = find_images(arguments.input)
     out = check_folder(arguments.out or Path("out") / as_stem(Path(arguments.input).stem))
@@ -92,8 +92,8 @@ def find_images(source: str) -> list[Path]:
     Raises:
         InputError: nothing there, or two files whose results would have the same name.
     """
-    from entitysam.inference.readers_base import InputError
-    from entitysam.inference.readers_images import SUFFIXES, list_images
+    from entitysam.io.readers.base import InputError
+    from entitysam.io.readers.images import SUFFIXES, list_images
 
     files = [Path(source)] if Path(source).is_file() else list_images(source)
     if not files:
@@ -131,7 +131,7 @@ def segment_files(
     """
     from entitysam.cli.shared.progress import frame_bar, warn
     from entitysam.esam.segmenter import Trace
-    from entitysam.inference.readers_images import read_image
+    from entitysam.io.readers.images import read_image
 
     failed = []
     with frame_bar("segmenting", len(files), arguments.quiet) as bar:

@@ -29,8 +29,8 @@ from typing import TYPE_CHECKING, Any
 from entitysam.cli.shared.arguments import add_output_arguments
 
 if TYPE_CHECKING:
-    from entitysam.inference.readers import FrameSource
-    from entitysam.inference.writers import WrittenResult
+    from entitysam.io.readers.source import FrameSource
+    from entitysam.io.writers.segments import WrittenResult
     from entitysam.masa.journal import SightingJournal
     from entitysam.masa.video import VideoTracker
     from entitysam.structures import Observations
@@ -63,8 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Opens the input, then the detections, then the output, then the networks: what is cheap to check fails first."""
     import time
 
-    from entitysam.inference.readers import InputError, open_frames
-    from entitysam.inference.writers_files import as_stem, check_folder
+    from entitysam.io.files import as_stem, check_folder
+    from entitysam.io.readers.source import InputError, open_frames
 
     started = time.monotonic()
     with open_frames(arguments.input, stride=arguments.stride, max_frames=arguments.max_frames) as source:
@@ -117,7 +117,7 @@ def open_detections(
         DataError: FILE cannot be used, or has nothing for this input.
         InputError: the input is live.
     """
-    from entitysam.inference.readers import InputError
+    from entitysam.io.readers.source import InputError
 
     if not arguments.detections:
         return None
@@ -213,7 +213,7 @@ def track(
     """Tracks and writes frame by frame; frames of the journal are not looked at again. Ctrl-C ends a live input in good order."""
     from entitysam.cli.shared.progress import frame_bar, note
     from entitysam.cli.shared.stopping import StopRequest
-    from entitysam.inference.writers_tracks import TrackWriter
+    from entitysam.io.writers.tracks import TrackWriter
 
     with (
         StopRequest() as stop,

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from entitysam.esam.segmenter import Trace, entity_map
 from entitysam.esam.superpixels import Superpixels
-from entitysam.inference.drawing import draw_entities
+from entitysam.visualization.overlay import draw_entities
 
 MAX_SIDE = 2048  # pictures of larger images are scaled down
 PROMPT_COLOUR, LINE_COLOUR = (255, 60, 60), (255, 255, 0)

@@ -9,10 +9,10 @@ from PIL import Image
 
 from entitysam.esam.explain import explain
 from entitysam.esam.segmenter import EntityMap, Trace
-from entitysam.inference.drawing import draw_entities
-from entitysam.inference.writers_files import make_folder, whole_file
-from entitysam.inference.writers_json import ENTITY_CATEGORY, describe_entities
-from entitysam.inference.writers_masks import write_ids
+from entitysam.io.files import make_folder, whole_file
+from entitysam.io.id_maps import write_ids
+from entitysam.io.writers.annotations import ENTITY_CATEGORY, describe_entities
+from entitysam.visualization.overlay import draw_entities
 
 MASKS, OVERLAYS, EXPLAIN, PANOPTIC = "masks", "overlays", "explain", "panoptic.json"
 

@@ -8,7 +8,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from entitysam.inference.writers_files import whole_file
+from entitysam.io.files import whole_file
 from entitysam.structures import Observations
 
 

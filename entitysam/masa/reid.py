@@ -21,7 +21,7 @@ BETA = 0.5  # least similarity, as in the tracker's settings
 
 
 class SegmentedFrames(Protocol):
-    """A segmented video, e.g. `inference.video.SegmentedVideo`: maps of entities 1..n and their scores."""
+    """A segmented video, e.g. `inference.segmenter.SegmentedVideo`: maps of entities 1..n and their scores."""
 
     @property
     def num_frames(self) -> int: ...

@@ -17,10 +17,10 @@ from entitysam.cli import main
 from entitysam.cli.shared import results
 from entitysam.cli.shared.models import open_model
 from entitysam.cli.shared.progress import FrameBar
-from entitysam.inference.readers import open_frames
-from entitysam.inference.video import VideoSegmenter
-from entitysam.inference.writers_masks import read_ids
-from entitysam.inference.writers_video import VideoWriter
+from entitysam.inference.segmenter import VideoSegmenter
+from entitysam.io.id_maps import read_ids
+from entitysam.io.readers.source import open_frames
+from entitysam.io.writers.video import VideoWriter
 from entitysam.ops import rle_decode
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ pytest.importorskip("segment_anything", reason="the extra 'sam' is not installed
 from entitysam.cli import main
 from entitysam.esam.sam_backend import SAMArchitecture, SAMSegmenter, build_sam
 from entitysam.esam.settings import SEGMENTERS
-from entitysam.inference.writers_masks import read_ids
+from entitysam.io.id_maps import read_ids
 
 ANY_MASK = [
     "model.segmenter.name=tiny_sam",

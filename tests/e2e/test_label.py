@@ -10,9 +10,9 @@ from PIL import Image
 
 from entitysam.classification.visual_prompts import VisualPrompt
 from entitysam.cli import main
-from entitysam.inference.readers import open_frames
-from entitysam.inference.writers import ResultWriter
-from entitysam.inference.writers_masks import read_ids
+from entitysam.io.id_maps import read_ids
+from entitysam.io.readers.source import open_frames
+from entitysam.io.writers.segments import ResultWriter
 from entitysam.ops import ids_to_rgb, rle_decode, rle_encode
 
 NAMES = ("person", "dog", "grass")

@@ -8,7 +8,7 @@ import torch
 import entitysam
 from entitysam.config import InferenceConfig, load_config, to_dict
 from entitysam.engine.build import build_model, model_config, pick_device
-from entitysam.inference.video import VideoSegmenter
+from entitysam.inference.segmenter import VideoSegmenter
 from entitysam.registry import ConfigError
 
 TINY = {"image_size": 64, "num_entities": 4}

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from entitysam.inference.drawing import colour_of, draw_entities, label_places, oklab, outlines
-from entitysam.inference.drawing_sheet import CAPTION, MARGIN, ContactSheet
+from entitysam.visualization.contact_sheet import CAPTION, MARGIN, ContactSheet
+from entitysam.visualization.overlay import colour_of, draw_entities, label_places, oklab, outlines
 
 
 def test_colours_belong_to_ids():

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from entitysam.inference.drawing_tracks import draw_boxes, paint
-from entitysam.inference.writers_masks import read_ids
-from entitysam.inference.writers_tracks import TrackWriter
+from entitysam.io.id_maps import read_ids
+from entitysam.io.writers.tracks import TrackWriter
 from entitysam.masa.tracker import SETTINGS, Tracker, read_setting
 from entitysam.masa.video import VideoTracker
 from entitysam.ops import rle_encode
 from entitysam.structures import Observations
+from entitysam.visualization.tracks import draw_boxes, paint
 
 COLOURS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
 NOTHING = Observations.of([])

@@ -21,7 +21,7 @@ from entitysam.classification.protocols import (
 from entitysam.classification.visual_prompts import VisualPrompt
 from entitysam.engine.labelling.video import KeptMaps, build_namer, sum_statistics, write_sheet
 from entitysam.inference.panoptic import PanopticMerge
-from entitysam.inference.video import VideoSegmenter
+from entitysam.inference.segmenter import VideoSegmenter
 from entitysam.registry import ConfigError
 
 LABELS = (Label(30, "cat"), Label(10, "sky", is_thing=False), Label(20, "grass", is_thing=False))

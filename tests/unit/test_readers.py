@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from entitysam.inference.readers import FrameSource, InputError, open_frames
-from entitysam.inference.readers_base import Decoder
+from entitysam.io.readers.base import Decoder
+from entitysam.io.readers.source import FrameSource, InputError, open_frames
 
 BEDROOM = Path(__file__).parents[2] / ".." / "shared" / "data" / "sam2_demo_clips" / "bedroom.mp4"
 

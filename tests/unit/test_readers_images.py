@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from entitysam.inference.readers import InputError, open_frames
-from entitysam.inference.readers_images import image_size, read_image
+from entitysam.io.readers.images import image_size, read_image
+from entitysam.io.readers.source import InputError, open_frames
 
 RAMP = np.arange(24, dtype=np.uint8).reshape(4, 6) * 10
 

@@ -7,8 +7,8 @@ import av
 import numpy as np
 import pytest
 
-from entitysam.inference.readers import open_frames
-from entitysam.inference.readers_video import apply_display_matrix
+from entitysam.io.readers.source import open_frames
+from entitysam.io.readers.video import apply_display_matrix
 
 NUM_FRAMES = 20
 HEIGHT, WIDTH = 48, 64

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from entitysam.inference.spool import Spool
+from entitysam.inference.logit_store import Spool
 
 CPU = torch.device("cpu")
 SHAPE = (3, 4, 5)

@@ -10,7 +10,7 @@ from PIL import Image
 
 import entitysam
 from entitysam.inference import panoptic
-from entitysam.inference.video import VideoSegmenter
+from entitysam.inference.segmenter import VideoSegmenter
 from entitysam.ops import fill_holes
 
 OPEN = {"score_threshold": 0.0, "overlap_threshold": 0.1}  # random networks find little at the usual thresholds
@@ -183,7 +183,7 @@ def test_offline_goes_on_after_an_interruption(small_model, small_video, tmp_pat
 
 def test_offline_survives_a_kill_between_saved_states(small_model, small_video, tmp_path, monkeypatch):
     """Records behind the last saved state are dropped and written again."""
-    monkeypatch.setattr("entitysam.inference.video.STATE_PERIOD", 3)
+    monkeypatch.setattr("entitysam.inference.segmenter.STATE_PERIOD", 3)
     segmenter = VideoSegmenter(small_model, **OPEN)
     whole = segmenter.segment(small_video)
     save = VideoSegmenter._save

@@ -9,10 +9,10 @@ from PIL import Image
 from entitysam.classification.frame_choice import choose_frames
 from entitysam.classification.labels import BACKGROUND, clean_name, labels_of, parse_labels
 from entitysam.classification.masklets import MapMasklets, TubeMasklets
-from entitysam.classification.prompt_sheet import TILE, draw_sheet
 from entitysam.classification.visual_prompts import KINDS, RED, TINT, VisualPrompt, line_width
 from entitysam.ops import rle_encode
 from entitysam.registry import ConfigError
+from entitysam.visualization.prompt_sheet import TILE, draw_sheet
 
 BOX = (30, 12, 70, 42)  # left, top, right, bottom of the entity below
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from entitysam.inference import writers_video
-from entitysam.inference.writers import ResultWriter, remove_results
-from entitysam.inference.writers_files import OutputError, as_stem, check_folder, make_folder, whole_file
-from entitysam.inference.writers_json import describe_entities
-from entitysam.inference.writers_masks import read_ids, write_ids
-from entitysam.inference.writers_video import VideoWriter, find_encoder
+from entitysam.io.files import OutputError, as_stem, check_folder, make_folder, whole_file
+from entitysam.io.id_maps import read_ids, write_ids
+from entitysam.io.writers import video as writers_video
+from entitysam.io.writers.annotations import describe_entities
+from entitysam.io.writers.segments import ResultWriter, remove_results
+from entitysam.io.writers.video import VideoWriter, find_encoder
 from entitysam.ops import rle_decode
 
 WIDTH, HEIGHT = 65, 47

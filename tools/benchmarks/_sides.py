@@ -14,7 +14,7 @@ from benchmarks._stages import Stages
 from benchmarks._weights import lively_weights
 from entitysam import build_model, load_weights
 from entitysam.data.synthetic.render import demo_clip
-from entitysam.inference.video import VideoSegmenter
+from entitysam.inference.segmenter import VideoSegmenter
 from entitysam.models.entity_sam import EntitySAM
 
 

@@ -20,7 +20,7 @@ from benchmarks._sides import Ours, Side, Theirs, clip, new_model, new_reference
 from benchmarks._stages import Clock, Stages, matmul_rate, synchronise
 from entitysam.engine.build import pick_device
 from entitysam.inference.panoptic import PanopticMerge
-from entitysam.inference.video import AMP, VideoSegmenter
+from entitysam.inference.segmenter import AMP, VideoSegmenter
 from entitysam.ops import fill_holes
 from entitysam.registry import ConfigError
 

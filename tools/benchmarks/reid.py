@@ -16,7 +16,7 @@ from entitysam.engine.evaluate.formats.panoptic import boxes, segments_info
 from entitysam.engine.methods.baselines import StreamedVideo, per_frame
 from entitysam.engine.methods.masa import open_masa
 from entitysam.evaluation import VEQ, BoxTracking, PanopticSequence, PanopticVideo, TrackedVideo
-from entitysam.inference.video import VideoSegmenter
+from entitysam.inference.segmenter import VideoSegmenter
 from entitysam.masa.reid import BETA, Reidentifier
 from entitysam.structures import VideoSegments
 

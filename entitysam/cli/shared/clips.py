@@ -4,7 +4,7 @@ from collections.abc import Generator
 
 import numpy as np
 
-from entitysam.inference.readers_base import Decoder
+from entitysam.io.readers.base import Decoder
 
 
 class ClipDecoder(Decoder):

@@ -10,7 +10,7 @@ from entitysam.classification.vlm import VisionLanguageClassifier
 from entitysam.classification.vlm_cost import Estimate
 from entitysam.cli.shared.progress import frame_bar
 from entitysam.engine.labelling.results import SavedResult, draw_result, entity_names, write_named, write_shown
-from entitysam.inference.readers import FrameSource
+from entitysam.io.readers.source import FrameSource
 
 
 def label_result(

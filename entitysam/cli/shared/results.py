@@ -13,11 +13,11 @@ from entitysam.cli.shared.models import OpenedModel
 from entitysam.cli.shared.progress import FrameBar, frame_bar, note, warn
 from entitysam.cli.shared.resume import ResumeFolder
 from entitysam.cli.shared.stopping import StopRequest
-from entitysam.inference.readers import FrameSource, InputError
-from entitysam.inference.video import FrameResult, VideoSegmenter
-from entitysam.inference.writers import MASKS, ResultWriter, WrittenResult, remove_results
-from entitysam.inference.writers_files import whole_file
-from entitysam.inference.writers_masks import read_ids
+from entitysam.inference.segmenter import FrameResult, VideoSegmenter
+from entitysam.io.files import whole_file
+from entitysam.io.id_maps import read_ids
+from entitysam.io.readers.source import FrameSource, InputError
+from entitysam.io.writers.segments import MASKS, ResultWriter, WrittenResult, remove_results
 from entitysam.masa.reid import Reidentifier, SegmentedFrames
 
 JOURNAL = "frames.jsonl"

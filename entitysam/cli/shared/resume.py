@@ -5,8 +5,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from entitysam.inference.spool import STATE
-from entitysam.inference.writers_files import make_folder, whole_file
+from entitysam.inference.logit_store import STATE
+from entitysam.io.files import make_folder, whole_file
 from entitysam.registry import ConfigError
 
 FOLDER = ".resume"
@@ -76,7 +76,7 @@ def input_identity(source: str) -> list[Any]:
 
 
 def origin_of(source: str, stride: int, max_frames: int | None) -> dict[str, Any]:
-    """What opens an input's frames again, from any folder: keyword arguments of `inference.readers.open_frames`."""
+    """What opens an input's frames again, from any folder: keyword arguments of `io.readers.source.open_frames`."""
     place = source if "://" in source else str(Path(source).resolve())
     return {"source": place, "stride": stride, "max_frames": max_frames}
 

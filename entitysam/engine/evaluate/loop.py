@@ -29,7 +29,7 @@ Evaluators = dict[str, Evaluator[Any, Any]]
 
 
 class VideoMethod(Protocol):
-    """Anything that finds the entities of a video: `inference.video.VideoSegmenter`, the baselines."""
+    """Anything that finds the entities of a video: `inference.segmenter.VideoSegmenter`, the baselines."""
 
     def segment(self, frames: Iterable[np.ndarray], out_size: tuple[int, int]) -> Segmented:
         """Frames uint8 [H, W, 3] RGB from the first on -> maps of `out_size` (H, W)."""

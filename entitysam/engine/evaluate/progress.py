@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from entitysam.inference.writers_files import as_stem, make_folder, whole_file
+from entitysam.io.files import as_stem, make_folder, whole_file
 from entitysam.registry import ConfigError
 
 FOLDER, IDENTITY = "records", "run.json"

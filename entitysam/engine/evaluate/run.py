@@ -28,8 +28,8 @@ from entitysam.engine.methods.baselines import build_baseline
 from entitysam.engine.methods.masa import ReidentifyingSegmenter, open_reidentifier
 from entitysam.engine.methods.masa_tracking import VideoTracking
 from entitysam.evaluation import build_evaluators
-from entitysam.inference.video import VideoSegmenter
-from entitysam.inference.writers_files import make_folder
+from entitysam.inference.segmenter import VideoSegmenter
+from entitysam.io.files import make_folder
 from entitysam.registry import DATASETS, ConfigError, build
 
 logger = logging.getLogger(__name__)

@@ -13,10 +13,10 @@ from entitysam.classification.labels import Label
 from entitysam.classification.masklets import MapMasklets
 from entitysam.classification.naming import EntityNamer, Shown
 from entitysam.engine.labelling.video import write_sheet
-from entitysam.inference.readers import FrameSource, InputError
-from entitysam.inference.writers import MASKS, SEGMENTS, TRACKS, ResultWriter
-from entitysam.inference.writers_json import EntityNames
-from entitysam.inference.writers_masks import read_ids
+from entitysam.io.id_maps import read_ids
+from entitysam.io.readers.source import FrameSource, InputError
+from entitysam.io.writers.annotations import EntityNames
+from entitysam.io.writers.segments import MASKS, SEGMENTS, TRACKS, ResultWriter
 
 SHEET = "shown.jpg"
 Step = Callable[[int], None]
@@ -24,7 +24,7 @@ Step = Callable[[int], None]
 
 @dataclass(frozen=True)
 class SavedResult:
-    """A result folder of `inference.writers.ResultWriter`.
+    """A result folder of `io.writers.segments.ResultWriter`.
 
     Attributes:
         folder: its place.

@@ -13,15 +13,15 @@ from entitysam.classification.classifier import Answer
 from entitysam.classification.labels import Label
 from entitysam.classification.masklets import MapMasklets
 from entitysam.classification.naming import EntityNamer, Shown
-from entitysam.classification.prompt_sheet import draw_sheet
 from entitysam.classification.protocols import PROTOCOLS, NamedVideo, task_labels
 from entitysam.classification.visual_prompts import VisualPrompt
 from entitysam.data.evaluation.base import EvaluationSet
 from entitysam.data.images import read_image
 from entitysam.engine.evaluate.formats.base import Segmented
-from entitysam.inference.writers_files import as_stem, make_folder, whole_file
+from entitysam.io.files import as_stem, make_folder, whole_file
 from entitysam.registry import CLASSIFIERS, ConfigError, build
 from entitysam.structures import Video
+from entitysam.visualization.prompt_sheet import draw_sheet
 
 SHEETS = "shown"
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from entitysam.esam.video import IoULinker, segment_frames
-from entitysam.inference.video import VideoSegmenter
+from entitysam.inference.segmenter import VideoSegmenter
 from entitysam.registry import METHODS, ConfigError, build
 
 FrameEntities = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # RGB frame -> ids 1..n int [H, W], scores [n]

@@ -14,8 +14,8 @@ from entitysam.config import shipped_folder
 from entitysam.engine.build import build_model, pick_device
 from entitysam.engine.methods.baselines import FrameEntities, parse_baseline, per_frame
 from entitysam.esam.settings import method_from_words
-from entitysam.inference.video import VideoSegmenter
-from entitysam.inference.writers_json import describe_entities
+from entitysam.inference.segmenter import VideoSegmenter
+from entitysam.io.writers.annotations import describe_entities
 from entitysam.masa.reid import MergedVideo, Reidentifier
 from entitysam.masa.tracker import TrackerSettings, read_setting
 from entitysam.registry import ConfigError
@@ -86,7 +86,7 @@ class ReidentifyingSegmenter:
     """A method whose entities get their old ids back when they return; a `VideoMethod`.
 
     Args:
-        segmenter: `inference.video.VideoSegmenter`.
+        segmenter: `inference.segmenter.VideoSegmenter`.
         reidentifier: what compares them.
     """
 

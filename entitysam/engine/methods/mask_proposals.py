@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from entitysam.data.images import DataError, read_image
-from entitysam.inference.readers_images import SUFFIXES
+from entitysam.io.readers.images import SUFFIXES
 from entitysam.ops import rle_area, rle_encode
 
 Segment = Callable[[np.ndarray], tuple[list[np.ndarray], list[float]]]  # picture -> masks [H, W] and scores

@@ -22,7 +22,7 @@ Entry = Any  # plain data of one video, as it stands in the index file
 
 
 class Segmented(Protocol):
-    """What a method found in a video; `inference.video.SegmentedVideo` is one.
+    """What a method found in a video; `inference.segmenter.SegmentedVideo` is one.
 
     It may also have `frame_scores`, float [n, T], by which the frames that a classifier sees are chosen, and
     `iter_dense_ids(segments)`, maps without gaps for semantic segmentation.

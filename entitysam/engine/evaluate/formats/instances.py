@@ -17,8 +17,8 @@ from entitysam.engine.evaluate.formats.base import (
     read_index_file,
 )
 from entitysam.evaluation import EvaluationError, Instance, InstanceVideo
-from entitysam.inference.writers_files import whole_file
-from entitysam.inference.writers_json import describe_entities
+from entitysam.io.files import whole_file
+from entitysam.io.writers.annotations import describe_entities
 from entitysam.masa.video import TrackedFrame
 from entitysam.ops import rle_decode
 from entitysam.structures import Video

@@ -26,8 +26,8 @@ from entitysam.evaluation import (
     Tracks,
 )
 from entitysam.evaluation.panoptic_png import read_panoptic_png
-from entitysam.inference.writers_files import whole_file
-from entitysam.inference.writers_masks import write_ids
+from entitysam.io.files import whole_file
+from entitysam.io.id_maps import write_ids
 from entitysam.ops import rle_encode
 from entitysam.structures import Video
 

@@ -10,7 +10,7 @@ from scipy import ndimage
 from entitysam.data.evaluation.vspw import read_labels
 from entitysam.engine.evaluate.formats.base import Entry, PredictionForm, Segmented
 from entitysam.evaluation import EvaluationError, SemanticVideo
-from entitysam.inference.writers_files import whole_file
+from entitysam.io.files import whole_file
 from entitysam.registry import ConfigError
 from entitysam.structures import Video
 

@@ -9,7 +9,7 @@ import numpy as np
 from entitysam.data.detections.readers import ObservedFrame
 from entitysam.engine.evaluate.formats.base import ENTITY, Entry, PredictionError, PredictionForm, read_index_file
 from entitysam.evaluation import EvaluationError, TrackedVideo, Tracks
-from entitysam.inference.writers_files import whole_file
+from entitysam.io.files import whole_file
 from entitysam.masa.video import TrackedFrame
 from entitysam.structures import Video
 

@@ -13,7 +13,7 @@ from entitysam.data.evaluation.base import EvaluationSet
 from entitysam.engine.evaluate.formats.base import PredictionForm
 from entitysam.engine.evaluate.report.result import EvaluationResult, Paper
 from entitysam.engine.evaluate.report.worst_videos import worst_videos_sheet
-from entitysam.inference.writers_files import make_folder, whole_file
+from entitysam.io.files import make_folder, whole_file
 
 matplotlib.use("Agg")
 

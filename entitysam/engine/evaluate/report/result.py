@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from entitysam.inference.writers_files import make_folder, whole_file
+from entitysam.io.files import make_folder, whole_file
 
 RESULT, TABLE, PER_VIDEO = "result.json", "result.md", "per_video.csv"
 Paper = Mapping[str, Mapping[str, float]]

@@ -10,8 +10,8 @@ from entitysam.data.images import read_image
 from entitysam.engine.evaluate.formats.base import Entry, PredictionForm
 from entitysam.engine.evaluate.report.result import EvaluationResult
 from entitysam.evaluation.overlaps import frame_overlaps
-from entitysam.inference.drawing import draw_entities
 from entitysam.structures import Video
+from entitysam.visualization.overlay import draw_entities
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from typing import Any
 import av
 import numpy as np
 
-from entitysam.inference.readers_base import Decoder, InputError, composite_on_black
+from entitysam.io.readers.base import Decoder, InputError, composite_on_black
 
 LIVE_PROTOCOLS = ("rtsp", "rtsps", "rtp", "rtmp", "udp", "srt", "tcp")
 # FFmpeg takes any text for a terminal recording and draws its letters.

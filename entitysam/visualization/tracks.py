@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from entitysam.inference.drawing import colour_of, draw_entities
 from entitysam.ops import rle_decode
 from entitysam.structures import Observations
+from entitysam.visualization.overlay import colour_of, draw_entities
 
 
 def draw_tracks(frame: np.ndarray, ids: np.ndarray, objects: Observations) -> np.ndarray:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from entitysam.inference.writers_files import whole_file
+from entitysam.io.files import whole_file
 from entitysam.ops import ids_to_rgb, rgb_to_ids
 
 

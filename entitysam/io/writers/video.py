@@ -10,7 +10,7 @@ from typing import Any
 import av
 import numpy as np
 
-from entitysam.inference.writers_files import OutputError
+from entitysam.io.files import OutputError
 
 H264_ENCODERS = ("libx264", "libopenh264", "h264_videotoolbox")
 FALLBACK_ENCODER = "mpeg4"

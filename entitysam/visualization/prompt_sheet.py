@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageOps
 
-from entitysam.inference.drawing_sheet import BACKGROUND, CAPTION, MARGIN, write_line
+from entitysam.visualization.contact_sheet import BACKGROUND, CAPTION, MARGIN, write_line
 
 TILE = 200  # pixels of a tile's side
 FRAME_COLOUR = (63, 63, 70)

@@ -8,7 +8,7 @@ import numpy as np
 from natsort import natsorted
 from PIL import ExifTags, Image, ImageOps
 
-from entitysam.inference.readers_base import Decoder, InputError, composite_on_black
+from entitysam.io.readers.base import Decoder, InputError, composite_on_black
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)

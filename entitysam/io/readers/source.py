@@ -11,11 +11,11 @@ from types import TracebackType
 
 import numpy as np
 
-from entitysam.inference.readers_ahead import ReadAhead
-from entitysam.inference.readers_base import Decoder, InputError
-from entitysam.inference.readers_camera import CameraDecoder
-from entitysam.inference.readers_images import SUFFIXES, ImagesDecoder, list_images
-from entitysam.inference.readers_video import VideoDecoder
+from entitysam.io.readers.base import Decoder, InputError
+from entitysam.io.readers.camera import CameraDecoder
+from entitysam.io.readers.images import SUFFIXES, ImagesDecoder, list_images
+from entitysam.io.readers.prefetch import ReadAhead
+from entitysam.io.readers.video import VideoDecoder
 
 __all__ = ["FrameSource", "InputError", "open_frames"]
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from entitysam.inference.writers_files import whole_file
+from entitysam.io.files import whole_file
 from entitysam.ops import rle_encode
 
 ENTITY_CATEGORY = {"id": 1, "name": "entity", "isthing": 1}  # entities carry no class: all are of one category

@@ -17,10 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from entitysam.inference.drawing import draw_entities
-from entitysam.inference.drawing_sheet import ContactSheet
-from entitysam.inference.writers_files import make_folder, whole_file
-from entitysam.inference.writers_json import (
+from entitysam.io.files import make_folder, whole_file
+from entitysam.io.id_maps import write_ids
+from entitysam.io.writers.annotations import (
     EntityNames,
     SegmentsWriter,
     TracksWriter,
@@ -28,8 +27,9 @@ from entitysam.inference.writers_json import (
     listed_masks,
     unfinished,
 )
-from entitysam.inference.writers_masks import write_ids
-from entitysam.inference.writers_video import VideoWriter
+from entitysam.io.writers.video import VideoWriter
+from entitysam.visualization.contact_sheet import ContactSheet
+from entitysam.visualization.overlay import draw_entities
 
 OVERLAY, MASKS, SEGMENTS, TRACKS, SHEET = "overlay.mp4", "masks", "segments.json", "tracks.json", "contact_sheet.png"
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import cv2
 import numpy as np
 
-from entitysam.inference.readers_base import Decoder, InputError
+from entitysam.io.readers.base import Decoder, InputError
 
 
 @contextmanager

@@ -27,16 +27,16 @@ from typing import Any
 
 import numpy as np
 
-from entitysam.inference.drawing_sheet import ContactSheet
-from entitysam.inference.drawing_tracks import draw_tracks, paint
 from entitysam.inference.online import Event
-from entitysam.inference.writers import MASKS, OVERLAY, SEGMENTS, SHEET, TRACKS, WrittenResult
-from entitysam.inference.writers_files import make_folder, whole_file
-from entitysam.inference.writers_json import SegmentsWriter, TracksWriter, describe_entities, listed_masks, unfinished
-from entitysam.inference.writers_masks import write_ids
-from entitysam.inference.writers_video import VideoWriter
+from entitysam.io.files import make_folder, whole_file
+from entitysam.io.id_maps import write_ids
+from entitysam.io.writers.annotations import SegmentsWriter, TracksWriter, describe_entities, listed_masks, unfinished
+from entitysam.io.writers.segments import MASKS, OVERLAY, SEGMENTS, SHEET, TRACKS, WrittenResult
+from entitysam.io.writers.video import VideoWriter
 from entitysam.ops import rle_area
 from entitysam.structures import Observations
+from entitysam.visualization.contact_sheet import ContactSheet
+from entitysam.visualization.tracks import draw_tracks, paint
 
 MOT, EVENTS = "tracks.txt", "events.json"
 

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from entitysam.inference.logit_store import Spool
 from entitysam.inference.online import Event, OnlineEntities
 from entitysam.inference.panoptic import PanopticMerge
-from entitysam.inference.readers import open_frames
-from entitysam.inference.spool import Spool
+from entitysam.io.readers.source import open_frames
 from entitysam.ops import fill_holes
 from entitysam.structures import FrameOutput, VideoSegments
 
@@ -241,7 +241,7 @@ def segment_video(model: FrameModel, source: str | Path | int, **settings: Any) 
 
     Args:
         model: an `EntitySAM` in eval mode.
-        source: see `entitysam.inference.readers.open_frames`.
+        source: see `entitysam.io.readers.source.open_frames`.
         settings: of `VideoSegmenter`; besides `stride` and `max_frames` of the reader.
 
     Returns:
