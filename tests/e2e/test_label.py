@@ -5,8 +5,8 @@ import shutil
 
 import numpy as np
 import pytest
-from chat_server import KEY, digest, serving
 from PIL import Image
+from support.chat_server import KEY, digest, serving
 
 from entitysam.classification.visual_prompts import VisualPrompt
 from entitysam.cli import main

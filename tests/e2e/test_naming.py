@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chat_server import KEY, digest, serving
 from PIL import Image
 from scipy import ndimage
+from support.chat_server import KEY, digest, serving
 
 from entitysam.classification.visual_prompts import VisualPrompt
 from entitysam.config import load_config, to_dict

@@ -194,7 +194,7 @@ def test_merged_cells_come_into_swins_order():
 
 
 def test_own_weights_go_and_come(tmp_path):
-    from masa_small import small
+    from support.masa_small import small
 
     from entitysam.checkpoint import read_weights, save_weights
 

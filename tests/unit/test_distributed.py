@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from standin import StandIn, clips_from, run_config
+from support.standin import StandIn, clips_from, run_config
 
 from entitysam import distributed
 from entitysam.engine.train.state import CheckpointFolder
@@ -85,6 +85,7 @@ def test_batch_that_cannot_be_shared_is_one_line(tmp_path):
 @pytest.mark.slow
 def test_sigterm_reaches_the_workers(tmp_path):
     code = (
+        f"import sys; sys.path[:0] = [{str(HERE)!r}, {str(HERE.parent)!r}];"
         "import test_distributed as t; from entitysam import distributed;"
         f"distributed.launch(t.train, 2, ({str(tmp_path)!r}, {{'optim__max_iters': 1000000}}))"
     )

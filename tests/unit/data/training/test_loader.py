@@ -4,7 +4,7 @@ from itertools import islice
 
 import numpy as np
 import pytest
-from coco_layout import write_coco
+from support.coco_layout import write_coco
 
 from entitysam.data import DataError
 from entitysam.data.training.coco import CocoPanoptic

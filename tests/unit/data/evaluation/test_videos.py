@@ -5,9 +5,9 @@ import zipfile
 
 import numpy as np
 import pytest
-from coco_layout import write_coco
 from PIL import Image
-from video_layouts import id_maps, write_entityseg, write_vipseg, write_vspw, write_ytvis
+from support.coco_layout import write_coco
+from support.video_layouts import id_maps, write_entityseg, write_vipseg, write_vspw, write_ytvis
 
 from entitysam.data.categories import read_categories
 from entitysam.data.evaluation.coco_panoptic import CocoPanopticImages

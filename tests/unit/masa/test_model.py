@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from masa_small import pair, small
+from support.masa_small import pair, small
 
 from entitysam.engine.build import build_model
 from entitysam.masa.criterion import MasaCriterion

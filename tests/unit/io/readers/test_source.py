@@ -13,7 +13,7 @@ from PIL import Image
 from entitysam.io.readers.base import Decoder
 from entitysam.io.readers.source import FrameSource, InputError, open_frames
 
-BEDROOM = Path(__file__).parents[2] / ".." / "shared" / "data" / "sam2_demo_clips" / "bedroom.mp4"
+BEDROOM = Path(__file__).parents[4] / ".." / "shared" / "data" / "sam2_demo_clips" / "bedroom.mp4"
 
 
 class CountingDecoder(Decoder):

@@ -12,7 +12,7 @@ from entitysam.data.prepare.check_training import check_entityseg, check_instanc
 from entitysam.data.training.instances import CocoInstances, EntitySeg
 from entitysam.ops import rle_decode, rle_encode
 
-SAMPLE = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "coco_instances_2"
+SAMPLE = Path(__file__).resolve().parents[4] / ".." / "shared" / "data" / "coco_instances_2"
 SHAPE = (30, 40)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from video_layouts import picture, write_vipseg, write_vspw, write_ytvis
+from support.video_layouts import picture, write_vipseg, write_vspw, write_ytvis
 
 from entitysam.data.evaluation.vipseg import VIPSegVideos
 from entitysam.data.images import DataError, read_id_map
@@ -156,7 +156,7 @@ def test_scalabel_masks_may_not_overlap(tmp_path):
 
 def tool(monkeypatch, *words):
     """tools/prepare_data.py in this process."""
-    path = Path(__file__).parents[2] / "tools" / "prepare_data.py"
+    path = Path(__file__).parents[4] / "tools" / "prepare_data.py"
     spec = importlib.util.spec_from_file_location("prepare_data", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from video_layouts import write_ytvis
+from support.video_layouts import write_ytvis
 
 from entitysam.config import load_config, to_dict
 from entitysam.data.evaluation.mot import AnnotatedTracks, PanopticTracks

@@ -7,7 +7,7 @@ import types
 import numpy as np
 import pytest
 import torch
-from standin import run_config
+from support.standin import run_config
 
 from entitysam.engine.train.run_logger import RunLogger, keep_rows
 from entitysam.registry import ConfigError

@@ -12,7 +12,7 @@ from entitysam.data.detections.readers import read_observations
 from entitysam.data.images import DataError
 from entitysam.ops import rle_encode
 
-SHARED = Path(__file__).parents[2] / ".." / "shared" / "data"
+SHARED = Path(__file__).parents[4] / ".." / "shared" / "data"
 BOXES = {0: [[10, 20, 30, 60], [50, 20, 70, 40]], 1: [[12, 20, 32, 60]], 2: []}  # frame -> x1, y1, x2, y2
 SIZE = (80, 100)
 

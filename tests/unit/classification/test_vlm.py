@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from chat_server import KEY, digest, serving
+from support.chat_server import KEY, digest, serving
 
 from entitysam.classification import vlm_pace
 from entitysam.classification.answer_cache import AnswerCache, default_folder

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from coco_layout import write_coco
+from support.coco_layout import write_coco
 
 from entitysam.data import DataError
 from entitysam.data.synthetic.render import render_video

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from coco_layout import LARGE, annotation_file, edit_index, write_coco
 from PIL import Image
+from support.coco_layout import LARGE, annotation_file, edit_index, write_coco
 
 from entitysam.data import DataError
 from entitysam.data.images import read_id_map
@@ -17,7 +17,7 @@ from entitysam.data.training.samples import compact_ids
 from entitysam.ops import ids_to_rgb
 from entitysam.registry import DATASETS, build
 
-SAMPLES = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
+SAMPLES = Path(__file__).resolve().parents[4] / ".." / "shared" / "data"
 
 
 def test_every_segment_is_an_entity_and_crowds_are_void(tmp_path):

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 import torch
-from standin import StandIn, clip_of, clips_from, run_config
+from support.standin import StandIn, clip_of, clips_from, run_config
 
 from entitysam.engine.train.state import CheckpointFolder, TrainingState, random_state, set_random_state
 from entitysam.engine.train.trainer import NonFiniteLoss, clip_generator, fit
