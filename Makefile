@@ -4,7 +4,7 @@ BIN    := .venv/bin
 EXTRAS := dev,train,label,sam
 UV     := PYTHONPATH=.venv/.uv $(PYTHON) -m uv
 
-.PHONY: install demo test test-slow lint format clean
+.PHONY: install demo test test-slow test-floor lint format clean
 
 install: .venv/.installed
 
@@ -31,8 +31,17 @@ test: lint
 test-slow: install
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
+# The same tests with the oldest versions that setup.py allows.
+test-floor: .venv-floor/.installed
+	.venv-floor/bin/python -m pytest -n auto --dist loadfile -m 'not slow' $(PYTEST_ARGS)
+
+.venv-floor/.installed: setup.py | install
+	@test -x .venv-floor/bin/python || $(UV) venv --quiet --python $(PYTHON) .venv-floor
+	$(UV) pip install --quiet --python .venv-floor/bin/python --resolution lowest-direct --editable '.[$(EXTRAS)]'
+	@touch $@
+
 format: install
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .uv-boot build dist *.egg-info out
+	rm -rf .venv .venv-floor .uv-boot build dist *.egg-info out

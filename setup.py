@@ -1,5 +1,6 @@
 """Packaging of entitysam. `configs/` and the tiny weights live at the top of the repository and travel inside the wheel."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -7,12 +8,13 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "entitysam" / "__init__.py").read_text(encoding="utf-8"))[1]
 # Top-level folders an installed wheel needs, copied below the package; entitysam/config.py finds both places.
 SHIPPED = {"configs": "*.*", "checkpoints": "*_tiny*"}
 
 
 class BuildWithData(build_py):
-    """Copies configs, prompt files and the tiny weights into the package as it is built."""
+    """Copies configs, prompt files and the tiny weights into the built package."""
 
     def run(self):
         super().run()
@@ -50,7 +52,6 @@ EXTRAS = {
     "wandb": ["wandb>=0.17"],
     "label": ["openai>=1.40", "open_clip_torch>=2.26"],
     "sam": ["segment-anything>=1.0"],
-    "detectron2": ["detectron2 @ git+https://github.com/facebookresearch/detectron2.git"],
     "dev": [
         "pytest>=8",
         "pytest-timeout>=2.3",
@@ -66,7 +67,7 @@ EXTRAS = {
 
 setup(
     name="entitysam",
-    version="0.1.0",
+    version=VERSION,
     description="Segment and track every entity of a video: EntitySAM, E-SAM and MASA.",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
@@ -82,6 +83,7 @@ setup(
         "Programming Language :: Python :: 3.10",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
         "Topic :: Scientific/Engineering :: Image Recognition",
     ],
 )
