@@ -34,8 +34,8 @@ from entitysam import distributed
 from entitysam.config import from_dict, load_config, shipped_folder, to_dict, to_yaml
 from entitysam.engine.build import build_model, pick_device
 from entitysam.engine.evaluate.formats.base import Segmented
-from entitysam.engine.evaluate.loop import border_type, read_frames
-from entitysam.engine.evaluate.run import build_dataset, build_evaluation, build_form, make_namer
+from entitysam.engine.evaluate.loop import input_type, read_frames
+from entitysam.engine.evaluate.run import build_dataset, build_evaluation, build_prediction_format, make_namer
 from entitysam.engine.train import run as training
 from entitysam.engine.train.optim import build_optimizer, learning_rate
 from entitysam.engine.train.state import save_atomically
@@ -226,28 +226,32 @@ class EntityEvaluator(DatasetEvaluator):
     def __init__(self, config: DictConfig, folder: Path) -> None:
         self.config = config
         self.dataset = build_dataset(config)
-        self.form = build_form(config, self.dataset, folder)
+        self.prediction_format = build_prediction_format(config, self.dataset, folder)
         self.namer = make_namer(config, self.dataset)
         self.reset()
 
     def reset(self) -> None:
-        self.evaluators = build_evaluation(self.config, self.dataset, self.form)
+        self.evaluators = build_evaluation(self.config, self.dataset, self.prediction_format)
         self.entries: list[Any] = []
 
     def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[Segmented]) -> None:
         for record, segmented in zip(inputs, outputs):
             video = record["video"]
             named = self.namer.name(video, segmented) if self.namer else None
-            entry = self.form.write(video, named, named.categories) if named else self.form.write(video, segmented)
+            entry = (
+                self.prediction_format.write(video, named, named.categories)
+                if named
+                else self.prediction_format.write(video, segmented)
+            )
             self.entries.append(entry)
             for evaluator in self.evaluators.values():
-                evaluator.update(self.form.pair(video, entry, border_type(evaluator)))
+                evaluator.update(self.prediction_format.pair(video, entry, input_type(evaluator)))
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Metrics in percent, the same on every worker."""
         shares = distributed.gather((self.evaluators, self.entries))
         if distributed.rank() == 0:
-            self.form.write_index([entry for _, entries in shares for entry in entries])
+            self.prediction_format.write_index([entry for _, entries in shares for entry in entries])
         metrics: dict[str, float] = {}
         for name, evaluator in shares[0][0].items():
             for others, _ in shares[1:]:

@@ -19,7 +19,7 @@ class EvaluationError(ValueError):
 
 
 class HasVideoId(Protocol):
-    """Every border type of `evaluation.videos` carries the name (or the number) of its video or image."""
+    """Every input type of `evaluation.videos` carries the name (or the number) of its video or image."""
 
     @property
     def video_id(self) -> Any: ...

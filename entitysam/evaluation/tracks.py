@@ -1,4 +1,4 @@
-"""Tracked boxes: the border type of the tracking evaluators, and the matching of boxes that HOTA and TETA share."""
+"""Tracked boxes: the input type of the tracking evaluators, and the matching of boxes that HOTA and TETA share."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The border types of the evaluators: a video (or an image) with its ground truth and its prediction.
+"""The input types of the evaluators: a video (or an image) with its ground truth and its prediction.
 
 Pixels are read frame by frame when an evaluator asks for them, so that one video costs the memory of a frame.
 """

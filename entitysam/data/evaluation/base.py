@@ -1,6 +1,6 @@
 """Evaluation sets: what they have in common. A reader lists the videos of a benchmark; pixels are read when needed.
 
-| form | `Video.annotation` | readers |
+| annotation format | `Video.annotation` | readers |
 | --- | --- | --- |
 | all | `key`: id as the benchmark's files have it (a number, or a text as `Video.video_id`) | |
 | panoptic | `names`: PNG of each frame, relative to the folder of predictions; `mask_files`: annotated id maps; `segments`: the JSON's `segments_info` per frame, untouched | vipseg, coco_panoptic_images |
@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from entitysam.structures import Video
 
-Form = Literal["panoptic", "semantic", "instances", "tracks"]
+AnnotationFormat = Literal["panoptic", "semantic", "instances", "tracks"]
 IMAGE_SUFFIXES = (".jpg", ".png", ".jpeg", ".JPEG")
 
 
@@ -26,7 +26,7 @@ class EvaluationSet:
 
     Attributes:
         title: the benchmark and its part, for reports.
-        form: of the annotation, see the module's table.
+        annotation_format: type of the annotation, see the module's table.
         categories: mappings with `id`, `name`, `isthing`.
         videos: in the order of the annotation file.
         is_images: every video is a single picture, and files follow the conventions of image benchmarks.
@@ -36,14 +36,14 @@ class EvaluationSet:
     def __init__(
         self,
         title: str,
-        form: Form,
+        annotation_format: AnnotationFormat,
         categories: Sequence[dict[str, Any]],
         videos: Sequence[Video],
         is_images: bool = False,
         has_truth: bool = True,
     ) -> None:
         self.title = title
-        self.form = form
+        self.annotation_format = annotation_format
         self.categories = list(categories)
         self.videos = list(videos)
         self.is_images = is_images

@@ -20,8 +20,8 @@ from entitysam.data.evaluation.base import EvaluationSet
 from entitysam.data.images import read_image
 from entitysam.data.training.instances import run_length_code
 from entitysam.engine.evaluate.formats import instances, panoptic
-from entitysam.engine.evaluate.formats.base import Entry, PredictionError, PredictionForm
-from entitysam.engine.evaluate.run import build_dataset, build_form
+from entitysam.engine.evaluate.formats.base import Entry, PredictionError, PredictionFormat
+from entitysam.engine.evaluate.run import build_dataset, build_prediction_format
 from entitysam.engine.labelling.video import SHEETS, KeptMaps, VideoNamer, build_video_namer
 from entitysam.registry import ConfigError
 from entitysam.structures import Video
@@ -56,14 +56,14 @@ class PredictionNamer:
 
     Attributes:
         dataset: whose videos they are of.
-        source: form of the folder they are in.
-        target: form of the folder for the named ones.
+        source: prediction format of the folder they are in.
+        target: prediction format of the folder for the named ones.
         namer: names the entities.
     """
 
     dataset: EvaluationSet
-    source: PredictionForm
-    target: PredictionForm
+    source: PredictionFormat
+    target: PredictionFormat
     namer: VideoNamer
     index: dict[str, list[Entry]] = field(init=False)
 
@@ -81,7 +81,7 @@ class PredictionNamer:
             PredictionError, DataError: broken predictions or frames.
         """
         entry = self._entry(video)
-        if isinstance(self.source, instances.InstanceForm):
+        if isinstance(self.source, instances.InstanceFormat):
             frames = (read_image(file) for file in video.frame_files)
             return self.namer.namer.draw(self._tubes(video, entry), frames)
         return self.namer.draw(video, KeptMaps(self._segments(video, entry)))
@@ -93,7 +93,7 @@ class PredictionNamer:
             PredictionError, DataError: see `draw`; ClassifierError: no names are to be had.
         """
         entry = self._entry(video)
-        if isinstance(self.source, instances.InstanceForm):
+        if isinstance(self.source, instances.InstanceFormat):
             return self._named_results(video, entry)
         named = self.namer.name(video, self._segments(video, entry))
         return self.target.write(video, named, named.categories)
@@ -113,7 +113,7 @@ class PredictionNamer:
         return entries[0]
 
     def _segments(self, video: Video, entry: Entry) -> SavedSegments:
-        assert isinstance(self.source, panoptic.PanopticForm)
+        assert isinstance(self.source, panoptic.PanopticFormat)
         sequence = self.source.sequence(video, entry)
         scores: dict[int, float] = {}
         for segment in (segment for frame in sequence.segments for segment in frame):
@@ -165,16 +165,16 @@ def open_predictions(config: DictConfig, folder: Path, out: Path, node: dict[str
     dataset, task = build_dataset(config), to_dict(config)["evaluation"]["task"]
     if task not in ("vps", "vss", "vis"):
         raise ConfigError(f"evaluation.task: names are for vps, vss and vis, not '{task}'")
-    target = build_form(config, dataset, out)
-    source: PredictionForm
+    target = build_prediction_format(config, dataset, out)
+    source: PredictionFormat
     if (folder / panoptic.INDEX).is_file():
-        if dataset.form == "instances":
+        if dataset.annotation_format == "instances":
             raise ConfigError(f"{folder}: panoptic predictions, and {dataset.title} is a data set of instances")
-        source = panoptic.PanopticForm(folder, dataset, class_agnostic=True)
+        source = panoptic.PanopticFormat(folder, dataset, class_agnostic=True)
     elif (folder / instances.INDEX).is_file():
         if task != "vis":
             raise ConfigError(f"{folder}: instances can be named for evaluation.task=vis only, not for '{task}'")
-        source = instances.InstanceForm(folder, dataset, class_agnostic=True)
+        source = instances.InstanceFormat(folder, dataset, class_agnostic=True)
     else:
         known = f"{panoptic.INDEX} or {instances.INDEX}"
         raise PredictionError(f"{folder}: no predictions with masks of entities ({known})")

@@ -16,7 +16,14 @@ import numpy as np
 from entitysam import distributed
 from entitysam.classification.classifier import ClassifierError
 from entitysam.data.evaluation.base import EvaluationSet
-from entitysam.engine.evaluate.formats.base import Entry, Namer, PredictionError, PredictionForm, Segmented, VideoFrames
+from entitysam.engine.evaluate.formats.base import (
+    Entry,
+    Namer,
+    PredictionError,
+    PredictionFormat,
+    Segmented,
+    VideoFrames,
+)
 from entitysam.engine.evaluate.progress import Records, share, video_bar
 from entitysam.engine.evaluate.report.result import EvaluationResult, Failure, VideoResult
 from entitysam.evaluation import Evaluator
@@ -46,21 +53,21 @@ class Share:
     warnings: dict[str, int] = field(default_factory=dict)
 
 
-def check_borders(evaluators: Evaluators, form: PredictionForm) -> None:
+def check_input_types(evaluators: Evaluators, prediction_format: PredictionFormat) -> None:
     """Refuses evaluators that need other annotations than the data set has.
 
     Raises:
         ConfigError: names the evaluator.
     """
     for name, evaluator in evaluators.items():
-        if border_type(evaluator) not in form.takes:
+        if input_type(evaluator) not in prediction_format.input_types:
             raise ConfigError(
-                f"evaluation.evaluators: '{name}' cannot be computed on {form.dataset.title}, "
-                f"whose annotations are {form.dataset.form}"
+                f"evaluation.evaluators: '{name}' cannot be computed on {prediction_format.dataset.title}, "
+                f"whose annotations are {prediction_format.dataset.annotation_format}"
             )
 
 
-def border_type(evaluator: Evaluator[Any, Any]) -> type:
+def input_type(evaluator: Evaluator[Any, Any]) -> type:
     """The type of `evaluation.videos` that an evaluator takes."""
     return get_type_hints(evaluator.measure)["video"]
 
@@ -68,7 +75,7 @@ def border_type(evaluator: Evaluator[Any, Any]) -> type:
 def predict_and_measure(
     dataset: EvaluationSet,
     method: VideoMethod,
-    form: PredictionForm,
+    prediction_format: PredictionFormat,
     evaluators: Evaluators,
     records: Records,
     limit: int | None = None,
@@ -80,7 +87,7 @@ def predict_and_measure(
     Args:
         dataset: the videos.
         method: finds entities.
-        form: writes the predictions.
+        prediction_format: writes the predictions.
         evaluators: without videos yet.
         records: of the finished videos, which are not segmented again.
         limit: only so many videos, from the first.
@@ -92,36 +99,40 @@ def predict_and_measure(
         record = records.read(video.video_id)
         if record is None:
             started = time.perf_counter()
-            segmented = form.predict(method, video)
-            entry = form.write(video, segmented) if namer is None else _write_named(video, segmented, form, namer)
+            segmented = prediction_format.predict(method, video)
+            entry = (
+                prediction_format.write(video, segmented)
+                if namer is None
+                else _write_named(video, segmented, prediction_format, namer)
+            )
             record = {"entry": entry, "seconds": time.perf_counter() - started}
             records.write(video.video_id, record)
         return record["entry"], record["seconds"]
 
-    return _run(dataset, form, evaluators, entry_of, limit, quiet, write_index=True)
+    return _run(dataset, prediction_format, evaluators, entry_of, limit, quiet, write_index=True)
 
 
-def _write_named(video: Video, segmented: Segmented, form: PredictionForm, namer: Namer) -> Entry:
+def _write_named(video: Video, segmented: Segmented, prediction_format: PredictionFormat, namer: Namer) -> Entry:
     named = namer.name(video, segmented)
-    return form.write(video, named, named.categories)
+    return prediction_format.write(video, named, named.categories)
 
 
 def measure_saved(
     dataset: EvaluationSet,
-    form: PredictionForm,
+    prediction_format: PredictionFormat,
     evaluators: Evaluators,
     limit: int | None = None,
     quiet: bool = False,
 ) -> EvaluationResult:
-    """Evaluates the predictions in the folder of `form`; arguments as for `predict_and_measure`.
+    """Evaluates the predictions in the folder of `prediction_format`; arguments as for `predict_and_measure`.
 
     Raises:
         PredictionError: the index file is missing or broken.
     """
-    index = form.read_index()
+    index = prediction_format.read_index()
     unknown = set(index) - {str(video.video_id) for video in dataset.videos}
     if distributed.rank() == 0:
-        form.warnings["predicted videos that the data set does not have, left out"] += len(unknown)
+        prediction_format.warnings["predicted videos that the data set does not have, left out"] += len(unknown)
 
     def entry_of(video: Video) -> tuple[Entry | None, float]:
         entries = index.get(str(video.video_id), [])
@@ -129,7 +140,7 @@ def measure_saved(
             raise PredictionError(f"video {video.video_id}: predicted {len(entries)} times")
         return (entries[0] if entries else None), float("nan")
 
-    return _run(dataset, form, evaluators, entry_of, limit, quiet, write_index=False)
+    return _run(dataset, prediction_format, evaluators, entry_of, limit, quiet, write_index=False)
 
 
 def read_frames(video: Video) -> Iterator[np.ndarray]:
@@ -143,7 +154,7 @@ def read_frames(video: Video) -> Iterator[np.ndarray]:
 
 def _run(
     dataset: EvaluationSet,
-    form: PredictionForm,
+    prediction_format: PredictionFormat,
     evaluators: Evaluators,
     entry_of: Callable[[Video], tuple[Entry | None, float]],
     limit: int | None,
@@ -157,20 +168,20 @@ def _run(
     several = f" (1 of {distributed.world_size()} processes)" if distributed.world_size() > 1 else ""
     with video_bar(f"videos{several}", len(mine), quiet or distributed.rank() > 0) as bar:
         for position in mine:
-            _one_video(videos[position], position, form, found, entry_of)
+            _one_video(videos[position], position, prediction_format, found, entry_of)
             bar.advance(bar.task_ids[0])
-    found.warnings = dict(form.warnings)
+    found.warnings = dict(prediction_format.warnings)
     shares = distributed.gather(found)
     if write_index and distributed.rank() == 0:
         entries = {position: entry for part in shares for position, entry in part.entries.items()}
-        form.write_index([entries[position] for position in sorted(entries)])
+        prediction_format.write_index([entries[position] for position in sorted(entries)])
     return _merge(dataset, shares, [str(video.video_id) for video in videos], time.perf_counter() - started)
 
 
 def _one_video(
     video: Video,
     position: int,
-    form: PredictionForm,
+    prediction_format: PredictionFormat,
     found: Share,
     entry_of: Callable[[Video], tuple[Entry | None, float]],
 ) -> None:
@@ -189,9 +200,9 @@ def _one_video(
     pairs: dict[type, Any] = {}
     for key, evaluator in found.evaluators.items():
         try:
-            kind = border_type(evaluator)
+            kind = input_type(evaluator)
             if kind not in pairs:
-                pairs[kind] = form.pair(video, entry, kind)
+                pairs[kind] = prediction_format.pair(video, entry, kind)
             evaluator.update(pairs[kind])
         except Exception as error:
             found.failures.append(_failure(name, key, error))

@@ -17,8 +17,14 @@ from entitysam.config import from_dict, to_dict
 from entitysam.data.evaluation.base import EvaluationSet
 from entitysam.engine.build import pick_device
 from entitysam.engine.evaluate.formats import instances, panoptic, semantic, tracks
-from entitysam.engine.evaluate.formats.base import ENTITY, Namer, PredictionForm
-from entitysam.engine.evaluate.loop import Evaluators, VideoMethod, check_borders, measure_saved, predict_and_measure
+from entitysam.engine.evaluate.formats.base import ENTITY, Namer, PredictionFormat
+from entitysam.engine.evaluate.loop import (
+    Evaluators,
+    VideoMethod,
+    check_input_types,
+    measure_saved,
+    predict_and_measure,
+)
 from entitysam.engine.evaluate.model import open_model, weights_identity
 from entitysam.engine.evaluate.progress import FOLDER, IDENTITY, Records
 from entitysam.engine.evaluate.report.plots import write_plots
@@ -38,11 +44,11 @@ ENTITY_TASK = "entity"
 TRACKING_TASK = "mot"
 # Entities without names; video panoptic, semantic, instance segmentation; tracking of named observations.
 TASKS = (ENTITY_TASK, "vps", "vss", "vis", TRACKING_TASK)
-FORMS: dict[str, type[PredictionForm]] = {
-    "panoptic": panoptic.PanopticForm,
-    "semantic": semantic.SemanticForm,
-    "instances": instances.InstanceForm,
-    "tracks": tracks.TracksForm,
+PREDICTION_FORMATS: dict[str, type[PredictionFormat]] = {
+    "panoptic": panoptic.PanopticFormat,
+    "semantic": semantic.SemanticFormat,
+    "instances": instances.InstanceFormat,
+    "tracks": tracks.TracksFormat,
 }
 
 
@@ -91,17 +97,17 @@ def run(values: dict[str, Any], options: RunOptions) -> bool:
         folder = Path(config.output_dir)
         on_first(lambda: make_folder(folder))
         dataset = build_dataset(config)
-        form = build_form(config, dataset, Path(options.predictions or folder))
-        evaluators = build_evaluation(config, dataset, form)
+        prediction_format = build_prediction_format(config, dataset, Path(options.predictions or folder))
+        evaluators = build_evaluation(config, dataset, prediction_format)
         if options.predictions:
-            result = _measure_saved(dataset, form, evaluators, options)
+            result = _measure_saved(dataset, prediction_format, evaluators, options)
         else:
-            result = _predict(config, options, device, dataset, form, evaluators)
+            result = _predict(config, options, device, dataset, prediction_format, evaluators)
         result.run["processes"] = distributed.world_size()
         if distributed.rank() == 0:
             paper = to_dict(config)["evaluation"]["paper"]
             write_report(result, folder, paper)
-            write_plots(result, folder, paper, dataset, form, options.worst)
+            write_plots(result, folder, paper, dataset, prediction_format, options.worst)
             if not (options.predictions or options.save_predictions or result.failures):
                 remove_predictions(folder)
         distributed.barrier()
@@ -109,13 +115,13 @@ def run(values: dict[str, Any], options: RunOptions) -> bool:
 
 
 def _measure_saved(
-    dataset: EvaluationSet, form: PredictionForm, evaluators: Evaluators, options: RunOptions
+    dataset: EvaluationSet, prediction_format: PredictionFormat, evaluators: Evaluators, options: RunOptions
 ) -> EvaluationResult:
     if not dataset.has_truth:
         raise ConfigError(f"{dataset.title} has no ground truth here: there is nothing to measure")
     if not Path(options.predictions).is_dir():
         raise FileNotFoundError(f"{options.predictions}: no such folder of predictions")
-    result = measure_saved(dataset, form, evaluators, options.limit_videos, options.quiet)
+    result = measure_saved(dataset, prediction_format, evaluators, options.limit_videos, options.quiet)
     result.run["predictions"] = options.predictions
     return result
 
@@ -125,11 +131,11 @@ def _predict(
     options: RunOptions,
     device: torch.device,
     dataset: EvaluationSet,
-    form: PredictionForm,
+    prediction_format: PredictionFormat,
     evaluators: Evaluators,
 ) -> EvaluationResult:
     inference = to_dict(config)["inference"]
-    namer = make_namer(config, dataset, form.folder / SHEETS)
+    namer = make_namer(config, dataset, prediction_format.folder / SHEETS)
 
     def model() -> nn.Module:
         return open_model(config, options.weights).to(device)
@@ -144,8 +150,10 @@ def _predict(
         if config.evaluation.reid:
             method = ReidentifyingSegmenter(method, open_reidentifier(config.evaluation.reid, str(device)))
     identity = {"weights": weights_identity(options.weights), "baseline": options.baseline, **identity_of(config)}
-    records = start_records(form.folder, identity, options.resume)
-    result = predict_and_measure(dataset, method, form, evaluators, records, options.limit_videos, options.quiet, namer)
+    records = start_records(prediction_format.folder, identity, options.resume)
+    result = predict_and_measure(
+        dataset, method, prediction_format, evaluators, records, options.limit_videos, options.quiet, namer
+    )
     result.run |= {"weights": options.weights, "baseline": options.baseline, "inference": inference}
     if tracking is not None:
         result.run["tracker"] = to_dict(config)["evaluation"]["tracker"]
@@ -174,12 +182,12 @@ def evaluate(model: nn.Module, config: DictConfig, output_dir: str | Path) -> di
     folder = Path(output_dir)
     on_first(lambda: make_folder(folder))
     dataset = build_dataset(config)
-    form = build_form(config, dataset, folder)
-    evaluators = build_evaluation(config, dataset, form)
+    prediction_format = build_prediction_format(config, dataset, folder)
+    evaluators = build_evaluation(config, dataset, prediction_format)
     records = start_records(folder, {}, resume=False)
     method: VideoMethod = VideoSegmenter(model, **to_dict(config)["inference"])  # type: ignore[arg-type]
     namer = make_namer(config, dataset)
-    result = predict_and_measure(dataset, method, form, evaluators, records, quiet=True, namer=namer)
+    result = predict_and_measure(dataset, method, prediction_format, evaluators, records, quiet=True, namer=namer)
     if distributed.rank() == 0:
         write_report(result, folder, to_dict(config)["evaluation"]["paper"])
         remove_predictions(folder)
@@ -194,7 +202,7 @@ def check_evaluation(config: DictConfig) -> None:
         ConfigError, DataError: see `evaluate`.
     """
     dataset = build_dataset(config)
-    build_evaluation(config, dataset, build_form(config, dataset, Path(config.output_dir)))
+    build_evaluation(config, dataset, build_prediction_format(config, dataset, Path(config.output_dir)))
     make_namer(config, dataset)
 
 
@@ -214,7 +222,7 @@ def build_dataset(config: DictConfig) -> EvaluationSet:
     return dataset
 
 
-def build_form(config: DictConfig, dataset: EvaluationSet, folder: Path) -> PredictionForm:
+def build_prediction_format(config: DictConfig, dataset: EvaluationSet, folder: Path) -> PredictionFormat:
     """Where and how predictions of this data set are written or read.
 
     Raises:
@@ -223,10 +231,10 @@ def build_form(config: DictConfig, dataset: EvaluationSet, folder: Path) -> Pred
     task = config.evaluation.task
     if task not in TASKS:
         raise ConfigError(f"evaluation.task: one of {', '.join(TASKS)}, not '{task}'")
-    return FORMS[dataset.form](folder, dataset, class_agnostic=task == ENTITY_TASK)
+    return PREDICTION_FORMATS[dataset.annotation_format](folder, dataset, class_agnostic=task == ENTITY_TASK)
 
 
-def build_evaluation(config: DictConfig, dataset: EvaluationSet, form: PredictionForm) -> Evaluators:
+def build_evaluation(config: DictConfig, dataset: EvaluationSet, prediction_format: PredictionFormat) -> Evaluators:
     """The evaluators of `evaluation.evaluators`, by name; none where there is no ground truth.
 
     Raises:
@@ -236,8 +244,8 @@ def build_evaluation(config: DictConfig, dataset: EvaluationSet, form: Predictio
     if not nodes:
         raise ConfigError("evaluation.evaluators: none given, e.g. [{name: veq}, {name: stq_en}]")
     entity = [{"id": ENTITY, "name": "entity", "isthing": 1}]
-    evaluators = build_evaluators(nodes, categories=entity if form.class_agnostic else dataset.categories)
-    check_borders(evaluators, form)
+    evaluators = build_evaluators(nodes, categories=entity if prediction_format.class_agnostic else dataset.categories)
+    check_input_types(evaluators, prediction_format)
     if not dataset.has_truth:
         logger.warning("%s has no ground truth here: predictions are written and not measured", dataset.title)
         return {}
@@ -257,7 +265,7 @@ def make_namer(config: DictConfig, dataset: EvaluationSet, sheets: Path | None =
 
 def is_tracked(config: DictConfig, dataset: EvaluationSet) -> bool:
     """Whether observations are tracked, which have their categories, instead of entities segmented."""
-    return dataset.form == "tracks" or bool(config.evaluation.tracker)
+    return dataset.annotation_format == "tracks" or bool(config.evaluation.tracker)
 
 
 def sum_counts(parts: Sequence[Mapping[str, int]]) -> dict[str, int]:

@@ -51,8 +51,8 @@ class VideoTracking:
         self.settings = tracker_settings(node)
         if not observations and not self.proposals:
             raise ConfigError("evaluation.tracker.observations: missing; a file of detections, or 'truth'")
-        self.from_truth, self.form, self.device = observations == TRUTH, dataset.form, device
-        if self.from_truth and self.form not in ("tracks", "instances"):
+        self.from_truth, self.annotation_format, self.device = observations == TRUTH, dataset.annotation_format, device
+        if self.from_truth and self.annotation_format not in ("tracks", "instances"):
             raise ConfigError(f"evaluation.tracker.observations: {dataset.title} has no boxes or masks of instances")
         self.path = Path(observations) if observations and not self.from_truth else None
         self.contents = read_observations(self.path) if self.path else ObservedVideos({})
@@ -72,7 +72,7 @@ class VideoTracking:
     def _observe(self, video: Video) -> Observe | None:
         """What is seen on frame `index` of the video."""
         if self.from_truth:
-            truth = annotated_boxes(video) if self.form == "tracks" else annotated_instances(video)
+            truth = annotated_boxes(video) if self.annotation_format == "tracks" else annotated_instances(video)
             return lambda index, frame: truth[index]
         if self.path is None:
             return None
@@ -97,12 +97,12 @@ def same_names(given: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> dic
 
 
 def annotated_boxes(video: Video) -> list[Observations]:
-    """Per frame the annotated objects of a video of the form "tracks", crowds left out."""
+    """Per frame the annotated objects of a video of the annotation format "tracks", crowds left out."""
     return [frame.objects[~frame.ignore] for frame in video.annotation["frames"]]
 
 
 def annotated_instances(video: Video) -> list[Observations]:
-    """Per frame the annotated masks of a video of YouTube-VIS' form, crowds left out."""
+    """Per frame the annotated masks of a video of the YouTube-VIS format, crowds left out."""
     seen: list[tuple[list[list[float]], list[int], list[Any]]] = [([], [], []) for _ in range(len(video))]
     for instance in video.annotation["instances"]:
         if instance.get("iscrowd", 0):

@@ -1,6 +1,6 @@
 """Predictions on disk, in the submission formats of the benchmarks, and their pairing with the ground truth.
 
-A form writes what a method found in a video, keeps one entry of plain data per video for the index file, and gives
+A prediction format writes the entities of a video, keeps one entry of plain data per video for the index file, and gives
 the evaluators what they take. Saved predictions of others come in by the same index files.
 """
 
@@ -71,7 +71,7 @@ class Namer(Protocol):
         """What naming took on this process, as plain data."""
 
 
-class PredictionForm(ABC):
+class PredictionFormat(ABC):
     """One format of predictions, in one folder.
 
     Args:
@@ -80,7 +80,7 @@ class PredictionForm(ABC):
         class_agnostic: categories of truth and prediction are one.
     """
 
-    takes: Sequence[type] = ()  # border types of `evaluation.videos` that it can give
+    input_types: Sequence[type] = ()  # input types of `evaluation.videos` that it can give
 
     def __init__(self, folder: Path, dataset: EvaluationSet, class_agnostic: bool) -> None:
         self.folder = folder
@@ -119,7 +119,7 @@ class PredictionForm(ABC):
 
     @abstractmethod
     def pair(self, video: Video, entry: Entry | None, kind: type) -> Any:
-        """Truth and prediction (None: not predicted) of a video as the border type `kind`."""
+        """Truth and prediction (None: not predicted) of a video as the input type `kind`."""
 
     @abstractmethod
     def maps(self, video: Video, entry: Entry | None, frame: int) -> tuple[np.ndarray, np.ndarray]:

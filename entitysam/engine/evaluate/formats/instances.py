@@ -12,7 +12,7 @@ from entitysam.engine.evaluate.formats.base import (
     ENTITY,
     Entry,
     PredictionError,
-    PredictionForm,
+    PredictionFormat,
     Segmented,
     read_index_file,
 )
@@ -27,10 +27,10 @@ INDEX, ARCHIVE = "results.json", "results.zip"
 Tube = tuple[list[Any], float, int]  # code per frame (None where absent), score, category id
 
 
-class InstanceForm(PredictionForm):
+class InstanceFormat(PredictionFormat):
     """The entry of a video is the list of its results. A video without results has no detections, which is no error."""
 
-    takes = (InstanceVideo,)
+    input_types = (InstanceVideo,)
 
     @property
     def _key(self) -> str:

@@ -12,7 +12,7 @@ from entitysam.engine.evaluate.formats.base import (
     ENTITY,
     Entry,
     PredictionError,
-    PredictionForm,
+    PredictionFormat,
     Segmented,
     read_index_file,
 )
@@ -34,10 +34,10 @@ from entitysam.structures import Video
 MAPS, INDEX = "pan_pred", "pred.json"
 
 
-class PanopticForm(PredictionForm):
+class PanopticFormat(PredictionFormat):
     """Videos, or images (`file_name` and `segments_info` then stand in the annotation itself, as in COCO)."""
 
-    takes = (PanopticVideo, InstanceVideo, TrackedVideo)
+    input_types = (PanopticVideo, InstanceVideo, TrackedVideo)
 
     def write(self, video: Video, segmented: Segmented, categories: np.ndarray | None = None) -> Entry:
         frames = []

@@ -8,7 +8,7 @@ from PIL import Image
 from scipy import ndimage
 
 from entitysam.data.evaluation.vspw import read_labels
-from entitysam.engine.evaluate.formats.base import Entry, PredictionForm, Segmented
+from entitysam.engine.evaluate.formats.base import Entry, PredictionFormat, Segmented
 from entitysam.evaluation import EvaluationError, SemanticVideo
 from entitysam.io.files import whole_file
 from entitysam.registry import ConfigError
@@ -17,10 +17,10 @@ from entitysam.structures import Video
 MAPS = "semantic_pred"
 
 
-class SemanticForm(PredictionForm):
+class SemanticFormat(PredictionFormat):
     """There is no index file: a video is predicted if it has a folder, below `semantic_pred` or in the folder itself."""
 
-    takes = (SemanticVideo,)
+    input_types = (SemanticVideo,)
 
     def write(self, video: Video, segmented: Segmented, categories: np.ndarray | None = None) -> Entry:
         if categories is None:

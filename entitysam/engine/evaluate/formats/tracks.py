@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from entitysam.data.detections.readers import ObservedFrame
-from entitysam.engine.evaluate.formats.base import ENTITY, Entry, PredictionError, PredictionForm, read_index_file
+from entitysam.engine.evaluate.formats.base import ENTITY, Entry, PredictionError, PredictionFormat, read_index_file
 from entitysam.evaluation import EvaluationError, TrackedVideo, Tracks
 from entitysam.io.files import whole_file
 from entitysam.masa.video import TrackedFrame
@@ -17,13 +17,13 @@ INDEX = "tracks.json"
 KEYS = ("frame", "track_id", "category_id", "bbox")
 
 
-class TracksForm(PredictionForm):
+class TracksFormat(PredictionFormat):
     """The entry of a video is the list of its boxes {video_id, frame, track_id, category_id, bbox, score}.
 
     `frame` counts the frames of the evaluated video from 0, after its step. A video without boxes was not predicted.
     """
 
-    takes = (TrackedVideo,)
+    input_types = (TrackedVideo,)
 
     def predict(self, method: Any, video: Video) -> Iterable[TrackedFrame]:
         return method.track(video)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from entitysam.data.evaluation.base import EvaluationSet
-from entitysam.engine.evaluate.formats.base import PredictionForm
+from entitysam.engine.evaluate.formats.base import PredictionFormat
 from entitysam.engine.evaluate.report.result import EvaluationResult, Paper
 from entitysam.engine.evaluate.report.worst_videos import worst_videos_sheet
 from entitysam.io.files import make_folder, whole_file
@@ -21,7 +21,12 @@ FOLDER = "plots"
 
 
 def write_plots(
-    result: EvaluationResult, folder: Path, paper: Paper, dataset: EvaluationSet, form: PredictionForm, worst: int
+    result: EvaluationResult,
+    folder: Path,
+    paper: Paper,
+    dataset: EvaluationSet,
+    prediction_format: PredictionFormat,
+    worst: int,
 ) -> None:
     """Writes what can be drawn of a result to `folder`/plots.
 
@@ -30,7 +35,7 @@ def write_plots(
         folder: of the report.
         paper: rows of published numbers, percent.
         dataset: of the evaluation.
-        form: its predictions, which are read again.
+        prediction_format: its predictions, which are read again.
         worst: how many videos the contact sheet shows; 0 = no sheet.
     """
     if not result.metrics or not result.videos:
@@ -40,7 +45,7 @@ def write_plots(
         longest = max(video.frames for video in result.videos.values())
         save(window_figure({"this run": result.metrics, **paper}, longest), folder / FOLDER / "windows.png")
     save(scatter_figure(result), folder / FOLDER / "per_video.png")
-    sheet = worst_videos_sheet(result, dataset, form, worst)
+    sheet = worst_videos_sheet(result, dataset, prediction_format, worst)
     if sheet is not None:
         with whole_file(folder / FOLDER / "worst_videos.png") as temporary:
             sheet.save(temporary, format="PNG")

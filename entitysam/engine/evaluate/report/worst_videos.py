@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from entitysam.data.evaluation.base import EvaluationSet
 from entitysam.data.images import read_image
-from entitysam.engine.evaluate.formats.base import Entry, PredictionForm
+from entitysam.engine.evaluate.formats.base import Entry, PredictionFormat
 from entitysam.engine.evaluate.report.result import EvaluationResult
 from entitysam.evaluation.overlaps import frame_overlaps
 from entitysam.structures import Video
@@ -22,7 +22,7 @@ BACKGROUND, TEXT = (24, 24, 27), (228, 228, 231)
 
 
 def worst_videos_sheet(
-    result: EvaluationResult, dataset: EvaluationSet, form: PredictionForm, count: int
+    result: EvaluationResult, dataset: EvaluationSet, prediction_format: PredictionFormat, count: int
 ) -> Image.Image | None:
     """One row per video: frame with its annotation, frame with its prediction, for some frames of the video.
 
@@ -32,23 +32,23 @@ def worst_videos_sheet(
         the sheet; None where there is nothing to show.
     """
     videos = {video.video_id: video for video in dataset.videos}
-    entries = form.read_index()
+    entries = prediction_format.read_index()
     rows = []
     for name in result.worst_first()[:count]:
         entry = next(iter(entries.get(name, [])), None)
-        pictures = _row(videos[name], form, entry)
+        pictures = _row(videos[name], prediction_format, entry)
         if pictures:
             value = result.videos[name].metrics.get(result.main_metric, float("nan"))
             rows.append((f"{name}   {result.main_metric} {value:.1f}", pictures))
     return _draw(rows) if rows else None
 
 
-def _row(video: Video, form: PredictionForm, entry: Entry | None) -> list[Image.Image]:
+def _row(video: Video, prediction_format: PredictionFormat, entry: Entry | None) -> list[Image.Image]:
     """Thumbnails annotation, prediction, annotation, ...; none where the files cannot be read."""
     chosen = np.unique(np.linspace(0, len(video) - 1, FRAMES).round().astype(int)).tolist()
     try:
         images = [read_image(video.frame_files[frame], (video.height, video.width)) for frame in chosen]
-        maps = [form.maps(video, entry, frame) for frame in chosen]
+        maps = [prediction_format.maps(video, entry, frame) for frame in chosen]
         truth, predicted = in_same_colours(*(np.stack(side) for side in zip(*maps)))
         sides = zip(images, truth, predicted)
         return [_thumbnail(draw_entities(image, ids, labels=False)) for image, *both in sides for ids in both]

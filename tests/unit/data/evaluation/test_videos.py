@@ -15,9 +15,9 @@ from entitysam.data.evaluation.vipseg import VIPSegVideos
 from entitysam.data.evaluation.vspw import VSPWVideos, read_labels
 from entitysam.data.evaluation.ytvis import EntitySegImages, YouTubeVIS
 from entitysam.data.images import DataError
-from entitysam.engine.evaluate.formats.instances import InstanceForm
-from entitysam.engine.evaluate.formats.panoptic import PanopticForm
-from entitysam.engine.evaluate.formats.semantic import SemanticForm, fill_from_nearest
+from entitysam.engine.evaluate.formats.instances import InstanceFormat
+from entitysam.engine.evaluate.formats.panoptic import PanopticFormat
+from entitysam.engine.evaluate.formats.semantic import SemanticFormat, fill_from_nearest
 from entitysam.engine.evaluate.loop import measure_saved, predict_and_measure, read_frames
 from entitysam.engine.evaluate.progress import Records, share
 from entitysam.evaluation import build_evaluators
@@ -56,7 +56,7 @@ class Names:
         return {}
 
 
-def run_oracle(dataset, form, nodes, maps, tmp_path, namer=None, categories=ENTITY):
+def run_oracle(dataset, prediction_format, nodes, maps, tmp_path, namer=None, categories=ENTITY):
     """Predicts, then measures what was saved again: both results."""
     records = Records(tmp_path / "out")
     records.start({}, resume=False)
@@ -65,9 +65,11 @@ def run_oracle(dataset, form, nodes, maps, tmp_path, namer=None, categories=ENTI
         return build_evaluators(nodes, categories=categories)
 
     class_agnostic = namer is None
-    writer = form(tmp_path / "out", dataset, class_agnostic)
+    writer = prediction_format(tmp_path / "out", dataset, class_agnostic)
     first = predict_and_measure(dataset, Oracle(maps), writer, evaluators(), records, quiet=True, namer=namer)
-    again = measure_saved(dataset, form(tmp_path / "out", dataset, class_agnostic), evaluators(), quiet=True)
+    again = measure_saved(
+        dataset, prediction_format(tmp_path / "out", dataset, class_agnostic), evaluators(), quiet=True
+    )
     assert first.failures == again.failures == []
     np.testing.assert_equal(first.metrics, again.metrics)
     return first
@@ -81,7 +83,7 @@ def test_vipseg(tmp_path):
     assert video.frame_files[2] == tmp_path / "data/images/b/002.jpg"
     assert next(read_frames(video)).shape == (24, 40, 3)
     nodes = [{"name": "veq", "windows": [1, 4]}, {"name": "ytvis_ap_agnostic"}]
-    result = run_oracle(dataset, PanopticForm, nodes, id_maps(), tmp_path)
+    result = run_oracle(dataset, PanopticFormat, nodes, id_maps(), tmp_path)
     assert result.metrics["VEQ"] == pytest.approx(100)
     assert result.metrics["AP^ca"] == pytest.approx(100)
 
@@ -90,9 +92,9 @@ def test_a_perfect_named_prediction_of_vipseg(tmp_path):
     dataset = VIPSegVideos(write_vipseg(tmp_path / "data"))
     nodes = [{"name": "vpq", "windows": [1, 2]}]
     # In ascending order of the ids 4, 9, 70000.
-    result = run_oracle(dataset, PanopticForm, nodes, id_maps(), tmp_path, Names([3, 5, 3]), dataset.categories)
+    result = run_oracle(dataset, PanopticFormat, nodes, id_maps(), tmp_path, Names([3, 5, 3]), dataset.categories)
     assert result.metrics["VPQ"] == pytest.approx(100)
-    result = run_oracle(dataset, PanopticForm, nodes, id_maps(), tmp_path, Names([3, 3, 3]), dataset.categories)
+    result = run_oracle(dataset, PanopticFormat, nodes, id_maps(), tmp_path, Names([3, 3, 3]), dataset.categories)
     assert result.metrics["VPQ-St"] == 0
 
 
@@ -103,7 +105,7 @@ def test_coco_panoptic(tmp_path):
     ids[0, :20] = 12
     ids[0, 10:30, 10:20] = 5
     nodes = [{"name": "veq", "windows": [1]}, {"name": "entity_ap"}]
-    result = run_oracle(dataset, PanopticForm, nodes, ids, tmp_path)
+    result = run_oracle(dataset, PanopticFormat, nodes, ids, tmp_path)
     assert result.metrics["VEQ"] == pytest.approx(100)
     assert result.metrics["AP^e"] == pytest.approx(100)
     written = json.loads((tmp_path / "out/pred.json").read_text())["annotations"][0]
@@ -118,14 +120,14 @@ def test_vspw(tmp_path):
     assert len(dataset.categories) == 124
     nodes = [{"name": "semantic", "windows": [2]}]
     maps = id_maps(9)
-    result = run_oracle(dataset, SemanticForm, nodes, maps, tmp_path, Names([3, 5, 3]))
+    result = run_oracle(dataset, SemanticFormat, nodes, maps, tmp_path, Names([3, 5, 3]))
     labels = read_labels(tmp_path / "out/semantic_pred/a/000.png")
     inside = maps[0] > 0
     assert labels[inside].tolist() == np.where(maps[0] == 9, 5, 3)[inside].tolist()
     assert set(np.unique(labels)) == {3, 5}  # what belongs to no entity takes the nearest one's category
     assert result.metrics["mIoU"] == pytest.approx(100)
     with pytest.raises(ConfigError, match="need categories"):
-        SemanticForm(tmp_path, dataset, True).write(dataset.videos[0], Oracle(maps))
+        SemanticFormat(tmp_path, dataset, True).write(dataset.videos[0], Oracle(maps))
 
 
 def test_fill_from_nearest():
@@ -142,7 +144,7 @@ def test_youtube_vis_and_ovis(tmp_path, occlusion):
     assert [video.video_id for video in dataset.videos] == ["12", "7"]
     nodes = [{"name": "ovis_ap" if occlusion else "ytvis_ap"}]
     maps = np.where(id_maps() == 9, 0, id_maps())
-    result = run_oracle(dataset, InstanceForm, nodes, maps, tmp_path, Names([5, 3]), dataset.categories)
+    result = run_oracle(dataset, InstanceFormat, nodes, maps, tmp_path, Names([5, 3]), dataset.categories)
     assert result.metrics["AP"] == pytest.approx(100)
     assert set(result.videos) == {"12", "7"}
     assert result.videos["7"].metrics["AP"] == pytest.approx(100)
@@ -152,7 +154,7 @@ def test_youtube_vis_and_ovis(tmp_path, occlusion):
     assert submitted[0].keys() == {"video_id", "category_id", "score", "segmentations"}
     assert [entry["video_id"] for entry in submitted] == [12, 12, 7, 7]
     # Entities without names, and one more false one of the background in front: half precision at the top.
-    worse = run_oracle(dataset, InstanceForm, [{"name": "ytvis_ap_agnostic"}], id_maps(), tmp_path)
+    worse = run_oracle(dataset, InstanceFormat, [{"name": "ytvis_ap_agnostic"}], id_maps(), tmp_path)
     assert worse.metrics["AR^ca100"] == pytest.approx(100)
     assert 50 < worse.metrics["AP^ca"] < 100
 
@@ -165,7 +167,7 @@ def test_benchmarks_without_public_annotations_get_a_submission(tmp_path):
     dataset = YouTubeVIS(root, categories="ytvis_2021")
     assert not dataset.has_truth
     assert len(dataset.categories) == 40
-    result = run_oracle(dataset, InstanceForm, [], id_maps(), tmp_path)
+    result = run_oracle(dataset, InstanceFormat, [], id_maps(), tmp_path)
     assert result.metrics == {}
     assert len(json.loads((tmp_path / "out/results.json").read_text())) == 6
 
@@ -174,7 +176,7 @@ def test_entityseg(tmp_path):
     dataset = EntitySegImages(write_entityseg(tmp_path / "data"))
     assert dataset.videos[0].frame_files[0].parent.name == "entity_01_11580"
     maps = np.where(id_maps(1) == 4, 0, id_maps(1))
-    result = run_oracle(dataset, InstanceForm, [{"name": "entity_ap"}], maps, tmp_path)
+    result = run_oracle(dataset, InstanceFormat, [{"name": "entity_ap"}], maps, tmp_path)
     assert result.metrics["AP^e"] == pytest.approx(100)
     written = json.loads((tmp_path / "out/results.json").read_text())
     assert written[0].keys() == {"image_id", "category_id", "score", "segmentation"}

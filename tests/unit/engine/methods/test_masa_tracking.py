@@ -1,4 +1,4 @@
-"""Tracking in evaluation: data sets with tracks, the form of tracked boxes, given observations, whole runs."""
+"""Tracking in evaluation: data sets with tracks, the prediction format of tracked boxes, given observations, whole runs."""
 
 import json
 
@@ -15,8 +15,8 @@ from entitysam.data.evaluation.ytvis import YouTubeVIS
 from entitysam.data.images import DataError
 from entitysam.data.synthetic.writer import SyntheticSet, write_synthetic
 from entitysam.engine.evaluate.formats.base import PredictionError
-from entitysam.engine.evaluate.formats.tracks import TracksForm, annotated_tracks, paint_boxes
-from entitysam.engine.evaluate.run import RunOptions, build_dataset, build_form, run
+from entitysam.engine.evaluate.formats.tracks import TracksFormat, annotated_tracks, paint_boxes
+from entitysam.engine.evaluate.run import RunOptions, build_dataset, build_prediction_format, run
 from entitysam.engine.methods.masa_tracking import VideoTracking, same_names
 from entitysam.evaluation import EvaluationError, TrackedVideo, Tracks
 from entitysam.ops import rle_decode
@@ -161,10 +161,10 @@ def test_masks_of_youtube_vis_with_given_observations(tmp_path):
     config = load_config("eval/ytvis_2019", words)
     dataset = build_dataset(config)
     assert isinstance(dataset, YouTubeVIS)
-    form = build_form(config, dataset, tmp_path)
+    prediction_format = build_prediction_format(config, dataset, tmp_path)
     method = VideoTracking(config, "", dataset, torch.device("cpu"))
     for video in dataset.videos:
-        results = form.write(video, form.predict(method, video))
+        results = prediction_format.write(video, prediction_format.predict(method, video))
         annotated = [i for i in video.annotation["instances"] if not i.get("iscrowd")]
         seen = sum(shape is not None for instance in annotated for shape in instance["segmentations"])
         assert sum(code is not None for result in results for code in result["segmentations"]) == seen > 0
@@ -191,15 +191,15 @@ def test_configs_that_cannot_be(videos, tmp_path, word, message):
 
 
 def test_saved_tracks_that_are_wrong(videos, tmp_path):
-    form = TracksForm(tmp_path, PanopticTracks(videos), class_agnostic=True)
+    prediction_format = TracksFormat(tmp_path, PanopticTracks(videos), class_agnostic=True)
     with pytest.raises(PredictionError, match="no such file"):
-        form.read_index()
+        prediction_format.read_index()
     (tmp_path / "tracks.json").write_text('[{"video_id": "val_00000", "frame": 0, "bbox": [0, 0, 1, 1]}]')
     with pytest.raises(PredictionError, match="a box lacks 'track_id'"):
-        form.read_index()
+        prediction_format.read_index()
     late = {"video_id": "val_00000", "frame": 7, "track_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1]}
     with pytest.raises(PredictionError, match="video val_00000: a box on frame 7, but it has 7 frames"):
-        form.pair(form.dataset.videos[0], [late], TrackedVideo)
+        prediction_format.pair(prediction_format.dataset.videos[0], [late], TrackedVideo)
 
 
 def test_ids_used_twice_are_named(videos, tmp_path):
@@ -247,13 +247,13 @@ def test_entities_with_their_old_ids(videos, tmp_path):
 def test_boxes_of_a_panoptic_prediction(videos, tmp_path):
     config = load_config("eval/synthetic", [f"evaluation.dataset.root={videos}"])
     dataset = build_dataset(config)
-    form = build_form(config, dataset, tmp_path)
+    prediction_format = build_prediction_format(config, dataset, tmp_path)
     video = dataset.videos[0]
     frames = [
         {"file_name": name, "segments_info": s}
         for name, s in zip(video.annotation["names"], video.annotation["segments"])
     ]
-    pair = form.pair(video, {"annotations": frames}, TrackedVideo)
+    pair = prediction_format.pair(video, {"annotations": frames}, TrackedVideo)
     assert pair.truth.box.tolist() == pair.prediction.box.tolist()
     assert len(pair.truth) == sum(len(segments) for segments in video.annotation["segments"])
     assert set(pair.truth.category.tolist()) == {1}
