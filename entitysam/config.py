@@ -82,7 +82,7 @@ class EvaluationConfig:
     classifier: Part = field(default_factory=dict)  # a part of CLASSIFIERS; empty = entities stay unnamed
     tracker: Part = field(
         default_factory=dict
-    )  # {setting, association, observations, ...}; see `engine.methods.masa_tracking`
+    )  # {setting, association, detections, ...}; see `engine.methods.masa_tracking`
     reid: str = ""  # weights of MASA, by which entities that return get their old ids; empty = off
     paper: dict[str, dict[str, float]] = field(default_factory=dict)  # row of the paper -> its numbers, beside ours
 

@@ -198,7 +198,7 @@ class VideoSegments:
 
 
 @dataclass(frozen=True)
-class Observations:
+class Detections:
     """Objects seen on one frame by a detector or an annotator; N of them, in any order.
 
     Attributes:
@@ -221,7 +221,7 @@ class Observations:
         scores: ArrayLike | None = None,
         categories: ArrayLike | None = None,
         masks: Sequence[dict[str, Any] | None] | None = None,
-    ) -> "Observations":
+    ) -> "Detections":
         """From arrays or lists of numbers; what is not given is 1 (scores), 0 (categories) and None (masks)."""
         boxes = np.asarray(boxes, float).reshape(-1, 4)
         count = len(boxes)
@@ -235,17 +235,17 @@ class Observations:
     def __len__(self) -> int:
         return len(self.boxes)
 
-    def __add__(self, other: "Observations") -> "Observations":
+    def __add__(self, other: "Detections") -> "Detections":
         """Both, those of `other` behind."""
-        return Observations(
+        return Detections(
             np.concatenate([self.boxes, other.boxes]),
             np.concatenate([self.scores, other.scores]),
             np.concatenate([self.categories, other.categories]),
             self.masks + other.masks,
         )
 
-    def __getitem__(self, rows: np.ndarray) -> "Observations":
+    def __getitem__(self, rows: np.ndarray) -> "Detections":
         """Those of a mask bool [N] or of indices."""
         chosen = np.arange(len(self))[rows]
         masks = [self.masks[row] for row in chosen]
-        return Observations(self.boxes[chosen], self.scores[chosen], self.categories[chosen], masks)
+        return Detections(self.boxes[chosen], self.scores[chosen], self.categories[chosen], masks)

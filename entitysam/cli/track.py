@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from entitysam.io.writers.segments import WrittenResult
     from entitysam.masa.journal import SightingJournal
     from entitysam.masa.video import VideoTracker
-    from entitysam.structures import Observations
+    from entitysam.structures import Detections
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,13 +78,13 @@ def run(arguments: argparse.Namespace) -> int:
         from entitysam.cli.shared.resume import ResumeFolder
         from entitysam.masa.journal import FIRST, SightingJournal
 
-        tracker, observe = open_tracker(arguments, source.fps), observer(arguments, given)
+        tracker, detect = open_tracker(arguments, source.fps), detector(arguments, given)
         resume = None if source.is_live else ResumeFolder(out, identity_of(arguments), arguments.resume)
         if arguments.resume and resume and not resume.continues:
             note(f"{out}: nothing to resume, starting from the first frame", arguments.quiet)
         try:
             journal = SightingJournal(resume.path) if resume else None
-            written = track(source, tracker, observe, journal, out, title, arguments.quiet)
+            written = track(source, tracker, detect, journal, out, title, arguments.quiet)
         except BaseException:
             if resume and resume.keep_progress(FIRST):
                 note(f"{out}: unfinished; the same command with --resume continues")
@@ -108,9 +108,7 @@ def identity_of(arguments: argparse.Namespace) -> dict[str, Any]:
     return {**identities, **{name: getattr(arguments, name) for name in names}}
 
 
-def open_detections(
-    arguments: argparse.Namespace, source: "FrameSource"
-) -> "Callable[[int, Any], Observations] | None":
+def open_detections(arguments: argparse.Namespace, source: "FrameSource") -> "Callable[[int, Any], Detections] | None":
     """Reads FILE and says what belongs to frame `index` of the input; None without FILE.
 
     Raises:
@@ -125,11 +123,11 @@ def open_detections(
         raise InputError(f"{arguments.input}: its frames are not known beforehand, so that no file can have seen them")
 
     from entitysam.cli.shared.progress import warn
-    from entitysam.data.detections.matching import ClipObservations
+    from entitysam.data.detections.matching import ClipDetections
 
     count = source.num_frames
     names, numbers = [source.name(i) for i in range(count)], [i * arguments.stride for i in range(count)]
-    found = ClipObservations(arguments.detections, arguments.clip or Path(arguments.input).stem, names, numbers)
+    found = ClipDetections(arguments.detections, arguments.clip or Path(arguments.input).stem, names, numbers)
     if found.missing and arguments.stride == 1 and arguments.max_frames is None:
         warn(f"{arguments.detections}: {found.missing} of its frames are not in {arguments.input}, left out")
     return lambda index, frame: found.at(index, frame.shape[:2])
@@ -185,9 +183,9 @@ def tracker_words(overrides: list[str]) -> dict[str, Any]:
     return words
 
 
-def observer(
-    arguments: argparse.Namespace, given: "Callable[[int, Any], Observations] | None"
-) -> "Callable[[int, Any], Observations] | None":
+def detector(
+    arguments: argparse.Namespace, given: "Callable[[int, Any], Detections] | None"
+) -> "Callable[[int, Any], Detections] | None":
     """What is seen on a frame besides MASA's own proposals: the detections, the other proposals, or both."""
     if proposals_name(arguments) in ("", "fast"):
         return given
@@ -204,7 +202,7 @@ def observer(
 def track(
     source: "FrameSource",
     tracker: "VideoTracker",
-    observe: "Callable[[int, Any], Observations] | None",
+    detect: "Callable[[int, Any], Detections] | None",
     journal: "SightingJournal | None",
     out: Path,
     title: str,
@@ -220,7 +218,7 @@ def track(
         TrackWriter(out, title, source.width, source.height, source.fps) as writer,
         frame_bar("tracking", source.num_frames, quiet) as bar,
     ):
-        for result in tracker.stream(source, observe, journal):
+        for result in tracker.stream(source, detect, journal):
             writer.add(source.name(result.index), result.frame, result.ids, result.objects, result.events)
             bar.step()
             if source.is_live and stop.requested:

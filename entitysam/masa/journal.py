@@ -9,7 +9,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from entitysam.io.files import whole_file
-from entitysam.structures import Observations
+from entitysam.structures import Detections
 
 
 @dataclass(frozen=True)
@@ -17,12 +17,12 @@ class Sighting:
     """What the tracker is given of one frame.
 
     Attributes:
-        objects: N observations that can be tracked.
+        objects: N detections that can be tracked.
         embeddings: float32 [N, C], what they look like; None where that was not looked at.
-        left_out: why observations were left out, and how many.
+        left_out: why detections were left out, and how many.
     """
 
-    objects: Observations
+    objects: Detections
     embeddings: np.ndarray | None
     left_out: dict[str, int] = field(default_factory=dict)
 
@@ -59,7 +59,7 @@ class SightingJournal:
         try:
             with np.load(self._path(index), allow_pickle=False) as kept:
                 words = json.loads(str(kept["words"]))
-                seen = Observations(kept["boxes"], kept["scores"], kept["categories"], words["masks"])
+                seen = Detections(kept["boxes"], kept["scores"], kept["categories"], words["masks"])
                 return Sighting(seen, kept.get("embeddings"), words["left_out"])
         except (OSError, EOFError, ValueError, KeyError, BadZipFile):
             return None

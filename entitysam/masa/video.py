@@ -1,4 +1,4 @@
-"""MASA over a video: observations of each frame in, tracks out, frame by frame and without look-ahead."""
+"""MASA over a video: detections of each frame in, tracks out, frame by frame and without look-ahead."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -12,13 +12,13 @@ from torch import Tensor
 from entitysam.inference.online import Event
 from entitysam.masa.journal import Sighting, SightingJournal
 from entitysam.masa.tracker import NOT_TRACKED, Candidates, Tracker, TrackerState
-from entitysam.structures import Observations
+from entitysam.structures import Detections
 
 PATIENCE = 3  # a track is reported lost after so many frames unseen, as entities are (`inference.online`)
 
-NOTHING = Observations.of(np.zeros((0, 4)))
+NOTHING = Detections.of(np.zeros((0, 4)))
 
-Observe = Callable[[int, np.ndarray], Observations]  # (number of the frame, uint8 [H, W, 3] RGB) -> what is seen on it
+Detect = Callable[[int, np.ndarray], Detections]  # (number of the frame, uint8 [H, W, 3] RGB) -> what is seen on it
 
 
 class EmbeddingModel(Protocol):
@@ -37,19 +37,19 @@ class TrackedFrame:
         index: number of the frame, from 0.
         frame: uint8 [H, W, 3] RGB.
         ids: int64 [N] > 0, each at most once; a track keeps its id for the whole video.
-        objects: the N observations behind the ids, as they were given.
+        objects: the N detections behind the ids, as they were given.
         events: tracks born, lost and back on this frame.
     """
 
     index: int
     frame: np.ndarray
     ids: np.ndarray
-    objects: Observations
+    objects: Detections
     events: list[Event]
 
 
 class VideoTracker:
-    """Tracks the observations of a video, the network's own proposals, or both together.
+    """Tracks the detections of a video, the network's own proposals, or both together.
 
     Args:
         tracker: Algorithm 1.
@@ -58,7 +58,7 @@ class VideoTracker:
         proposals: at most so many of the network's own proposals are added on every frame.
 
     Attributes:
-        warnings: what was wrong with the observations so far, and how often.
+        warnings: what was wrong with the detections so far, and how often.
 
     Raises:
         ValueError: no model, but embeddings or proposals are needed.
@@ -80,13 +80,13 @@ class VideoTracker:
         self.warnings: Counter[str] = Counter()
 
     def stream(
-        self, frames: Iterable[np.ndarray], observe: Observe | None = None, journal: SightingJournal | None = None
+        self, frames: Iterable[np.ndarray], detect: Detect | None = None, journal: SightingJournal | None = None
     ) -> Iterator[TrackedFrame]:
         """One result per frame, as soon as it is there.
 
         Args:
             frames: uint8 [H, W, 3] RGB, in order.
-            observe: what is seen on a frame; None = nothing but the own proposals. Boxes that are empty or nowhere on
+            detect: what is seen on a frame; None = nothing but the own proposals. Boxes that are empty or nowhere on
                 the frame, and scores that are no numbers, are left out and counted in `warnings`.
             journal: of an interrupted run over the same frames with the same settings: its frames are not looked at
                 again, and the result is the same.
@@ -95,16 +95,16 @@ class VideoTracker:
         for index, frame in enumerate(frames):
             sighting = journal.read(index) if journal is not None else None
             if sighting is None:
-                sighting = self.look(frame, observe(index, frame) if observe else NOTHING)
+                sighting = self.look(frame, detect(index, frame) if detect else NOTHING)
                 if journal is not None:
                     journal.write(index, sighting)
             result, state = self.follow(state, index, frame, sighting)
             yield result
 
     def step(
-        self, state: TrackerState, index: int, frame: np.ndarray, seen: Observations
+        self, state: TrackerState, index: int, frame: np.ndarray, seen: Detections
     ) -> tuple[TrackedFrame, TrackerState]:
-        """One frame: its number, pixels and observations, after the frames that made `state`.
+        """One frame: its number, pixels and detections, after the frames that made `state`.
 
         Raises:
             ValueError: frames out of order; a network that gives numbers that are not finite.
@@ -112,7 +112,7 @@ class VideoTracker:
         return self.follow(state, index, frame, self.look(frame, seen))
 
     @torch.inference_mode()
-    def look(self, frame: np.ndarray, seen: Observations) -> Sighting:
+    def look(self, frame: np.ndarray, seen: Detections) -> Sighting:
         """What can be tracked on a frame uint8 [H, W, 3], and what it looks like; the past plays no part in it."""
         size = frame.shape[:2]
         features = None
@@ -138,24 +138,24 @@ class VideoTracker:
         boxes, scores, categories = (torch.from_numpy(v) for v in (seen.boxes, seen.scores, seen.categories))
         ids, after = self.tracker.step(state, Candidates(boxes, scores, embeddings, categories), index)
         tracked = ids != NOT_TRACKED
-        self.warnings["observations that are duplicates or too weak, not tracked"] += int((~tracked).sum())
+        self.warnings["detections that are duplicates or too weak, not tracked"] += int((~tracked).sum())
         events = find_events(state, after, ids[tracked])
         return TrackedFrame(index, frame, ids[tracked], seen[tracked], events), after
 
-    def _propose(self, features: Any) -> Observations:
+    def _propose(self, features: Any) -> Detections:
         assert self.model is not None
         boxes, scores = self.model.propose(features, self.proposals)
-        return Observations.of(boxes.cpu().double().numpy(), scores.cpu().double().numpy())
+        return Detections.of(boxes.cpu().double().numpy(), scores.cpu().double().numpy())
 
 
-def check_usable(seen: Observations, size: tuple[int, ...]) -> tuple[np.ndarray, dict[str, int]]:
-    """bool [N]: the observation can be looked at on a frame of `size` (H, W); and why others cannot, and how many."""
+def check_usable(seen: Detections, size: tuple[int, ...]) -> tuple[np.ndarray, dict[str, int]]:
+    """bool [N]: the detection can be looked at on a frame of `size` (H, W); and why others cannot, and how many."""
     inside = on_frame(seen.boxes, size)
     has_pixels = np.isfinite(seen.boxes).all(1) & (inside[:, 2:] > inside[:, :2]).all(1)
     has_score = np.isfinite(seen.scores)
     left_out = {
-        "observations whose box is empty or not on the frame, left out": int((~has_pixels).sum()),
-        "observations whose score is no number, left out": int((has_pixels & ~has_score).sum()),
+        "detections whose box is empty or not on the frame, left out": int((~has_pixels).sum()),
+        "detections whose score is no number, left out": int((has_pixels & ~has_score).sum()),
     }
     return has_pixels & has_score, left_out
 

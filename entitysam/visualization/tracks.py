@@ -5,11 +5,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from entitysam.ops import rle_decode
-from entitysam.structures import Observations
+from entitysam.structures import Detections
 from entitysam.visualization.overlay import colour_of, draw_entities
 
 
-def draw_tracks(frame: np.ndarray, ids: np.ndarray, objects: Observations) -> np.ndarray:
+def draw_tracks(frame: np.ndarray, ids: np.ndarray, objects: Detections) -> np.ndarray:
     """A copy of the frame with its tracks drawn.
 
     Args:
@@ -22,7 +22,7 @@ def draw_tracks(frame: np.ndarray, ids: np.ndarray, objects: Observations) -> np
     return draw_boxes(drawn, ids[~has_mask], objects.boxes[~has_mask])
 
 
-def paint(size: tuple[int, ...], ids: np.ndarray, objects: Observations) -> np.ndarray:
+def paint(size: tuple[int, ...], ids: np.ndarray, objects: Detections) -> np.ndarray:
     """int32 [H, W]: the id of the smallest mask that covers a pixel, 0 = none; all objects have masks."""
     masks = [rle_decode(mask) for mask in objects.masks if mask is not None]
     painted = np.zeros(size[:2], np.int32)

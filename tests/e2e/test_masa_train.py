@@ -122,7 +122,7 @@ def test_shipped_weights_recognise_entities(synthetic):
 
 @pytest.mark.skipif(not WEIGHTS.is_file(), reason=f"{WEIGHTS.name} is not there: train configs/masa_tiny.yaml")
 def test_shipped_weights_beat_overlap_and_untrained_ones_over_large_steps(synthetic, tmp_path):
-    """What EVAL.md reports, in small: every 4th frame, the annotated boxes as observations."""
+    """What EVAL.md reports, in small: every 4th frame, the annotated boxes as detections."""
 
     def scores(name, weights="", *words):
         words = [f"evaluation.dataset.root={synthetic}/VIPSeg_720P", "evaluation.dataset.step=4", *words]

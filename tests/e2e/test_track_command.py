@@ -145,8 +145,8 @@ def test_broken_boxes_and_frames_elsewhere_are_counted(clip, tmp_path, capsys):
     assert track(frames, "--detections", path, "--association", "iou", "-o", tmp_path / "out") == 0
     errors = capsys.readouterr().err
     assert "1 of its frames are not in" in errors
-    assert "2 observations whose box is empty or not on the frame" in errors
-    assert "1 observations whose score is no number" in errors
+    assert "2 detections whose box is empty or not on the frame" in errors
+    assert "1 detections whose score is no number" in errors
 
 
 def test_a_real_clip_with_its_annotated_masks(tmp_path):

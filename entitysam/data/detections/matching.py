@@ -1,19 +1,19 @@
-"""Which observations of a file belong to which frame of a clip."""
+"""Which detections of a file belong to which frame of a clip."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from entitysam.data.detections.readers import ObservedFrame, ObservedVideos, read_observations
+from entitysam.data.detections.readers import FrameRecord, VideoRecords, read_detections
 from entitysam.data.images import DataError
-from entitysam.structures import Observations
+from entitysam.structures import Detections
 
-NOTHING = Observations.of(np.zeros((0, 4)))
+NOTHING = Detections.of(np.zeros((0, 4)))
 
 
-class ClipObservations:
-    """The observations of one clip.
+class ClipDetections:
+    """The detections of one clip.
 
     Frames are found by the names of their pictures; where none of the clip's names is in the file, by their numbers.
 
@@ -38,15 +38,15 @@ class ClipObservations:
         clip: str,
         names: Sequence[str],
         numbers: Sequence[int],
-        contents: ObservedVideos | None = None,
+        contents: VideoRecords | None = None,
     ) -> None:
         self.path = Path(path)
-        found = contents or read_observations(path)
+        found = contents or read_detections(path)
         self.categories = found.categories
         frames = self._video(found, clip, names)
         by_name = {frame.name: frame for frame in frames if frame.name}
         by_number = {frame.index: frame for frame in frames if frame.index >= 0}
-        self._frames: list[ObservedFrame | None] = [by_name.get(name) for name in names]
+        self._frames: list[FrameRecord | None] = [by_name.get(name) for name in names]
         if not any(self._frames):
             self._frames = [by_number.get(number) for number in numbers]
         if frames and not any(self._frames):
@@ -56,7 +56,7 @@ class ClipObservations:
             )
         self.missing = len(frames) - sum(frame is not None for frame in self._frames)
 
-    def _video(self, found: ObservedVideos, clip: str, names: Sequence[str]) -> list[ObservedFrame]:
+    def _video(self, found: VideoRecords, clip: str, names: Sequence[str]) -> list[FrameRecord]:
         """The frames of the clip's video: of that name, the only one, or the only one that shares names of frames."""
         videos = found.videos
         named = [frames for name, frames in videos.items() if clip in (name, Path(name).name)]
@@ -70,8 +70,8 @@ class ClipObservations:
         listed = ", ".join(sorted(videos)[:5])
         raise DataError(f"{self.path}: {len(videos)} videos ({listed}, ...), none of which is surely {clip}")
 
-    def at(self, index: int, size: tuple[int, int]) -> Observations:
-        """Observations of the clip's frame `index`, which is of `size` (H, W); none where the file has none.
+    def at(self, index: int, size: tuple[int, int]) -> Detections:
+        """Detections of the clip's frame `index`, which is of `size` (H, W); none where the file has none.
 
         Raises:
             DataError: a mask of another size.

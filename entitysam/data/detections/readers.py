@@ -7,7 +7,7 @@
 | Scalabel (BDD100K MOT, MOTS) | json [{name, videoName, frameIndex, labels: [{id, category, score, box2d and/or rle}]}], or {frames: [...]}; several files in a folder |
 | MOT Challenge | txt: frame (from 1), id, x, y, width, height, confidence, ... |
 
-Ids of observations are not read by the tracker, which gives its own. Broken files are refused; numbers that mean nothing
+Ids of detections are not read by the tracker, which gives its own. Broken files are refused; numbers that mean nothing
 (NaN, empty boxes) are passed on, and left out where they are used.
 """
 
@@ -25,13 +25,13 @@ from pycocotools import mask as coco_mask
 
 from entitysam.data.images import DataError
 from entitysam.data.training.instances import run_length_code
-from entitysam.structures import Observations
+from entitysam.structures import Detections
 
 Size = tuple[int, int]
 
 
 @dataclass
-class ObservedFrame:
+class FrameRecord:
     """The objects of one frame.
 
     Attributes:
@@ -46,13 +46,13 @@ class ObservedFrame:
     name: str
     index: int = -1
     file: str = ""
-    objects: Observations = field(default_factory=lambda: Observations.of(np.zeros((0, 4))))
+    objects: Detections = field(default_factory=lambda: Detections.of(np.zeros((0, 4))))
     track_ids: list[Any] = field(default_factory=list)
     ignore: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
 
 
 @dataclass
-class ObservedVideos:
+class VideoRecords:
     """What a file holds.
 
     Attributes:
@@ -60,11 +60,11 @@ class ObservedVideos:
         categories: mappings with `id` and `name`.
     """
 
-    videos: dict[str, list[ObservedFrame]]
+    videos: dict[str, list[FrameRecord]]
     categories: list[dict[str, Any]] = field(default_factory=list)
 
 
-def read_observations(path: str | Path) -> ObservedVideos:
+def read_detections(path: str | Path) -> VideoRecords:
     """Reads a file (or a folder of Scalabel files) of any of the formats; the format is told by the contents.
 
     Raises:
@@ -102,21 +102,21 @@ def _refused(path: Path, error: Exception) -> Exception:
     if isinstance(error, DataError):
         return error
     reason = f"an entry lacks {error}" if isinstance(error, KeyError) else str(error)
-    return DataError(f"{path}: not a file of observations: {reason}")
+    return DataError(f"{path}: not a file of detections: {reason}")
 
 
-def _read_coco(contents: Mapping[str, Any], path: Path) -> ObservedVideos:
+def _read_coco(contents: Mapping[str, Any], path: Path) -> VideoRecords:
     names = {video["id"]: str(video.get("name", video["id"])) for video in contents.get("videos", [])}
-    frames: dict[Any, ObservedFrame] = {}
+    frames: dict[Any, FrameRecord] = {}
     objects: dict[Any, list[Mapping[str, Any]]] = {}
     sizes: dict[Any, Size | None] = {}
-    videos: dict[str, list[ObservedFrame]] = {}
+    videos: dict[str, list[FrameRecord]] = {}
     for image in contents.get("images", []):
         key, file = image["id"], str(image["file_name"])
         if key in frames:
             raise DataError(f"{path}: image id {key} is there twice")
         index = int(image.get("frame_index", image.get("frame_id", -1)))
-        frames[key], objects[key] = ObservedFrame(Path(file).stem, index, file), []
+        frames[key], objects[key] = FrameRecord(Path(file).stem, index, file), []
         sizes[key] = (int(image["height"]), int(image["width"])) if "height" in image else None
         videos.setdefault(names.get(image.get("video_id"), ""), []).append(frames[key])
     for annotation in contents["annotations"]:
@@ -125,25 +125,25 @@ def _read_coco(contents: Mapping[str, Any], path: Path) -> ObservedVideos:
         objects[annotation["image_id"]].append(annotation)
     for key, frame in frames.items():
         _fill(frame, objects[key], sizes[key], path)
-    return ObservedVideos(
+    return VideoRecords(
         {name: _in_order(listed, path) for name, listed in videos.items()}, contents.get("categories", [])
     )
 
 
-def _read_results(contents: Sequence[Mapping[str, Any]], path: Path) -> ObservedVideos:
+def _read_results(contents: Sequence[Mapping[str, Any]], path: Path) -> VideoRecords:
     objects: dict[Any, list[Mapping[str, Any]]] = {}
     for entry in contents:
         objects.setdefault(entry["image_id"], []).append(entry)
     frames = []
     for key, listed in objects.items():
         is_number = isinstance(key, int)
-        frame = ObservedFrame("" if is_number else Path(str(key)).stem, key if is_number else -1)
+        frame = FrameRecord("" if is_number else Path(str(key)).stem, key if is_number else -1)
         _fill(frame, listed, None, path)
         frames.append(frame)
-    return ObservedVideos({"": _in_order(frames, path)})
+    return VideoRecords({"": _in_order(frames, path)})
 
 
-def _fill(frame: ObservedFrame, listed: Sequence[Mapping[str, Any]], size: Size | None, path: Path) -> None:
+def _fill(frame: FrameRecord, listed: Sequence[Mapping[str, Any]], size: Size | None, path: Path) -> None:
     """Puts the COCO annotations `listed` on a frame of `size` (H, W; None where the file does not say)."""
     boxes, masks = [], []
     for annotation in listed:
@@ -155,7 +155,7 @@ def _fill(frame: ObservedFrame, listed: Sequence[Mapping[str, Any]], size: Size 
         masks.append(mask)
     scores = [_number(annotation.get("score", 1.0)) for annotation in listed]
     categories = [int(annotation.get("category_id", 0)) for annotation in listed]
-    frame.objects = Observations.of(boxes, scores, categories, masks)
+    frame.objects = Detections.of(boxes, scores, categories, masks)
     frame.track_ids = [annotation.get("track_id", annotation.get("instance_id")) for annotation in listed]
     frame.ignore = np.array([bool(annotation.get("iscrowd", 0)) for annotation in listed], bool)
 
@@ -179,26 +179,26 @@ def _number(value: Any) -> float:
 def _scalabel_frames(contents: Any, path: Path) -> list[dict[str, Any]]:
     frames = contents.get("frames") if isinstance(contents, dict) else contents
     if not isinstance(frames, list) or not all(isinstance(frame, dict) and "name" in frame for frame in frames):
-        raise DataError(f"{path}: not a file of observations (COCO, TAO, Scalabel json or MOT txt)")
+        raise DataError(f"{path}: not a file of detections (COCO, TAO, Scalabel json or MOT txt)")
     return frames
 
 
-def _read_scalabel(contents: Sequence[Mapping[str, Any]], path: Path) -> ObservedVideos:
+def _read_scalabel(contents: Sequence[Mapping[str, Any]], path: Path) -> VideoRecords:
     listed = [frame.get("labels") or [] for frame in contents]
     try:
         names = sorted({str(label["category"]) for labels in listed for label in labels})
         number_of = {name: number for number, name in enumerate(names, start=1)}
-        videos: dict[str, list[ObservedFrame]] = {}
+        videos: dict[str, list[FrameRecord]] = {}
         for frame, labels in zip(contents, listed):
             video = str(frame.get("videoName") or "")
             name = str(frame["name"])
-            observed = ObservedFrame(Path(name).stem, int(frame.get("frameIndex", -1)), f"{video}/{name}".lstrip("/"))
-            _fill(observed, [_as_coco(label, number_of) for label in labels], None, path)
-            videos.setdefault(video, []).append(observed)
+            record = FrameRecord(Path(name).stem, int(frame.get("frameIndex", -1)), f"{video}/{name}".lstrip("/"))
+            _fill(record, [_as_coco(label, number_of) for label in labels], None, path)
+            videos.setdefault(video, []).append(record)
         ordered = {video: _in_order(frames, path) for video, frames in videos.items()}
     except (KeyError, TypeError, ValueError) as error:
         raise _refused(path, error) from error
-    return ObservedVideos(ordered, [{"id": number, "name": name} for name, number in number_of.items()])
+    return VideoRecords(ordered, [{"id": number, "name": name} for name, number in number_of.items()])
 
 
 def _as_coco(label: Mapping[str, Any], number_of: Mapping[str, int]) -> dict[str, Any]:
@@ -216,7 +216,7 @@ def _as_coco(label: Mapping[str, Any], number_of: Mapping[str, int]) -> dict[str
     return annotation
 
 
-def _read_mot(path: Path) -> ObservedVideos:
+def _read_mot(path: Path) -> VideoRecords:
     """MOT Challenge text: tracks of annotations have ids, detections -1."""
     rows: dict[int, list[Mapping[str, Any]]] = {}
     with path.open(encoding="utf-8", newline="") as file:
@@ -233,13 +233,13 @@ def _read_mot(path: Path) -> ObservedVideos:
             rows.setdefault(int(frame) - 1, []).append(entry)
     frames = []
     for index, listed in rows.items():
-        frame_of = ObservedFrame("", index)
+        frame_of = FrameRecord("", index)
         _fill(frame_of, listed, None, path)
         frames.append(frame_of)
-    return ObservedVideos({"": _in_order(frames, path)})
+    return VideoRecords({"": _in_order(frames, path)})
 
 
-def _in_order(frames: Iterable[ObservedFrame], path: Path) -> list[ObservedFrame]:
+def _in_order(frames: Iterable[FrameRecord], path: Path) -> list[FrameRecord]:
     """By number where the frames have one, else by name in natural order.
 
     Raises:

@@ -5,7 +5,7 @@
 | all | `key`: id as the benchmark's files have it (a number, or a text as `Video.video_id`) | |
 | panoptic | `names`: PNG of each frame, relative to the folder of predictions; `mask_files`: annotated id maps; `segments`: the JSON's `segments_info` per frame, untouched | vipseg, coco_panoptic_images |
 | semantic | `names`, `mask_files`: annotated label maps | vspw |
-| tracks | `frames`: `observations.ObservedFrame` of each frame; `step`: distance of the frames in the video | tracks, panoptic_tracks |
+| tracks | `frames`: `detections.FrameRecord` of each frame; `step`: distance of the frames in the video | tracks, panoptic_tracks |
 | instances | `length`: number of frames; `instances`: the JSON's annotations of this video, untouched | ytvis, entityseg_images |
 
 Without ground truth (challenges) the lists of annotations are empty.

@@ -1,6 +1,6 @@
 """Videos with annotated tracks to evaluate trackers on: TAO, BDD100K MOT and MOTS, CocoVID, MOT, panoptic videos.
 
-`Video.annotation["frames"]` is a list of `observations.ObservedFrame`, one per frame of the video.
+`Video.annotation["frames"]` is a list of `detections.FrameRecord`, one per frame of the video.
 """
 
 from dataclasses import replace
@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from natsort import natsorted
 
-from entitysam.data.detections.readers import ObservedFrame, read_observations
+from entitysam.data.detections.readers import FrameRecord, read_detections
 from entitysam.data.evaluation.base import IMAGE_SUFFIXES, EvaluationSet
 from entitysam.data.evaluation.vipseg import VIPSegVideos
 from entitysam.data.images import DataError, read_image
 from entitysam.data.index import require_folder
 from entitysam.data.training.coco import HINT
 from entitysam.registry import DATASETS, ConfigError
-from entitysam.structures import Observations, Video
+from entitysam.structures import Detections, Video
 
 
 @DATASETS.register("tracks")
@@ -37,7 +37,7 @@ class AnnotatedTracks(EvaluationSet):
 
     def __init__(self, annotations: str | Path, images: str | Path, step: int = 1) -> None:
         path, folder = Path(annotations), require_folder(Path(images), HINT)
-        found = read_observations(path)
+        found = read_detections(path)
         check_step(step)
         videos = []
         for name, frames in found.videos.items():
@@ -76,7 +76,7 @@ class PanopticTracks(EvaluationSet):
         for video in source.videos:
             annotation = video.annotation
             frames = [
-                _observed(Path(name).stem, index, segments, things, source.annotations)
+                _frame_record(Path(name).stem, index, segments, things, source.annotations)
                 for index, (name, segments) in enumerate(zip(annotation["names"], annotation["segments"]))
             ]
             kept = {"key": annotation["key"], "frames": frames[::step], "step": step}
@@ -91,7 +91,7 @@ def check_step(step: int) -> None:
         raise ConfigError(f"evaluation.dataset.step: must be at least 1, not {step}")
 
 
-def _files(frames: list[ObservedFrame], folder: Path, path: Path) -> list[Path]:
+def _files(frames: list[FrameRecord], folder: Path, path: Path) -> list[Path]:
     """The picture of each frame."""
     if all(frame.file for frame in frames):
         return [folder / frame.file for frame in frames]
@@ -102,20 +102,20 @@ def _files(frames: list[ObservedFrame], folder: Path, path: Path) -> list[Path]:
     return [files[frame.index] for frame in frames]
 
 
-def _check_track_ids(frame: ObservedFrame, path: Path) -> None:
+def _check_track_ids(frame: FrameRecord, path: Path) -> None:
     lacking = [i for i, number in enumerate(frame.track_ids) if number is None and not frame.ignore[i]]
     if lacking:
         where = frame.file or frame.name or frame.index
         raise DataError(f"{path}: {where}: object {lacking[0] + 1} has no track id: these are detections, not tracks")
 
 
-def _observed(name: str, index: int, segments: Any, things: set[int], path: Path) -> ObservedFrame:
+def _frame_record(name: str, index: int, segments: Any, things: set[int], path: Path) -> FrameRecord:
     listed = [segment for segment in segments if segment["category_id"] in things]
     try:
         boxes = np.array([segment["bbox"] for segment in listed], float).reshape(-1, 4)
     except KeyError as error:
         raise DataError(f"{path}: a segment of {name} has no box") from error
     boxes[:, 2:] += boxes[:, :2]
-    objects = Observations.of(boxes, categories=[segment["category_id"] for segment in listed])
+    objects = Detections.of(boxes, categories=[segment["category_id"] for segment in listed])
     ignore = np.array([segment.get("iscrowd", 0) == 1 for segment in listed], bool)
-    return ObservedFrame(name, index, objects=objects, track_ids=[segment["id"] for segment in listed], ignore=ignore)
+    return FrameRecord(name, index, objects=objects, track_ids=[segment["id"] for segment in listed], ignore=ignore)

@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 ENTITY_TASK = "entity"
 TRACKING_TASK = "mot"
-# Entities without names; video panoptic, semantic, instance segmentation; tracking of named observations.
+# Entities without names; video panoptic, semantic, instance segmentation; tracking of named detections.
 TASKS = (ENTITY_TASK, "vps", "vss", "vis", TRACKING_TASK)
 PREDICTION_FORMATS: dict[str, type[PredictionFormat]] = {
     "panoptic": panoptic.PanopticFormat,
@@ -264,7 +264,7 @@ def make_namer(config: DictConfig, dataset: EvaluationSet, sheets: Path | None =
 
 
 def is_tracked(config: DictConfig, dataset: EvaluationSet) -> bool:
-    """Whether observations are tracked, which have their categories, instead of entities segmented."""
+    """Whether detections are tracked, which have their categories, instead of entities segmented."""
     return dataset.annotation_format == "tracks" or bool(config.evaluation.tracker)
 
 

@@ -19,14 +19,14 @@ from entitysam.io.writers.annotations import describe_entities
 from entitysam.masa.reid import MergedVideo, Reidentifier
 from entitysam.masa.tracker import TrackerSettings, read_setting
 from entitysam.registry import ConfigError
-from entitysam.structures import Observations
+from entitysam.structures import Detections
 
 RANDOM = "random"
 TINY = "masa_tiny"
 PROPOSAL_LIMIT = 300  # MASA's supplement, I.1
 PROPOSALS = ("fast", "entitysam", "esam", "sam")
 
-FrameObserver = Callable[[np.ndarray], Observations]  # uint8 [H, W, 3] RGB -> what is seen on the frame
+FrameDetector = Callable[[np.ndarray], Detections]  # uint8 [H, W, 3] RGB -> what is seen on the frame
 
 
 def open_masa(weights: str | Path | None = None, model: str | Mapping[str, Any] = "") -> nn.Module:
@@ -98,7 +98,7 @@ class ReidentifyingSegmenter:
         return self.reidentifier.merge(frames, self.segmenter.segment(frames, out_size))
 
 
-def build_proposals(text: str, open_entitysam: Callable[[str], Any], inference: Mapping[str, Any]) -> FrameObserver:
+def build_proposals(text: str, open_entitysam: Callable[[str], Any], inference: Mapping[str, Any]) -> FrameDetector:
     """What finds objects on single frames.
 
     Args:
@@ -119,14 +119,14 @@ def build_proposals(text: str, open_entitysam: Callable[[str], Any], inference: 
             found = method.segment(frame)
             return found.ids, found.scores
 
-        return lambda frame: observations_of_map(*segment(frame))
+        return lambda frame: detections_of_map(*segment(frame))
     if name != "entitysam":
         raise ConfigError(f"proposals: one of {', '.join(PROPOSALS)}, not '{name}'")
     unknown = set(node) - {"name", "model"}
     if unknown:
         raise ConfigError(f"proposals entitysam: unknown key '{min(unknown)}'; it takes model")
     frames_of = per_frame(open_entitysam(str(node.get("model", "tiny"))), dict(inference))
-    return lambda frame: observations_of_map(*_entities(frames_of.entities_of, frame))
+    return lambda frame: detections_of_map(*_entities(frames_of.entities_of, frame))
 
 
 def _entities(
@@ -135,12 +135,12 @@ def _entities(
     return entities_of((frame.shape[0], frame.shape[1]))(frame)
 
 
-def observations_of_map(ids: np.ndarray, scores: np.ndarray) -> Observations:
-    """The entities of a map int [H, W] (0 = none) as observations; `scores` [n] of the ids 1..n."""
+def detections_of_map(ids: np.ndarray, scores: np.ndarray) -> Detections:
+    """The entities of a map int [H, W] (0 = none) as detections; `scores` [n] of the ids 1..n."""
     entities = describe_entities(ids)
     boxes = [[x, y, x + width, y + height] for x, y, width, height in (entity["bbox"] for entity in entities)]
     found = np.asarray(scores, float)[[entity["id"] - 1 for entity in entities]] if entities else np.zeros(0)
-    return Observations.of(boxes, found, masks=[entity["segmentation"] for entity in entities])
+    return Detections.of(boxes, found, masks=[entity["segmentation"] for entity in entities])
 
 
 def box_of_mask(mask: Mapping[str, Any]) -> list[float]:

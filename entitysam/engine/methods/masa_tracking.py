@@ -1,4 +1,4 @@
-"""MASA as a method of an evaluation: tracks given observations through the videos of a data set."""
+"""MASA as a method of an evaluation: tracks given detections through the videos of a data set."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -11,16 +11,16 @@ import torch
 from omegaconf import DictConfig
 
 from entitysam.config import to_dict
-from entitysam.data.detections.matching import ClipObservations
-from entitysam.data.detections.readers import ObservedVideos, read_observations
+from entitysam.data.detections.matching import ClipDetections
+from entitysam.data.detections.readers import VideoRecords, read_detections
 from entitysam.data.evaluation.base import EvaluationSet
 from entitysam.data.training.instances import run_length_code
 from entitysam.engine.evaluate.formats.base import VideoFrames
 from entitysam.engine.methods.masa import box_of_mask, needs_model, open_masa, tracker_settings
 from entitysam.masa.tracker import Tracker
-from entitysam.masa.video import Observe, TrackedFrame, VideoTracker
+from entitysam.masa.video import Detect, TrackedFrame, VideoTracker
 from entitysam.registry import ConfigError
-from entitysam.structures import Observations, Video
+from entitysam.structures import Detections, Video
 
 TRUTH = "truth"  # instead of a file: the annotated boxes or masks, without their ids
 
@@ -29,33 +29,34 @@ class VideoTracking:
     """Tracks what is given for each video.
 
     Args:
-        config: the whole `Config`. `evaluation.tracker` has `observations` (a file or folder, see `data.detections.readers`, or
+        config: the whole `Config`. `evaluation.tracker` has `detections` (a file or folder, see `data.detections.readers`, or
             "truth"), `proposals` (so many of the network's own besides, 0), `fps` of the videos before their step, and
             the words of `engine.methods.masa.tracker_settings`.
         weights: of MASA, see `open_masa`.
-        dataset: its categories are those of the observations, by name where both have names.
+        dataset: its categories are those of the detections, by name where both have names.
         device: of the network.
 
     Attributes:
-        warnings: what was wrong with the observations, and how often.
+        warnings: what was wrong with the detections, and how often.
 
     Raises:
-        ConfigError: no observations, or words that cannot be.
+        ConfigError: no detections, or words that cannot be.
         DataError, CheckpointError, FileNotFoundError: files that cannot be used.
     """
 
     def __init__(self, config: DictConfig, weights: str, dataset: EvaluationSet, device: torch.device) -> None:
         node = to_dict(config)["evaluation"]["tracker"]
-        observations = node.pop("observations", None)
+        detections = node.pop("detections", None)
+        detections = node.pop("observations", detections)  # the key's earlier name, in configs that users saved
         self.proposals, self.fps = int(node.pop("proposals", 0)), node.pop("fps", None)
         self.settings = tracker_settings(node)
-        if not observations and not self.proposals:
-            raise ConfigError("evaluation.tracker.observations: missing; a file of detections, or 'truth'")
-        self.from_truth, self.annotation_format, self.device = observations == TRUTH, dataset.annotation_format, device
+        if not detections and not self.proposals:
+            raise ConfigError("evaluation.tracker.detections: missing; a file of detections, or 'truth'")
+        self.from_truth, self.annotation_format, self.device = detections == TRUTH, dataset.annotation_format, device
         if self.from_truth and self.annotation_format not in ("tracks", "instances"):
-            raise ConfigError(f"evaluation.tracker.observations: {dataset.title} has no boxes or masks of instances")
-        self.path = Path(observations) if observations and not self.from_truth else None
-        self.contents = read_observations(self.path) if self.path else ObservedVideos({})
+            raise ConfigError(f"evaluation.tracker.detections: {dataset.title} has no boxes or masks of instances")
+        self.path = Path(detections) if detections and not self.from_truth else None
+        self.contents = read_detections(self.path) if self.path else VideoRecords({})
         self.category_of = same_names(self.contents.categories, dataset.categories)
         self.warnings: Counter[str] = Counter()
         self.model: Any = None
@@ -66,10 +67,10 @@ class VideoTracking:
         """The video's frames, tracked."""
         fps = self.fps / video.annotation.get("step", 1) if self.fps else None
         tracker = VideoTracker(Tracker(self.settings, fps), self.model, self.device, self.proposals)
-        yield from tracker.stream(VideoFrames(video), self._observe(video))
+        yield from tracker.stream(VideoFrames(video), self._detect(video))
         self.warnings.update(+tracker.warnings)
 
-    def _observe(self, video: Video) -> Observe | None:
+    def _detect(self, video: Video) -> Detect | None:
         """What is seen on frame `index` of the video."""
         if self.from_truth:
             truth = annotated_boxes(video) if self.annotation_format == "tracks" else annotated_instances(video)
@@ -78,10 +79,10 @@ class VideoTracking:
             return None
         names = [file.stem for file in video.frame_files]
         numbers = [index * video.annotation.get("step", 1) for index in range(len(names))]
-        given = ClipObservations(self.path, str(video.annotation["key"]), names, numbers, self.contents)
+        given = ClipDetections(self.path, str(video.annotation["key"]), names, numbers, self.contents)
         return lambda index, frame: self._renamed(given.at(index, frame.shape[:2]))
 
-    def _renamed(self, objects: Observations) -> Observations:
+    def _renamed(self, objects: Detections) -> Detections:
         if not self.category_of:
             return objects
         categories = [self.category_of.get(int(category), -1) for category in objects.categories]
@@ -89,19 +90,19 @@ class VideoTracking:
 
 
 def same_names(given: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> dict[int, int]:
-    """Category id of the observations -> id of the data set's category of the same name; empty where names are missing."""
+    """Category id of the detections -> id of the data set's category of the same name; empty where names are missing."""
     if not all("name" in category for category in (*given, *wanted)):
         return {}
     number_of: Mapping[str, int] = {category["name"]: int(category["id"]) for category in wanted}
     return {int(category["id"]): number_of.get(category["name"], -1) for category in given}
 
 
-def annotated_boxes(video: Video) -> list[Observations]:
+def annotated_boxes(video: Video) -> list[Detections]:
     """Per frame the annotated objects of a video of the annotation format "tracks", crowds left out."""
     return [frame.objects[~frame.ignore] for frame in video.annotation["frames"]]
 
 
-def annotated_instances(video: Video) -> list[Observations]:
+def annotated_instances(video: Video) -> list[Detections]:
     """Per frame the annotated masks of a video of the YouTube-VIS format, crowds left out."""
     seen: list[tuple[list[list[float]], list[int], list[Any]]] = [([], [], []) for _ in range(len(video))]
     for instance in video.annotation["instances"]:
@@ -114,4 +115,4 @@ def annotated_instances(video: Video) -> list[Observations]:
                 masks.append({**code, "counts": counts.decode() if isinstance(counts, bytes) else counts})
                 boxes.append(box_of_mask(code))
                 categories.append(int(instance["category_id"]))
-    return [Observations.of(boxes, None, categories, masks) for boxes, categories, masks in seen]
+    return [Detections.of(boxes, None, categories, masks) for boxes, categories, masks in seen]

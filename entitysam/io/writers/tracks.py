@@ -34,7 +34,7 @@ from entitysam.io.writers.annotations import SegmentsWriter, TracksWriter, descr
 from entitysam.io.writers.segments import MASKS, OVERLAY, SEGMENTS, SHEET, TRACKS, WrittenResult
 from entitysam.io.writers.video import VideoWriter
 from entitysam.ops import rle_area
-from entitysam.structures import Observations
+from entitysam.structures import Detections
 from entitysam.visualization.contact_sheet import ContactSheet
 from entitysam.visualization.tracks import draw_tracks, paint
 
@@ -66,9 +66,7 @@ class TrackWriter:
         self._scores: dict[int, list[float]] = {}  # id -> [sum, count]
         self._num_frames = 0
 
-    def add(
-        self, name: str, frame: np.ndarray, ids: np.ndarray, objects: Observations, events: Sequence[Event]
-    ) -> None:
+    def add(self, name: str, frame: np.ndarray, ids: np.ndarray, objects: Detections, events: Sequence[Event]) -> None:
         """Appends one frame: its name, uint8 [H, W, 3] RGB, and the ids int [N], objects and events on it."""
         entries = describe_tracks(ids, objects)
         scores = dict(zip(ids.tolist(), objects.scores.tolist()))
@@ -132,7 +130,7 @@ class MapWriter:
         self._segments: SegmentsWriter | None = None
         self._waiting: list[tuple[str, tuple[int, ...]]] = []  # name and size of the frames before the first mask
 
-    def add(self, name: str, size: tuple[int, ...], ids: np.ndarray, objects: Observations) -> None:
+    def add(self, name: str, size: tuple[int, ...], ids: np.ndarray, objects: Detections) -> None:
         """Appends one frame: its name and size (H, W), and the ids int [N] and objects on it."""
         has_mask = np.array([mask is not None for mask in objects.masks], bool)
         if self._segments is None and not has_mask.any():
@@ -175,7 +173,7 @@ class MapWriter:
             shutil.rmtree(self._hidden, ignore_errors=True)
 
 
-def describe_tracks(ids: np.ndarray, objects: Observations) -> list[dict[str, Any]]:
+def describe_tracks(ids: np.ndarray, objects: Detections) -> list[dict[str, Any]]:
     """The objects [N] of a frame by ascending id: id, category_id, bbox [x, y, width, height] and, of masks, area and code."""
     entries = []
     for row in np.argsort(ids, kind="stable"):

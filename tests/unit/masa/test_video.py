@@ -1,4 +1,4 @@
-"""MASA over videos: observations in, tracks and files out; networks are stood in for by colours."""
+"""MASA over videos: detections in, tracks and files out; networks are stood in for by colours."""
 
 import json
 
@@ -11,11 +11,11 @@ from entitysam.io.writers.tracks import TrackWriter
 from entitysam.masa.tracker import SETTINGS, Tracker, read_setting
 from entitysam.masa.video import VideoTracker
 from entitysam.ops import rle_encode
-from entitysam.structures import Observations
+from entitysam.structures import Detections
 from entitysam.visualization.tracks import draw_boxes, paint
 
 COLOURS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
-NOTHING = Observations.of([])
+NOTHING = Detections.of([])
 
 
 class ColourModel:
@@ -46,7 +46,7 @@ def clip():
         for colour, x in place.items():
             frame[:16, x : x + 16] = COLOURS[colour]
         frames.append(frame)
-        seen.append(Observations.of([[x, 0, x + 16, 16] for x in place.values()], categories=list(place)))
+        seen.append(Detections.of([[x, 0, x + 16, 16] for x in place.values()], categories=list(place)))
     return frames, seen
 
 
@@ -65,18 +65,18 @@ def test_embeddings_follow_what_changes_places_and_iou_does_not():
     assert events == [(0, "born", 1), (0, "born", 2), (0, "born", 3), (4, "lost", 2), (6, "back", 2)]
 
 
-def test_own_proposals_alone_and_beside_given_observations():
+def test_own_proposals_alone_and_beside_given_detections():
     frames, _ = clip()
     model = ColourModel()
     alone = list(VideoTracker(Tracker(SETTINGS["tao"]), model, proposals=300).stream(frames[:2]))
     assert [result.ids.tolist() for result in alone] == [[1, 2], [2, 1]]
     assert model.calls == 2  # features are computed once per frame
-    extra = [Observations.of([[80, 0, 96, 16]])] * 2
+    extra = [Detections.of([[80, 0, 96, 16]])] * 2
     both = run(VideoTracker(Tracker(SETTINGS["tao"]), ColourModel(), proposals=300), frames[:2], extra)
     assert [result.ids.tolist() for result in both] == [[1, 2, 3], [1, 3, 2]]
 
 
-def test_observations_that_mean_nothing_are_counted_and_left_out():
+def test_detections_that_mean_nothing_are_counted_and_left_out():
     frames, _ = clip()
     boxes = [
         [0, 0, 16, 16],
@@ -89,16 +89,16 @@ def test_observations_that_mean_nothing_are_counted_and_left_out():
     ]
     scores = [1, 1, 1, 1, 1, np.nan, 1]
     tracker = VideoTracker(Tracker(SETTINGS["tao"]), ColourModel())
-    (result,) = run(tracker, frames[:1], [Observations.of(boxes, scores)])
+    (result,) = run(tracker, frames[:1], [Detections.of(boxes, scores)])
     assert result.ids.tolist() == [1, 2]
     assert result.objects.boxes.tolist() == [boxes[0], boxes[6]]  # as they were given, also beyond the border
     assert +tracker.warnings == {
-        "observations whose box is empty or not on the frame, left out": 4,
-        "observations whose score is no number, left out": 1,
+        "detections whose box is empty or not on the frame, left out": 4,
+        "detections whose score is no number, left out": 1,
     }
 
 
-def test_no_observations_at_all():
+def test_no_detections_at_all():
     frames, _ = clip()
     model = ColourModel()
     results = run(VideoTracker(Tracker(SETTINGS["video"]), model), frames, [NOTHING] * len(frames))
@@ -116,9 +116,7 @@ def test_a_tracker_that_needs_a_network_says_so():
 def whole_and_part():
     whole, part = np.zeros((2, 48, 120), bool)
     whole[4:40, 10:60], part[10:20, 20:30] = True, True
-    return Observations.of(
-        [[10, 4, 60, 40], [20, 10, 30, 20]], [0.9, 0.8], [0, 0], [rle_encode(whole), rle_encode(part)]
-    )
+    return Detections.of([[10, 4, 60, 40], [20, 10, 30, 20]], [0.9, 0.8], [0, 0], [rle_encode(whole), rle_encode(part)])
 
 
 def test_overlapping_masks_of_several_sizes():
@@ -184,13 +182,13 @@ def test_results_are_there_until_the_next_ones_are_whole(tmp_path):
 
 def test_masks_are_written_as_maps(tmp_path):
     """Also for the frames before the first mask; an earlier run's maps go."""
-    blank, nothing = np.zeros((48, 120, 3), np.uint8), Observations.of(np.zeros((0, 4)))
+    blank, nothing = np.zeros((48, 120, 3), np.uint8), Detections.of(np.zeros((0, 4)))
     for names in (["before", "old"], ["before", "masks", "boxes"]):
         with TrackWriter(tmp_path, "clip", 120, 48, None) as writer:
             writer.add(names[0], blank, np.zeros(0, int), nothing, [])
             writer.add(names[1], blank, np.array([7, 4]), whole_and_part(), [])
             for name in names[2:]:
-                writer.add(name, blank, np.array([7]), Observations.of(np.array([[0.0, 0.0, 9.0, 9.0]])), [])
+                writer.add(name, blank, np.array([7]), Detections.of(np.array([[0.0, 0.0, 9.0, 9.0]])), [])
             writer.finish()
     assert sorted(path.stem for path in (tmp_path / "masks").iterdir()) == ["before", "boxes", "masks"]
     maps = {name: read_ids(tmp_path / "masks" / f"{name}.png") for name in names}

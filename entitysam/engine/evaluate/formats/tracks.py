@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from entitysam.data.detections.readers import ObservedFrame
+from entitysam.data.detections.readers import FrameRecord
 from entitysam.engine.evaluate.formats.base import ENTITY, Entry, PredictionError, PredictionFormat, read_index_file
 from entitysam.evaluation import EvaluationError, TrackedVideo, Tracks
 from entitysam.io.files import whole_file
@@ -70,7 +70,7 @@ class TracksFormat(PredictionFormat):
         return paint_boxes(pair.truth, frame, size), paint_boxes(pair.prediction, frame, size)
 
 
-def annotated_tracks(video_id: Any, frames: Sequence[ObservedFrame]) -> Tracks:
+def annotated_tracks(video_id: Any, frames: Sequence[FrameRecord]) -> Tracks:
     """The annotations of a video; track ids become 1, 2, ... in order of first appearance, those of crowds 0.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Files of observations: the same boxes from every format, real samples, files that are wrong, frames of a clip."""
+"""Files of detections: the same boxes from every format, real samples, files that are wrong, frames of a clip."""
 
 import json
 import math
@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from entitysam.data.detections.matching import ClipObservations
-from entitysam.data.detections.readers import read_observations
+from entitysam.data.detections.matching import ClipDetections
+from entitysam.data.detections.readers import read_detections
 from entitysam.data.images import DataError
 from entitysam.ops import rle_encode
 
@@ -82,7 +82,7 @@ def scalabel(box, number):
 
 @pytest.mark.parametrize("kind", ["box", "mask", "tao", "results", "scalabel", "mot"])
 def test_every_format_says_the_same(tmp_path, kind):
-    found = ClipObservations(write(tmp_path, kind), "clip", ["f0", "f1", "f2"], [0, 1, 2])
+    found = ClipDetections(write(tmp_path, kind), "clip", ["f0", "f1", "f2"], [0, 1, 2])
     for frame, boxes in BOXES.items():
         seen = found.at(frame, SIZE)
         assert seen.boxes.tolist() == boxes
@@ -93,11 +93,11 @@ def test_every_format_says_the_same(tmp_path, kind):
 
 def test_frames_of_another_clip_and_frames_that_are_not_there(tmp_path):
     path = write(tmp_path, "box")
-    found = ClipObservations(path, "clip", ["f2", "f9", "f0"], [0, 1, 2])
+    found = ClipDetections(path, "clip", ["f2", "f9", "f0"], [0, 1, 2])
     assert [len(found.at(index, SIZE)) for index in (0, 1, 2, 3)] == [0, 0, 2, 0]
     assert found.missing == 1
     with pytest.raises(DataError, match=r"none of its frames \(f0, ...\) is a frame of clip \(g0, ...\)"):
-        ClipObservations(path, "clip", ["g0"], [0])
+        ClipDetections(path, "clip", ["g0"], [0])
 
 
 def test_the_video_is_chosen_by_name_then_by_its_frames(tmp_path):
@@ -108,18 +108,18 @@ def test_the_video_is_chosen_by_name_then_by_its_frames(tmp_path):
         for f in range(2)
     ]
     path.write_text(json.dumps({"frames": frames}))
-    assert ClipObservations(path, "b", ["0", "1"], [0, 1]).at(1, SIZE).boxes.tolist() == [[0, 0, 6, 9]]
-    assert len(ClipObservations(path, "other", ["a1"], [0]).at(0, SIZE)) == 1
+    assert ClipDetections(path, "b", ["0", "1"], [0, 1]).at(1, SIZE).boxes.tolist() == [[0, 0, 6, 9]]
+    assert len(ClipDetections(path, "other", ["a1"], [0]).at(0, SIZE)) == 1
     with pytest.raises(DataError, match=r"2 videos \(a, b, ...\), none of which is surely other"):
-        ClipObservations(path, "other", ["0"], [0])
+        ClipDetections(path, "other", ["0"], [0])
 
 
-def test_crowds_are_no_observations_but_stay_in_the_file(tmp_path):
+def test_crowds_are_no_detections_but_stay_in_the_file(tmp_path):
     label = {**scalabel([0, 0, 5, 5], 0), "attributes": {"crowd": True}}
     path = tmp_path / "crowd.json"
     path.write_text(json.dumps([{"name": "f0.jpg", "videoName": "clip", "labels": [label]}]))
-    assert read_observations(path).videos["clip"][0].ignore.tolist() == [True]
-    assert len(ClipObservations(path, "clip", ["f0"], [0]).at(0, SIZE)) == 0
+    assert read_detections(path).videos["clip"][0].ignore.tolist() == [True]
+    assert len(ClipDetections(path, "clip", ["f0"], [0]).at(0, SIZE)) == 0
 
 
 def test_numbers_that_mean_nothing_are_passed_on(tmp_path):
@@ -127,13 +127,13 @@ def test_numbers_that_mean_nothing_are_passed_on(tmp_path):
     path.write_text(
         '[{"image_id": 0, "bbox": [0, 0, NaN, 5], "score": NaN}, {"image_id": 0, "bbox": [0, 0, 0, 5], "score": null}]'
     )
-    seen = ClipObservations(path, "clip", ["x"], [0]).at(0, SIZE)
+    seen = ClipDetections(path, "clip", ["x"], [0]).at(0, SIZE)
     assert [math.isnan(score) for score in seen.scores] == [True, True]
     assert len(seen) == 2
 
 
 def test_a_mask_of_another_size_is_named(tmp_path):
-    found = ClipObservations(write(tmp_path, "mask"), "clip", ["f0"], [0])
+    found = ClipDetections(write(tmp_path, "mask"), "clip", ["f0"], [0])
     with pytest.raises(DataError, match="frame f0: a mask is 100x80, the frame 64x48"):
         found.at(0, (48, 64))
 
@@ -142,9 +142,9 @@ def test_a_mask_of_another_size_is_named(tmp_path):
     ("name", "text", "message"),
     [
         ("a.json", "{", "broken JSON"),
-        ("a.json", '{"boxes": []}', "not a file of observations"),
+        ("a.json", '{"boxes": []}', "not a file of detections"),
         ("a.json", '[{"image_id": 0}]', "an entry lacks 'bbox'"),
-        ("a.json", '[{"image_id": 0, "bbox": [1, 2, 3]}]', "not a file of observations"),
+        ("a.json", '[{"image_id": 0, "bbox": [1, 2, 3]}]', "not a file of detections"),
         ("a.json", '{"images": [{"id": 1}], "annotations": []}', "an entry lacks 'file_name'"),
         ("a.json", '{"images": [], "annotations": [{"image_id": 3, "bbox": [0, 0, 1, 1]}]}', "image_id 3 .* not in"),
         ("a.json", '{"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}], "annotations": []}',
@@ -161,20 +161,20 @@ def test_files_that_are_wrong_are_named(tmp_path, name, text, message):
     path = tmp_path / name
     path.write_text(text)
     with pytest.raises(DataError, match=message) as caught:
-        read_observations(path)
+        read_detections(path)
     assert str(caught.value).startswith(str(path))
 
 
 def test_files_that_are_not_there(tmp_path):
     with pytest.raises(DataError, match="no such file"):
-        read_observations(tmp_path / "none.json")
+        read_detections(tmp_path / "none.json")
     with pytest.raises(DataError, match="no json files in this folder"):
-        read_observations(tmp_path)
+        read_detections(tmp_path)
 
 
 def test_real_bdd100k_labels():
     labels = needs("bdd100k_mots", "labels")
-    found = read_observations(labels)
+    found = read_detections(labels)
     frames = found.videos["00091078-875c1f73"]
     assert [len(frame.objects) for frame in frames] == [13, 13, 13, 12, 15, 21]
     assert [category["name"] for category in found.categories] == ["car", "pedestrian", "truck"]
@@ -184,5 +184,5 @@ def test_real_bdd100k_labels():
 
 def test_real_tao_and_cocovid_files():
     for name in ("demo_tao_data", "demo_cocovid_data"):
-        found = read_observations(needs("mmtracking_samples", "tests", "data", name, "ann.json"))
+        found = read_detections(needs("mmtracking_samples", "tests", "data", name, "ann.json"))
         assert sum(len(frame.objects) for frames in found.videos.values() for frame in frames) > 0

@@ -1,4 +1,4 @@
-"""Tracking in evaluation: data sets with tracks, the prediction format of tracked boxes, given observations, whole runs."""
+"""Tracking in evaluation: data sets with tracks, the prediction format of tracked boxes, given detections, whole runs."""
 
 import json
 
@@ -126,7 +126,7 @@ def test_a_run_with_the_network(videos, tmp_path):
     assert result["metrics"]["LocRe"] > 99  # given boxes are there; the proposals besides are false positives
 
 
-def test_observations_from_a_file_have_categories_by_name(videos, tmp_path):
+def test_detections_from_a_file_have_categories_by_name(videos, tmp_path):
     dataset = PanopticTracks(videos)
     names = {category["id"]: category["name"] for category in dataset.categories}
     frames = []
@@ -142,10 +142,10 @@ def test_observations_from_a_file_have_categories_by_name(videos, tmp_path):
     path.write_text(json.dumps(frames))
     words = ["evaluation.task=mot", "evaluation.tracker.association=iou"]
     truth, _ = go(videos, tmp_path / "truth", *words)
-    result, complete = go(videos, tmp_path / "file", *words, f"evaluation.tracker.observations={path}")
+    result, complete = go(videos, tmp_path / "file", *words, f"evaluation.tracker.detections={path}")
     assert complete
     assert result["metrics"] == truth["metrics"]
-    assert result["warnings"] == {"observations whose box is empty or not on the frame, left out": 1}
+    assert result["warnings"] == {"detections whose box is empty or not on the frame, left out": 1}
 
 
 def test_names_are_matched_where_both_sides_have_them():
@@ -154,9 +154,9 @@ def test_names_are_matched_where_both_sides_have_them():
     assert same_names([{"id": 1}], wanted) == {}
 
 
-def test_masks_of_youtube_vis_with_given_observations(tmp_path):
+def test_masks_of_youtube_vis_with_given_detections(tmp_path):
     root = write_ytvis(tmp_path)
-    words = ["evaluation.tracker={setting: tao, association: iou, observations: truth}",
+    words = ["evaluation.tracker={setting: tao, association: iou, detections: truth}",
              f"evaluation.dataset.root={root}", f"output_dir={tmp_path / 'out'}"]  # fmt: skip
     config = load_config("eval/ytvis_2019", words)
     dataset = build_dataset(config)
@@ -176,10 +176,11 @@ def test_masks_of_youtube_vis_with_given_observations(tmp_path):
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("evaluation.tracker.observations=null", "evaluation.tracker.observations: missing"),
+        ("evaluation.tracker.detections=null", "evaluation.tracker.detections: missing"),
         ("evaluation.tracker.setting=fast", "setting: one of"),
         ("evaluation.tracker.betta=1", "tracker.betta: unknown key"),
-        ("evaluation.tracker.observations=nowhere.json", "nowhere.json: no such file"),
+        ("evaluation.tracker.detections=nowhere.json", "nowhere.json: no such file"),
+        ("evaluation.tracker.observations=nowhere.json", "nowhere.json: no such file"),  # the key's earlier name
         ("evaluation.evaluators=[{name: tracking, metrics: [HOTTA]}]", "no metric 'HOTTA'"),
         ("evaluation.evaluators=[{name: veq}]", "'veq' cannot be computed on"),
         ("evaluation.dataset.step=0", "step: must be at least 1"),
