@@ -35,7 +35,7 @@ from entitysam.config import from_dict, load_config, shipped_folder, to_dict, to
 from entitysam.engine.build import build_model, pick_device
 from entitysam.engine.evaluate.formats.base import Segmented
 from entitysam.engine.evaluate.loop import input_type, read_frames
-from entitysam.engine.evaluate.run import build_dataset, build_evaluation, build_prediction_format, make_namer
+from entitysam.engine.evaluate.run import build_dataset, build_evaluation, build_prediction_format, make_labeller
 from entitysam.engine.train import run as training
 from entitysam.engine.train.optim import build_optimizer, learning_rate
 from entitysam.engine.train.state import save_atomically
@@ -227,7 +227,7 @@ class EntityEvaluator(DatasetEvaluator):
         self.config = config
         self.dataset = build_dataset(config)
         self.prediction_format = build_prediction_format(config, self.dataset, folder)
-        self.namer = make_namer(config, self.dataset)
+        self.labeller = make_labeller(config, self.dataset)
         self.reset()
 
     def reset(self) -> None:
@@ -237,7 +237,7 @@ class EntityEvaluator(DatasetEvaluator):
     def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[Segmented]) -> None:
         for record, segmented in zip(inputs, outputs):
             video = record["video"]
-            named = self.namer.name(video, segmented) if self.namer else None
+            named = self.labeller.name(video, segmented) if self.labeller else None
             entry = (
                 self.prediction_format.write(video, named, named.categories)
                 if named

@@ -17,7 +17,7 @@ examples:
 import argparse
 from pathlib import Path
 
-from entitysam.cli.shared.labels import add_label_arguments, classifier_node, open_namer, split_classifier_words
+from entitysam.cli.shared.labels import add_label_arguments, classifier_node, open_labeller, split_classifier_words
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,11 +39,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     if others:
         raise ConfigError(f"{others[0]}: settings start with 'classifier.', unless there is a --config")
-    naming = open_namer(arguments, words)
+    naming = open_labeller(arguments, words)
     if naming is None:
         raise ConfigError("--labels is needed: names, a list that comes along, or 'free'")
 
-    from entitysam.cli.shared.naming import label_result
+    from entitysam.cli.shared.labelling import label_result
     from entitysam.engine.labelling.results import SavedResult
     from entitysam.io.files import check_folder
     from entitysam.io.readers.source import InputError, open_frames
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _label_predictions(arguments: argparse.Namespace, words: list[str], others: list[str]) -> int:
-    from entitysam.cli.shared.naming import print_estimate, summary
+    from entitysam.cli.shared.labelling import print_estimate, summary
     from entitysam.cli.shared.progress import frame_bar
     from entitysam.config import load_config, to_dict
     from entitysam.engine.evaluate.label_predictions import open_predictions
@@ -74,18 +74,18 @@ def _label_predictions(arguments: argparse.Namespace, words: list[str], others: 
     config = load_config(arguments.config, others)
     node = classifier_node(arguments, words, to_dict(config)["evaluation"]["classifier"])
     predictions = open_predictions(config, arguments.folder, check_folder(arguments.out), node)
-    videos, namer = predictions.videos(), predictions.namer
+    videos, labeller = predictions.videos(), predictions.labeller
     if arguments.dry_run:
         with frame_bar("drawing", len(videos), arguments.quiet) as bar:
             pictures = []
             for video in videos:
-                pictures.append([one.picture for one in predictions.draw(video)])
+                pictures.append([crop.image for crop in predictions.draw(video)])
                 bar.step()
-        print_estimate(namer.namer, pictures)
+        print_estimate(labeller.labeller, pictures)
         return 0
     with frame_bar("naming", len(videos), arguments.quiet) as bar:
         predictions.run(bar.step)
-    took = namer.statistics()
+    took = labeller.statistics()
     print(summary(took["entities"], took["unnamed"], took, arguments.out))
     print(f"python tools/eval_net.py --predictions {arguments.out} --config {arguments.config}")
     return 0

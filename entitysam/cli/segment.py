@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from entitysam.cli.shared.arguments import add_model_arguments, add_output_arguments
-from entitysam.cli.shared.labels import Naming, add_label_arguments, open_namer, split_classifier_words
+from entitysam.cli.shared.labels import Naming, add_label_arguments, open_labeller, split_classifier_words
 
 if TYPE_CHECKING:
     from entitysam.io.readers.source import FrameSource
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.reid is not None and (arguments.online or source.is_live):
             raise InputError(f"{arguments.input}: --reid needs the whole video: neither --online nor a camera")
         words, arguments.overrides = split_classifier_words(arguments.overrides)
-        naming = open_namer(arguments, words)
+        naming = open_labeller(arguments, words)
         if source.is_live and naming:
             raise InputError(f"{arguments.input}: --labels needs an input that can be read again, not a live one")
         title = as_stem(Path(arguments.input).stem)
@@ -103,7 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _name(arguments: argparse.Namespace, out: Path, source: "FrameSource", naming: Naming) -> None:
     """Names the result; what was segmented stays if that fails."""
-    from entitysam.cli.shared.naming import label_result
+    from entitysam.cli.shared.labelling import label_result
     from entitysam.cli.shared.progress import note
 
     try:

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
+    from entitysam.classification.labeller import Labeller
     from entitysam.classification.labels import Label
-    from entitysam.classification.naming import EntityNamer
 
 PREFIX = "classifier."
-Naming: TypeAlias = "tuple[EntityNamer, tuple[Label, ...] | None]"  # the class list is None for free naming
+Naming: TypeAlias = "tuple[Labeller, tuple[Label, ...] | None]"  # the class list is None for free naming
 
 
 def add_label_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,8 +68,8 @@ def classifier_node(
         raise ConfigError(f"classifier: {str(error).splitlines()[0]}") from error
 
 
-def open_namer(arguments: argparse.Namespace, words: Sequence[str]) -> "Naming | None":
-    """The namer and the class list of a command line; None without `--labels`.
+def open_labeller(arguments: argparse.Namespace, words: Sequence[str]) -> "Naming | None":
+    """The labeller and the class list of a command line; None without `--labels`.
 
     Raises:
         ConfigError: what cannot be built, or settings of a classifier and no names.
@@ -82,7 +82,7 @@ def open_namer(arguments: argparse.Namespace, words: Sequence[str]) -> "Naming |
         return None
 
     from entitysam.classification.labels import parse_labels
-    from entitysam.engine.labelling.video import build_namer
+    from entitysam.engine.labelling.evaluation import build_labeller
 
     labels = parse_labels(arguments.labels)
-    return build_namer(classifier_node(arguments, words), "classifier", labels), labels
+    return build_labeller(classifier_node(arguments, words), "classifier", labels), labels

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig
 
+from entitysam.classification.labeller import EntityCrop
 from entitysam.classification.masklets import TubeMasklets
-from entitysam.classification.naming import Shown
 from entitysam.classification.protocols import chosen_labels
 from entitysam.config import to_dict
 from entitysam.data.evaluation.base import EvaluationSet
@@ -22,7 +22,7 @@ from entitysam.data.training.instances import run_length_code
 from entitysam.engine.evaluate.formats import instances, panoptic
 from entitysam.engine.evaluate.formats.base import Entry, PredictionError, PredictionFormat
 from entitysam.engine.evaluate.run import build_dataset, build_prediction_format
-from entitysam.engine.labelling.video import SHEETS, KeptMaps, VideoNamer, build_video_namer
+from entitysam.engine.labelling.evaluation import SHEETS, KeptMaps, VideoLabeller, build_video_labeller
 from entitysam.registry import ConfigError
 from entitysam.structures import Video
 
@@ -51,20 +51,20 @@ class SavedSegments:
 
 
 @dataclass
-class PredictionNamer:
+class PredictionLabeller:
     """Names the predictions in a folder.
 
     Attributes:
         dataset: whose videos they are of.
         source: prediction format of the folder they are in.
         target: prediction format of the folder for the named ones.
-        namer: names the entities.
+        labeller: names the entities.
     """
 
     dataset: EvaluationSet
     source: PredictionFormat
     target: PredictionFormat
-    namer: VideoNamer
+    labeller: VideoLabeller
     index: dict[str, list[Entry]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -74,7 +74,7 @@ class PredictionNamer:
         """The predicted videos."""
         return [video for video in self.dataset.videos if str(video.video_id) in self.index]
 
-    def draw(self, video: Video) -> list[Shown]:
+    def draw(self, video: Video) -> list[EntityCrop]:
         """The pictures of a video's entities.
 
         Raises:
@@ -83,8 +83,8 @@ class PredictionNamer:
         entry = self._entry(video)
         if isinstance(self.source, instances.InstanceFormat):
             frames = (read_image(file) for file in video.frame_files)
-            return self.namer.namer.draw(self._tubes(video, entry), frames)
-        return self.namer.draw(video, KeptMaps(self._segments(video, entry)))
+            return self.labeller.labeller.draw(self._tubes(video, entry), frames)
+        return self.labeller.draw(video, KeptMaps(self._segments(video, entry)))
 
     def write(self, video: Video) -> Entry:
         """Names and writes one video; what the index file is to say of it.
@@ -95,7 +95,7 @@ class PredictionNamer:
         entry = self._entry(video)
         if isinstance(self.source, instances.InstanceFormat):
             return self._named_results(video, entry)
-        named = self.namer.name(video, self._segments(video, entry))
+        named = self.labeller.name(video, self._segments(video, entry))
         return self.target.write(video, named, named.categories)
 
     def run(self, on_video: Step = lambda count: None) -> None:
@@ -139,15 +139,15 @@ class PredictionNamer:
     def _named_results(self, video: Video, entry: Entry) -> Entry:
         """The results whose class is of the list, with it, and their scores weighed by its confidence."""
         shown = self.draw(video)
-        answers = self.namer.answers(video, shown, len(entry))
+        answers = self.labeller.answers(video, shown, len(entry))
         return [
             {**result, "category_id": label.category_id, "score": float(result.get("score", 1.0)) * answer.confidence}
-            for result, answer, label in zip(entry, answers, chosen_labels(answers, self.namer.labels))
+            for result, answer, label in zip(entry, answers, chosen_labels(answers, self.labeller.labels))
             if label is not None and not label.is_background
         ]
 
 
-def open_predictions(config: DictConfig, folder: Path, out: Path, node: dict[str, Any]) -> PredictionNamer:
+def open_predictions(config: DictConfig, folder: Path, out: Path, node: dict[str, Any]) -> PredictionLabeller:
     """What names the predictions in a folder.
 
     Args:
@@ -178,5 +178,5 @@ def open_predictions(config: DictConfig, folder: Path, out: Path, node: dict[str
     else:
         known = f"{panoptic.INDEX} or {instances.INDEX}"
         raise PredictionError(f"{folder}: no predictions with masks of entities ({known})")
-    namer = build_video_namer(node, task, dataset, out / SHEETS)
-    return PredictionNamer(dataset, source, target, namer)
+    labeller = build_video_labeller(node, task, dataset, out / SHEETS)
+    return PredictionLabeller(dataset, source, target, labeller)

@@ -18,7 +18,6 @@ from entitysam.classification.classifier import ClassifierError
 from entitysam.data.evaluation.base import EvaluationSet
 from entitysam.engine.evaluate.formats.base import (
     Entry,
-    Namer,
     PredictionError,
     PredictionFormat,
     Segmented,
@@ -26,6 +25,7 @@ from entitysam.engine.evaluate.formats.base import (
 )
 from entitysam.engine.evaluate.progress import Records, share, video_bar
 from entitysam.engine.evaluate.report.result import EvaluationResult, Failure, VideoResult
+from entitysam.engine.labelling.evaluation import VideoLabeller
 from entitysam.evaluation import Evaluator
 from entitysam.registry import ConfigError
 from entitysam.structures import Video
@@ -80,7 +80,7 @@ def predict_and_measure(
     records: Records,
     limit: int | None = None,
     quiet: bool = False,
-    namer: Namer | None = None,
+    labeller: VideoLabeller | None = None,
 ) -> EvaluationResult:
     """Runs a method over the data set and evaluates it; on every process.
 
@@ -92,7 +92,7 @@ def predict_and_measure(
         records: of the finished videos, which are not segmented again.
         limit: only so many videos, from the first.
         quiet: no progress bar.
-        namer: gives the entities categories, for class-specific tasks.
+        labeller: gives the entities categories, for class-specific tasks.
     """
 
     def entry_of(video: Video) -> tuple[Entry, float]:
@@ -102,8 +102,8 @@ def predict_and_measure(
             segmented = prediction_format.predict(method, video)
             entry = (
                 prediction_format.write(video, segmented)
-                if namer is None
-                else _write_named(video, segmented, prediction_format, namer)
+                if labeller is None
+                else _write_named(video, segmented, prediction_format, labeller)
             )
             record = {"entry": entry, "seconds": time.perf_counter() - started}
             records.write(video.video_id, record)
@@ -112,8 +112,10 @@ def predict_and_measure(
     return _run(dataset, prediction_format, evaluators, entry_of, limit, quiet, write_index=True)
 
 
-def _write_named(video: Video, segmented: Segmented, prediction_format: PredictionFormat, namer: Namer) -> Entry:
-    named = namer.name(video, segmented)
+def _write_named(
+    video: Video, segmented: Segmented, prediction_format: PredictionFormat, labeller: VideoLabeller
+) -> Entry:
+    named = labeller.name(video, segmented)
     return prediction_format.write(video, named, named.categories)
 
 

@@ -17,7 +17,7 @@ from entitysam.config import from_dict, to_dict
 from entitysam.data.evaluation.base import EvaluationSet
 from entitysam.engine.build import pick_device
 from entitysam.engine.evaluate.formats import instances, panoptic, semantic, tracks
-from entitysam.engine.evaluate.formats.base import ENTITY, Namer, PredictionFormat
+from entitysam.engine.evaluate.formats.base import ENTITY, PredictionFormat
 from entitysam.engine.evaluate.loop import (
     Evaluators,
     VideoMethod,
@@ -29,7 +29,7 @@ from entitysam.engine.evaluate.model import open_model, weights_identity
 from entitysam.engine.evaluate.progress import FOLDER, IDENTITY, Records
 from entitysam.engine.evaluate.report.plots import write_plots
 from entitysam.engine.evaluate.report.result import EvaluationResult, write_report
-from entitysam.engine.labelling.video import SHEETS, build_video_namer, sum_statistics
+from entitysam.engine.labelling.evaluation import SHEETS, VideoLabeller, build_video_labeller, sum_statistics
 from entitysam.engine.methods.baselines import build_baseline
 from entitysam.engine.methods.masa import ReidentifyingSegmenter, open_reidentifier
 from entitysam.engine.methods.masa_tracking import VideoTracking
@@ -135,7 +135,7 @@ def _predict(
     evaluators: Evaluators,
 ) -> EvaluationResult:
     inference = to_dict(config)["inference"]
-    namer = make_namer(config, dataset, prediction_format.folder / SHEETS)
+    labeller = make_labeller(config, dataset, prediction_format.folder / SHEETS)
 
     def model() -> nn.Module:
         return open_model(config, options.weights).to(device)
@@ -152,14 +152,14 @@ def _predict(
     identity = {"weights": weights_identity(options.weights), "baseline": options.baseline, **identity_of(config)}
     records = start_records(prediction_format.folder, identity, options.resume)
     result = predict_and_measure(
-        dataset, method, prediction_format, evaluators, records, options.limit_videos, options.quiet, namer
+        dataset, method, prediction_format, evaluators, records, options.limit_videos, options.quiet, labeller
     )
     result.run |= {"weights": options.weights, "baseline": options.baseline, "inference": inference}
     if tracking is not None:
         result.run["tracker"] = to_dict(config)["evaluation"]["tracker"]
         result.warnings |= sum_counts(distributed.gather(tracking.warnings))
-    if namer is not None:
-        naming = result.run["naming"] = sum_statistics(distributed.gather(namer.statistics()))
+    if labeller is not None:
+        naming = result.run["naming"] = sum_statistics(distributed.gather(labeller.statistics()))
         if naming["unnamed"]:
             result.warnings["entities without a name, left out"] = naming["unnamed"]
     return result
@@ -186,8 +186,8 @@ def evaluate(model: nn.Module, config: DictConfig, output_dir: str | Path) -> di
     evaluators = build_evaluation(config, dataset, prediction_format)
     records = start_records(folder, {}, resume=False)
     method: VideoMethod = VideoSegmenter(model, **to_dict(config)["inference"])  # type: ignore[arg-type]
-    namer = make_namer(config, dataset)
-    result = predict_and_measure(dataset, method, prediction_format, evaluators, records, quiet=True, namer=namer)
+    labeller = make_labeller(config, dataset)
+    result = predict_and_measure(dataset, method, prediction_format, evaluators, records, quiet=True, labeller=labeller)
     if distributed.rank() == 0:
         write_report(result, folder, to_dict(config)["evaluation"]["paper"])
         remove_predictions(folder)
@@ -203,7 +203,7 @@ def check_evaluation(config: DictConfig) -> None:
     """
     dataset = build_dataset(config)
     build_evaluation(config, dataset, build_prediction_format(config, dataset, Path(config.output_dir)))
-    make_namer(config, dataset)
+    make_labeller(config, dataset)
 
 
 def build_dataset(config: DictConfig) -> EvaluationSet:
@@ -252,7 +252,7 @@ def build_evaluation(config: DictConfig, dataset: EvaluationSet, prediction_form
     return evaluators
 
 
-def make_namer(config: DictConfig, dataset: EvaluationSet, sheets: Path | None = None) -> Namer | None:
+def make_labeller(config: DictConfig, dataset: EvaluationSet, sheets: Path | None = None) -> VideoLabeller | None:
     """What gives entities their categories; None for the entity task.
 
     Raises:
@@ -260,7 +260,7 @@ def make_namer(config: DictConfig, dataset: EvaluationSet, sheets: Path | None =
     """
     if config.evaluation.task == ENTITY_TASK or is_tracked(config, dataset):
         return None
-    return build_video_namer(to_dict(config)["evaluation"]["classifier"], config.evaluation.task, dataset, sheets)
+    return build_video_labeller(to_dict(config)["evaluation"]["classifier"], config.evaluation.task, dataset, sheets)
 
 
 def is_tracked(config: DictConfig, dataset: EvaluationSet) -> bool:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from entitysam.classification.classifier import Answer
+from entitysam.classification.labeller import EntityCrop, Labeller
 from entitysam.classification.labels import Label
 from entitysam.classification.masklets import MapMasklets
-from entitysam.classification.naming import EntityNamer, Shown
-from entitysam.engine.labelling.video import write_sheet
+from entitysam.engine.labelling.evaluation import write_sheet
 from entitysam.io.id_maps import read_ids
 from entitysam.io.readers.source import FrameSource, InputError
 from entitysam.io.writers.annotations import EntityNames
@@ -90,14 +90,14 @@ class SavedResult:
             )
 
 
-def draw_result(result: SavedResult, source: FrameSource, namer: EntityNamer) -> list[Shown]:
+def draw_result(result: SavedResult, source: FrameSource, labeller: Labeller) -> list[EntityCrop]:
     """The pictures of a result's entities.
 
     Raises:
         InputError: other frames, or a broken result.
     """
     result.check(source)
-    return namer.draw(result.masklets(), source, result.frame_scores)
+    return labeller.draw(result.masklets(), source, result.frame_scores)
 
 
 def write_named(
@@ -121,7 +121,7 @@ def write_named(
         writer.finish(result.scores)
 
 
-def write_shown(out: Path, title: str, shown: list[Shown], answers: list[Answer]) -> None:
+def write_shown(out: Path, title: str, shown: list[EntityCrop], answers: list[Answer]) -> None:
     """`shown.jpg`: all that the classifier saw, with its answers."""
     if shown:
         write_sheet(out / SHEET, title, shown, answers)

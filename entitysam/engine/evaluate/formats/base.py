@@ -61,16 +61,6 @@ class VideoFrames:
         return (read_image(file) for file in self.files)
 
 
-class Namer(Protocol):
-    """Turns the entities of a video into those of a class-specific task; `engine.labelling.video.VideoNamer` is one."""
-
-    def name(self, video: Video, segmented: Segmented) -> Named:
-        """The entities that the task knows; the maps of `segmented` are taken once."""
-
-    def statistics(self) -> dict[str, Any]:
-        """What naming took on this process, as plain data."""
-
-
 class PredictionFormat(ABC):
     """One format of predictions, in one folder.
 

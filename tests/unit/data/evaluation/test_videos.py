@@ -43,7 +43,7 @@ class Oracle:
 
 
 class Names:
-    """A namer by a table: entity number -> category."""
+    """A labeller by a table: entity number -> category."""
 
     def __init__(self, categories):
         self.categories = np.array(categories)
@@ -56,7 +56,7 @@ class Names:
         return {}
 
 
-def run_oracle(dataset, prediction_format, nodes, maps, tmp_path, namer=None, categories=ENTITY):
+def run_oracle(dataset, prediction_format, nodes, maps, tmp_path, labeller=None, categories=ENTITY):
     """Predicts, then measures what was saved again: both results."""
     records = Records(tmp_path / "out")
     records.start({}, resume=False)
@@ -64,9 +64,9 @@ def run_oracle(dataset, prediction_format, nodes, maps, tmp_path, namer=None, ca
     def evaluators():
         return build_evaluators(nodes, categories=categories)
 
-    class_agnostic = namer is None
+    class_agnostic = labeller is None
     writer = prediction_format(tmp_path / "out", dataset, class_agnostic)
-    first = predict_and_measure(dataset, Oracle(maps), writer, evaluators(), records, quiet=True, namer=namer)
+    first = predict_and_measure(dataset, Oracle(maps), writer, evaluators(), records, quiet=True, labeller=labeller)
     again = measure_saved(
         dataset, prediction_format(tmp_path / "out", dataset, class_agnostic), evaluators(), quiet=True
     )

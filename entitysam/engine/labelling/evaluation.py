@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from entitysam.classification import clip, vlm  # noqa: F401 - they register themselves
+from entitysam.classification import clip  # noqa: F401 - registers itself
 from entitysam.classification.classifier import Answer
+from entitysam.classification.labeller import EntityCrop, Labeller
 from entitysam.classification.labels import Label
 from entitysam.classification.masklets import MapMasklets
-from entitysam.classification.naming import EntityNamer, Shown
 from entitysam.classification.protocols import PROTOCOLS, NamedVideo, task_labels
 from entitysam.classification.visual_prompts import VisualPrompt
+from entitysam.classification.vlm import classifier as vlm_classifier  # noqa: F401 - registers itself
 from entitysam.data.evaluation.base import EvaluationSet
 from entitysam.data.images import read_image
 from entitysam.engine.evaluate.formats.base import Segmented
@@ -57,18 +58,18 @@ class KeptMaps:
             yield np.frombuffer(zlib.decompress(self._file.read(length)), np.int32).reshape(self._shape)
 
 
-class VideoNamer:
-    """Gives the entities of a data set's videos the categories of a task; a `Namer`.
+class VideoLabeller:
+    """Gives the entities of a data set's videos the categories of a task.
 
     Args:
-        namer: finds the names.
+        labeller: finds the names.
         task: "vps", "vss" or "vis".
         labels: its class list.
         sheets: folder for a sheet per video with all that was shown and answered; None = no sheets.
     """
 
-    def __init__(self, namer: EntityNamer, task: str, labels: tuple[Label, ...], sheets: Path | None = None) -> None:
-        self.namer = namer
+    def __init__(self, labeller: Labeller, task: str, labels: tuple[Label, ...], sheets: Path | None = None) -> None:
+        self.labeller = labeller
         self.labels = labels
         self.sheets = sheets
         self._protocol = PROTOCOLS[task]
@@ -84,31 +85,31 @@ class VideoNamer:
         answers = self.answers(video, self.draw(video, kept), len(kept.scores))
         return self._protocol(kept, answers, self.labels)
 
-    def answers(self, video: Video, shown: list[Shown], num_entities: int) -> list[Answer]:
+    def answers(self, video: Video, shown: list[EntityCrop], num_entities: int) -> list[Answer]:
         """An answer for each entity; counts them and draws the sheet.
 
         Raises:
             ClassifierError: no picture can get a name.
         """
-        answers = self.namer.name(shown, num_entities)
+        answers = self.labeller.name(shown, num_entities)
         self._counts["entities"] += len(answers)
         self._counts["unnamed"] += sum(answer.name is None for answer in answers)
         if self.sheets is not None and shown:
             write_sheet(self.sheets / f"{as_stem(str(video.video_id))}.jpg", str(video.video_id), shown, answers)
         return answers
 
-    def draw(self, video: Video, kept: KeptMaps) -> list[Shown]:
+    def draw(self, video: Video, kept: KeptMaps) -> list[EntityCrop]:
         """The pictures of a video's entities."""
         frames = (read_image(file) for file in video.frame_files)
-        return self.namer.draw(MapMasklets(kept.iter_ids, len(kept.scores)), frames, kept.frame_scores)
+        return self.labeller.draw(MapMasklets(kept.iter_ids, len(kept.scores)), frames, kept.frame_scores)
 
     def statistics(self) -> dict[str, Any]:
         """Entities so far, those without a name, and what the answers took (see `Classifier`)."""
-        return {**self._counts, **self.namer.classifier.statistics()}
+        return {**self._counts, **self.labeller.classifier.statistics()}
 
 
-def build_namer(node: dict[str, Any], path: str, labels: tuple[Label, ...] | None) -> EntityNamer:
-    """A namer from a config node: `name`, the classifier's keys, `visual_prompt` (keys of `VisualPrompt`), `top_frames`.
+def build_labeller(node: dict[str, Any], path: str, labels: tuple[Label, ...] | None) -> Labeller:
+    """A labeller from a config node: `name`, the classifier's keys, `visual_prompt` (keys of `VisualPrompt`), `top_frames`.
 
     Raises:
         ConfigError: unknown name or key, or a value out of its range.
@@ -120,14 +121,14 @@ def build_namer(node: dict[str, Any], path: str, labels: tuple[Label, ...] | Non
         raise ConfigError(f"{path}.visual_prompt.{min(unknown)}: unknown key")
     visual_prompt = VisualPrompt(**keys)
     classifier = build(CLASSIFIERS, node, path, labels=labels, visual_prompt=visual_prompt)
-    return EntityNamer(classifier, visual_prompt, top_frames)
+    return Labeller(classifier, visual_prompt, top_frames)
 
 
-def build_video_namer(node: dict[str, Any], task: str, dataset: EvaluationSet, sheets: Path | None) -> VideoNamer:
-    """What names the videos of a data set; arguments as for `VideoNamer`.
+def build_video_labeller(node: dict[str, Any], task: str, dataset: EvaluationSet, sheets: Path | None) -> VideoLabeller:
+    """What names the videos of a data set; arguments as for `VideoLabeller`.
 
     Raises:
-        ConfigError: see `build_namer`; or a classifier that gives no names.
+        ConfigError: see `build_labeller`; or a classifier that gives no names.
     """
     path = "evaluation.classifier"
     if not node or node.get("name") == "none":
@@ -136,17 +137,17 @@ def build_video_namer(node: dict[str, Any], task: str, dataset: EvaluationSet, s
             "(saved predictions with names need none: --predictions DIR)"
         )
     labels = task_labels(task, dataset.categories)
-    return VideoNamer(build_namer(node, path, labels), task, labels, sheets)
+    return VideoLabeller(build_labeller(node, path, labels), task, labels, sheets)
 
 
-def write_sheet(path: Path, title: str, shown: list[Shown], answers: list[Answer]) -> None:
+def write_sheet(path: Path, title: str, shown: list[EntityCrop], answers: list[Answer]) -> None:
     """Writes a sheet of what was shown and answered, as JPEG or PNG."""
     captions = []
     for one in shown:
         answer = answers[one.entity - 1]
         captions.append(f"{one.entity}: {answer.name or 'unknown'} {answer.confidence:.0%}")
     make_folder(path.parent)
-    sheet = draw_sheet([one.picture for one in shown], captions, f"{title} · {len(answers)} entities")
+    sheet = draw_sheet([crop.image for crop in shown], captions, f"{title} · {len(answers)} entities")
     with whole_file(path) as temporary:
         sheet.save(temporary, format="PNG" if path.suffix == ".png" else "JPEG")
 

@@ -14,7 +14,7 @@ from entitysam.registry import ConfigError
 
 
 @dataclass(frozen=True)
-class Shown:
+class EntityCrop:
     """A picture for the classifier.
 
     Attributes:
@@ -25,10 +25,10 @@ class Shown:
 
     entity: int
     frame: int
-    picture: bytes
+    image: bytes
 
 
-class EntityNamer:
+class Labeller:
     """Names the entities of videos.
 
     Args:
@@ -49,7 +49,7 @@ class EntityNamer:
 
     def draw(
         self, masklets: Masklets, frames: Iterable[np.ndarray], frame_scores: np.ndarray | None = None
-    ) -> list[Shown]:
+    ) -> list[EntityCrop]:
         """The pictures of a video, by frame and entity.
 
         Args:
@@ -71,7 +71,7 @@ class EntityNamer:
                 mask = mask_of(entity)
                 if pixels.shape[:2] != mask.shape:
                     pixels = cv2.resize(pixels, mask.shape[::-1], interpolation=cv2.INTER_AREA)
-                shown.append(Shown(entity, index, self.visual_prompt.encode(pixels, mask)))
+                shown.append(EntityCrop(entity, index, self.visual_prompt.encode(pixels, mask)))
             if not wanted:
                 break
         if wanted:
@@ -80,9 +80,11 @@ class EntityNamer:
             )
         return shown
 
-    def name(self, shown: Sequence[Shown], num_entities: int, on_done: OnDone = lambda count: None) -> list[Answer]:
+    def name(
+        self, shown: Sequence[EntityCrop], num_entities: int, on_done: OnDone = lambda count: None
+    ) -> list[Answer]:
         """An answer for each entity 1..n; UNKNOWN for one without pictures."""
-        answers = self.classifier.classify([one.picture for one in shown], on_done)
+        answers = self.classifier.classify([crop.image for crop in shown], on_done)
         ballots: list[list[Answer]] = [[] for _ in range(num_entities)]
         for one, answer in zip(shown, answers, strict=True):
             ballots[one.entity - 1].append(answer)

@@ -7,7 +7,7 @@ from time import monotonic
 MAX_HOLD = 600.0  # seconds; a server that asks for more is not waited for any longer
 
 
-class Pace:
+class RateLimiter:
     """Keeps its state from one video to the next.
 
     Args:
@@ -22,7 +22,7 @@ class Pace:
         self._max_backoff = max_backoff
         self._next = 0.0  # earliest start of the next request, on the monotonic clock
 
-    async def turn(self) -> None:
+    async def acquire(self) -> None:
         """Returns when the next request may start."""
         while (wait := self._next - monotonic()) > 0:
             await sleep(wait)

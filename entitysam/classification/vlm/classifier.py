@@ -11,12 +11,12 @@ from typing import Any
 from entitysam.classification.answer_cache import AnswerCache, default_folder
 from entitysam.classification.classifier import UNKNOWN, Answer, ClassifierError, OnDone
 from entitysam.classification.labels import Label
-from entitysam.classification.prompts import MalformedReply, Prompts
 from entitysam.classification.visual_prompts import VisualPrompt
-from entitysam.classification.vlm_client import ChatClient, ChatSession, Fault
-from entitysam.classification.vlm_confidence import answer_confidence
-from entitysam.classification.vlm_cost import ANSWER_TOKENS, Estimate, Prices, Usage, estimate_tokens
-from entitysam.classification.vlm_pace import Pace
+from entitysam.classification.vlm.client import ChatClient, ChatSession, Fault
+from entitysam.classification.vlm.confidence import answer_confidence
+from entitysam.classification.vlm.cost import ANSWER_TOKENS, Estimate, Prices, Usage, estimate_tokens
+from entitysam.classification.vlm.prompts import MalformedReply, Prompts
+from entitysam.classification.vlm.rate_limiter import RateLimiter
 from entitysam.registry import CLASSIFIERS, ConfigError
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class VisionLanguageClassifier:
         prompts: the words.
         client: the server.
         cache: the answers so far.
-        pace: of the requests.
+        rate_limiter: of the requests.
         batch_size: pictures per request.
         concurrency: requests at a time.
         attempts: for a batch, and then for each picture alone.
@@ -48,7 +48,7 @@ class VisionLanguageClassifier:
         prompts: Prompts,
         client: ChatClient,
         cache: AnswerCache,
-        pace: Pace,
+        rate_limiter: RateLimiter,
         *,
         batch_size: int = 8,
         concurrency: int = 8,
@@ -59,7 +59,7 @@ class VisionLanguageClassifier:
         self.prompts = prompts
         self.client = client
         self.cache = cache
-        self.pace = pace
+        self.rate_limiter = rate_limiter
         self.batch_size = batch_size
         self.concurrency = concurrency
         self.attempts = attempts
@@ -151,13 +151,13 @@ class VisionLanguageClassifier:
         kind = ""
         for attempt in range(self.attempts):
             if attempt:
-                await self.pace.back_off(attempt - 1)
+                await self.rate_limiter.back_off(attempt - 1)
             try:
                 found = await self._request(session, [picture for _, picture in questions])
             except Fault as fault:
                 kind = fault.kind
                 self.usage.faults[kind] += 1
-                self.pace.hold(fault.retry_after)
+                self.rate_limiter.hold(fault.retry_after)
                 if not fault.again:
                     break
                 continue
@@ -179,7 +179,7 @@ class VisionLanguageClassifier:
         Raises:
             Fault: no reply, or one that cannot be read.
         """
-        await self.pace.turn()
+        await self.rate_limiter.acquire()
         self.usage.requests += 1
         reply = await session.ask(self.prompts.messages(pictures, self.detail))
         self.usage.replies += 1
@@ -223,7 +223,7 @@ def vision_language_classifier(
         model, base_url, key_env, timeout: see `ChatClient`.
         wording: see `Prompts`.
         batch_size, concurrency, attempts, detail: see `VisionLanguageClassifier`.
-        requests_per_minute, backoff: see `Pace`.
+        requests_per_minute, backoff: see `RateLimiter`.
         json_mode: ask the server to reply in JSON only; not every server can.
         parameters: further fields of a request; {temperature: 0} by default. With `logprobs: true`, where the server has
             them, an answer's confidence is the probability of its tokens; without, it is 1.
@@ -248,7 +248,7 @@ def vision_language_classifier(
         prompts,
         client,
         AnswerCache(Path(cache) if cache else default_folder(), question),
-        Pace(requests_per_minute, backoff),
+        RateLimiter(requests_per_minute, backoff),
         batch_size=batch_size,
         concurrency=concurrency,
         attempts=attempts,

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from entitysam.classification.classifier import ClassifierError
-from entitysam.classification.vlm_confidence import Token
+from entitysam.classification.vlm.confidence import Token
 from entitysam.registry import ConfigError
 
 INSTALL = "needs the package 'openai': pip install 'entitysam[label]'"

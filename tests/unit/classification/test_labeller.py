@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from PIL import Image
 
 from entitysam.classification.classifier import UNKNOWN, Answer
+from entitysam.classification.labeller import Labeller, vote
 from entitysam.classification.labels import Label
 from entitysam.classification.masklets import MapMasklets
-from entitysam.classification.naming import EntityNamer, vote
 from entitysam.classification.protocols import (
     task_labels,
     video_instances,
@@ -19,7 +19,7 @@ from entitysam.classification.protocols import (
     video_semantic,
 )
 from entitysam.classification.visual_prompts import VisualPrompt
-from entitysam.engine.labelling.video import KeptMaps, build_namer, sum_statistics, write_sheet
+from entitysam.engine.labelling.evaluation import KeptMaps, build_labeller, sum_statistics, write_sheet
 from entitysam.inference.panoptic import PanopticMerge
 from entitysam.inference.segmenter import VideoSegmenter
 from entitysam.registry import ConfigError
@@ -62,18 +62,18 @@ SCORES = np.array([[0.1, 0.9, 0.8], [0.5, 0.6, 0.7], [1, 1, 1]])
 
 def test_the_frame_of_highest_confidence_is_shown():
     maps, frames = clip()
-    namer = EntityNamer(ByColour(), VisualPrompt(min_side=32))
-    shown = namer.draw(MapMasklets(lambda: maps, 3), iter(frames), SCORES)
+    labeller = Labeller(ByColour(), VisualPrompt(min_side=32))
+    shown = labeller.draw(MapMasklets(lambda: maps, 3), iter(frames), SCORES)
     assert [(one.entity, one.frame) for one in shown] == [(2, 0), (1, 1)]
-    assert namer.name(shown, 3) == [GRASS, SKY, UNKNOWN]
+    assert labeller.name(shown, 3) == [GRASS, SKY, UNKNOWN]
 
 
 def test_several_frames_vote():
     maps, frames = clip()
-    namer = EntityNamer(ByColour(), VisualPrompt(min_side=32), top_frames=3)
-    shown = namer.draw(MapMasklets(lambda: maps, 3), iter(frames), SCORES)
+    labeller = Labeller(ByColour(), VisualPrompt(min_side=32), top_frames=3)
+    shown = labeller.draw(MapMasklets(lambda: maps, 3), iter(frames), SCORES)
     assert [(one.entity, one.frame) for one in shown] == [(1, 0), (2, 0), (1, 1), (1, 2)]
-    assert namer.name(shown, 3) == [Answer("grass", 2, pytest.approx(2 / 3)), SKY, UNKNOWN]
+    assert labeller.name(shown, 3) == [Answer("grass", 2, pytest.approx(2 / 3)), SKY, UNKNOWN]
 
 
 def test_frames_of_another_size_are_brought_to_the_maps():
@@ -81,7 +81,7 @@ def test_frames_of_another_size_are_brought_to_the_maps():
     large = frames.repeat(2, axis=1).repeat(2, axis=2)
     prompt = VisualPrompt(min_side=32)
     shown, expected = (
-        EntityNamer(ByColour(), prompt).draw(MapMasklets(lambda: maps, 3), iter(f), SCORES) for f in (large, frames)
+        Labeller(ByColour(), prompt).draw(MapMasklets(lambda: maps, 3), iter(f), SCORES) for f in (large, frames)
     )
     assert shown == expected
 
@@ -93,7 +93,7 @@ def test_votes():
     assert vote([UNKNOWN, SKY]) == Answer("sky", 1, 0.5)
     assert vote([UNKNOWN, UNKNOWN]) == vote([]) == UNKNOWN
     with pytest.raises(ConfigError, match="top_frames"):
-        EntityNamer(ByColour(), VisualPrompt(), 0)
+        Labeller(ByColour(), VisualPrompt(), 0)
 
 
 class Entities:
@@ -194,9 +194,9 @@ def test_statistics_of_processes_are_added():
 
 def test_nothing_is_named_by_none_and_the_sheet_says_so(tmp_path):
     maps, frames = clip()
-    namer = build_namer({"name": "none", "visual_prompt": {"min_side": 32}}, "classifier", LABELS)
-    shown = namer.draw(MapMasklets(lambda: maps, 3), iter(frames))
-    answers = namer.name(shown, 3)
+    labeller = build_labeller({"name": "none", "visual_prompt": {"min_side": 32}}, "classifier", LABELS)
+    shown = labeller.draw(MapMasklets(lambda: maps, 3), iter(frames))
+    answers = labeller.name(shown, 3)
     assert answers == [UNKNOWN] * 3
     write_sheet(tmp_path / "sheet.png", "clip", shown, answers)
     assert Image.open(tmp_path / "sheet.png").format == "PNG"

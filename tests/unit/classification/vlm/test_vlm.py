@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 from support.chat_server import KEY, digest, serving
 
-from entitysam.classification import vlm_pace
 from entitysam.classification.answer_cache import AnswerCache, default_folder
 from entitysam.classification.classifier import UNKNOWN, Answer, ClassifierError
 from entitysam.classification.labels import parse_labels
-from entitysam.classification.prompts import MalformedReply, Prompts
 from entitysam.classification.visual_prompts import VisualPrompt
-from entitysam.classification.vlm import vision_language_classifier
-from entitysam.classification.vlm_client import retry_after
-from entitysam.classification.vlm_confidence import answer_confidence
-from entitysam.classification.vlm_cost import Prices, picture_tokens
-from entitysam.classification.vlm_pace import Pace
+from entitysam.classification.vlm import rate_limiter
+from entitysam.classification.vlm.classifier import vision_language_classifier
+from entitysam.classification.vlm.client import retry_after
+from entitysam.classification.vlm.confidence import answer_confidence
+from entitysam.classification.vlm.cost import Prices, picture_tokens
+from entitysam.classification.vlm.prompts import MalformedReply, Prompts
+from entitysam.classification.vlm.rate_limiter import RateLimiter
 from entitysam.registry import CLASSIFIERS, ConfigError, build
 
 LABELS = parse_labels("person, dog, grass, traffic light, ice cream")
@@ -199,34 +199,34 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.now = 100.0
-        monkeypatch.setattr(vlm_pace, "monotonic", lambda: self.now)
-        monkeypatch.setattr(vlm_pace, "sleep", self.sleep)
+        monkeypatch.setattr(rate_limiter, "monotonic", lambda: self.now)
+        monkeypatch.setattr(rate_limiter, "sleep", self.sleep)
 
     async def sleep(self, seconds):
         self.now += seconds
 
 
 def test_requests_are_spaced_and_pauses_kept(monkeypatch):
-    clock, pace = Clock(monkeypatch), Pace(requests_per_minute=120, backoff=2, max_backoff=7)
+    clock, rate_limiter = Clock(monkeypatch), RateLimiter(requests_per_minute=120, backoff=2, max_backoff=7)
 
     async def starts():
         found = []
         for number in range(5):
-            await pace.turn()
+            await rate_limiter.acquire()
             found.append(clock.now - 100)
             if number == 2:
-                pace.hold(30)
-                pace.hold(10)
+                rate_limiter.hold(30)
+                rate_limiter.hold(10)
         return found
 
     assert asyncio.run(starts()) == [0, 0.5, 1, 31, 31.5]
     for attempt, longest in enumerate((2, 4, 7, 7)):
         before = clock.now
-        asyncio.run(pace.back_off(attempt))
+        asyncio.run(rate_limiter.back_off(attempt))
         assert longest / 2 <= clock.now - before <= longest
-    pace.hold(1e9)  # nobody waits for years
+    rate_limiter.hold(1e9)  # nobody waits for years
     before = clock.now
-    asyncio.run(pace.turn())
+    asyncio.run(rate_limiter.acquire())
     assert clock.now - before == 600
 
 
