@@ -46,6 +46,7 @@ INSTALL = [
     "matplotlib>=3.8",
     "scikit-image>=0.22",
     "natsort>=8",
+    "pydantic>=2.7",
 ]
 EXTRAS = {
     "train": ["tensorboard>=2.16"],

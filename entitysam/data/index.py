@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from entitysam.data.images import DataError
+from entitysam.io.json_files import JsonError, load_json
 
 
 class PackedRecords:
@@ -41,12 +42,12 @@ def read_json(path: Path, required: Iterable[str], hint: str) -> dict[str, Any]:
     Raises:
         DataError: missing file, broken JSON, missing key.
     """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file. {hint}")
     try:
-        contents = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file. {hint}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: broken JSON ({error})") from error
+        contents = load_json(path)
+    except JsonError as error:
+        raise DataError(str(error)) from error
     missing = [key for key in required if not isinstance(contents, dict) or key not in contents]
     if missing:
         raise DataError(f"{path}: no '{missing[0]}' in it; it is not the annotation file of this data set")

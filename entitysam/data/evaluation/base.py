@@ -13,12 +13,27 @@ Without ground truth (challenges) the lists of annotations are empty.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import Field
+from typing_extensions import NotRequired, TypedDict
+
+from entitysam.io.json_files import Integer, keep_other_keys
 from entitysam.structures import Video
 
 AnnotationFormat = Literal["panoptic", "semantic", "instances", "tracks"]
+Key = str | Integer  # id of a video or an image in an annotation file
+Side = Annotated[int, Field(ge=1, le=1 << 16)]  # height or width of a frame in pixels
 IMAGE_SUFFIXES = (".jpg", ".png", ".jpeg", ".JPEG")
+
+
+@keep_other_keys
+class Category(TypedDict):
+    """A category of an annotation file."""
+
+    id: Integer
+    name: NotRequired[str]
+    isthing: NotRequired[Integer]
 
 
 class EvaluationSet:

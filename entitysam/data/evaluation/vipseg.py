@@ -6,12 +6,45 @@ root/images/<video>/<frame>.jpg    root/panomasksRGB/<video>/<frame>.png    root
 from pathlib import Path
 from typing import Any
 
-from entitysam.data.evaluation.base import EvaluationSet, find_image
+from typing_extensions import TypedDict
+
+from entitysam.data.evaluation.base import Category, EvaluationSet, Key, Side, find_image
 from entitysam.data.images import DataError
 from entitysam.data.index import read_json
 from entitysam.data.training.coco import HINT
+from entitysam.io.json_files import check_type, keep_other_keys
+from entitysam.io.paths import join_inside
 from entitysam.registry import DATASETS
 from entitysam.structures import Video
+
+
+class FrameSize(TypedDict):
+    height: Side
+    width: Side
+
+
+class VideoSizes(TypedDict):
+    video_id: Key
+    images: list[FrameSize]
+
+
+class AnnotatedFrame(TypedDict):
+    file_name: str
+    segments_info: list[dict[str, Any]]
+
+
+class AnnotatedVideo(TypedDict):
+    video_id: Key
+    annotations: list[AnnotatedFrame]
+
+
+@keep_other_keys
+class VIPSegJson(TypedDict):
+    """The annotation file; segments are checked when their video is evaluated."""
+
+    videos: list[VideoSizes]
+    annotations: list[AnnotatedVideo]
+    categories: list[Category]
 
 
 @DATASETS.register("vipseg")
@@ -23,43 +56,39 @@ class VIPSegVideos(EvaluationSet):
         split: "train", "val" or "test".
 
     Raises:
-        DataError: json missing, broken, or without sizes; a video annotated twice.
+        DataError: json missing, broken, with wrong types or without sizes; a video annotated twice.
+        UnsafePathError: a name that leaves its folder.
     """
 
     def __init__(self, root: str | Path = "datasets/VIPSeg_720P", split: str = "val") -> None:
         self.root = Path(root)
         self.annotations = self.root / f"panoptic_gt_VIPSeg_{split}.json"
         contents = read_json(self.annotations, ("videos", "annotations", "categories"), HINT)
-        try:
-            sizes = {str(video["video_id"]): _sizes(video) for video in contents["videos"]}
-            videos = [self._video(annotation, sizes) for annotation in contents["annotations"]]
-        except (KeyError, TypeError) as error:
-            raise DataError(f"{self.annotations}: an entry lacks {error}") from error
+        contents = check_type(contents, VIPSegJson, str(self.annotations), DataError)
+        sizes = {str(video["video_id"]): video["images"] for video in contents["videos"]}
+        videos = [self._video(annotation, sizes) for annotation in contents["annotations"]]
         names = [video.video_id for video in videos]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise DataError(f"{self.annotations}: video {twice} is annotated twice")
         super().__init__(f"{self.root} {split}", "panoptic", contents["categories"], videos)
 
-    def _video(self, annotation: dict[str, Any], sizes: dict[str, list[tuple[int, int]]]) -> Video:
+    def _video(self, annotation: AnnotatedVideo, sizes: dict[str, list[FrameSize]]) -> Video:
         name, frames = str(annotation["video_id"]), annotation["annotations"]
         if not sizes.get(name):
             raise DataError(f"{self.annotations}: video {name} is not in 'videos'")
-        masks = [frame["file_name"] for frame in frames]
-        height, width = sizes[name][0]
+        where = f"{self.annotations}: video {name}"
+        folder = join_inside(self.root / "panomasksRGB", name, where, follow_links=True)
+        masks = [join_inside(folder, frame["file_name"], where, follow_links=True) for frame in frames]
         return Video(
             name,
-            [find_image(self.root / "images" / name, Path(mask).stem) for mask in masks],
-            height,
-            width,
+            [find_image(self.root / "images" / name, mask.stem) for mask in masks],
+            sizes[name][0]["height"],
+            sizes[name][0]["width"],
             {
                 "key": annotation["video_id"],
-                "names": [f"{name}/{mask}" for mask in masks],
-                "mask_files": [self.root / "panomasksRGB" / name / mask for mask in masks],
+                "names": [f"{name}/{frame['file_name']}" for frame in frames],
+                "mask_files": masks,
                 "segments": [frame["segments_info"] for frame in frames],
             },
         )
-
-
-def _sizes(video: dict[str, Any]) -> list[tuple[int, int]]:
-    return [(int(image["height"]), int(image["width"])) for image in video["images"]]

@@ -15,6 +15,7 @@ from entitysam.data.evaluation.base import EvaluationSet, find_image
 from entitysam.data.images import DataError
 from entitysam.data.index import require_folder
 from entitysam.data.training.coco import HINT
+from entitysam.io.paths import join_inside
 from entitysam.registry import DATASETS
 from entitysam.structures import Video
 
@@ -40,6 +41,8 @@ class VSPWVideos(EvaluationSet):
         names = listing.read_text(encoding="utf-8").split()
         if not names:
             raise DataError(f"{listing}: lists no video")
+        for name in names:
+            join_inside(self.root / "data", name, str(listing), follow_links=True)
         truth = any((self.root / "data" / name / "mask").is_dir() for name in names)
         videos = [self._video(name, truth) for name in names]
         title = f"{self.root} {split}"

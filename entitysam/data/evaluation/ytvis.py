@@ -10,14 +10,61 @@ predictions can be written for the benchmark's server, and nothing is measured.
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import NotRequired, TypedDict
+
 from entitysam.data.categories import read_categories
-from entitysam.data.evaluation.base import EvaluationSet
+from entitysam.data.evaluation.base import Category, EvaluationSet, Key, Side
 from entitysam.data.images import DataError
 from entitysam.data.index import read_json
 from entitysam.data.training.coco import HINT
 from entitysam.data.training.instances import InstanceJson
+from entitysam.io.json_files import check_type, keep_other_keys
+from entitysam.io.paths import join_inside
 from entitysam.registry import DATASETS
 from entitysam.structures import Video
+
+
+class VideoEntry(TypedDict):
+    id: Key
+    file_names: list[str]
+    height: Side
+    width: Side
+
+
+@keep_other_keys
+class VideoAnnotation(TypedDict):
+    """Further keys are checked when the video is evaluated."""
+
+    id: Key
+    video_id: Key
+
+
+@keep_other_keys
+class YouTubeVISJson(TypedDict):
+    videos: list[VideoEntry]
+    annotations: NotRequired[list[VideoAnnotation] | None]
+    categories: NotRequired[list[Category] | None]
+
+
+class ImageEntry(TypedDict):
+    id: Key
+    file_name: str
+    height: Side
+    width: Side
+
+
+@keep_other_keys
+class ImageAnnotation(TypedDict):
+    """Further keys are checked when the image is evaluated."""
+
+    id: Key
+    image_id: Key
+
+
+@keep_other_keys
+class EntitySegJson(TypedDict):
+    images: list[ImageEntry]
+    annotations: list[ImageAnnotation]
 
 
 @DATASETS.register("ytvis")
@@ -30,7 +77,8 @@ class YouTubeVIS(EvaluationSet):
         categories: list below `configs/categories` for a json without categories, e.g. "ovis".
 
     Raises:
-        DataError: json missing, broken, or annotations of videos that it does not have.
+        DataError: json missing, broken, with wrong types, or with annotations of videos that it does not have.
+        UnsafePathError: a name that leaves its folder.
     """
 
     def __init__(self, root: str | Path, split: str = "valid", categories: str = "ytvis_2019") -> None:
@@ -40,20 +88,19 @@ class YouTubeVIS(EvaluationSet):
         plain = root / f"{split}.json"
         self.annotations = plain if plain.is_file() else root / "annotations" / f"{split}.json"
         contents = read_json(self.annotations, ("videos",), HINT)
+        contents = check_type(contents, YouTubeVISJson, str(self.annotations), DataError)
         annotations = contents.get("annotations") or []
-        try:
-            videos = [self._video(video) for video in contents["videos"]]
-            _attach(videos, annotations, "video_id", self.annotations)
-        except (KeyError, TypeError) as error:
-            raise DataError(f"{self.annotations}: an entry lacks {error}") from error
+        videos = [self._video(video) for video in contents["videos"]]
+        _attach(videos, annotations, "video_id", self.annotations)
         known = contents.get("categories") or read_categories(categories)
         title = f"{root} {split}"
         super().__init__(title, "instances", known, videos, has_truth=bool(annotations))
 
-    def _video(self, video: dict[str, Any]) -> Video:
-        files = [self.images / name for name in video["file_names"]]
-        annotation = {"key": video["id"], "length": len(files), "instances": []}
-        return Video(str(video["id"]), files, int(video["height"]), int(video["width"]), annotation)
+    def _video(self, video: VideoEntry) -> Video:
+        where = f"{self.annotations}: video {video['id']}"
+        files = [join_inside(self.images, name, where, follow_links=True) for name in video["file_names"]]
+        annotation: dict[str, Any] = {"key": video["id"], "length": len(files), "instances": []}
+        return Video(str(video["id"]), files, video["height"], video["width"], annotation)
 
 
 @DATASETS.register("entityseg_images")
@@ -65,27 +112,22 @@ class EntitySegImages(EvaluationSet):
         split: name of the json without suffix; `entityseg_val_lr` is the low-resolution set of the papers' AP_L^e.
 
     Raises:
-        DataError: files missing, or a json that contradicts itself.
+        DataError: files missing, or a json that contradicts itself or has wrong types.
+        UnsafePathError: a name that leaves its folder.
     """
 
     def __init__(self, root: str | Path = "datasets/entityseg", split: str = "entityseg_val_lr") -> None:
         path = Path(root) / "annotations" / f"{split}.json"
         contents = read_json(path, ("images", "annotations"), HINT)
-        find = InstanceJson(Path(root) / "images", []).find
-        try:
-            videos = [
-                Video(
-                    str(image["id"]),
-                    [find(image["file_name"])],
-                    int(image["height"]),
-                    int(image["width"]),
-                    {"key": image["id"], "length": 1, "instances": []},
-                )
-                for image in contents["images"]
-            ]
-            _attach(videos, contents["annotations"], "image_id", path)
-        except (KeyError, TypeError) as error:
-            raise DataError(f"{path}: an entry lacks {error}") from error
+        contents = check_type(contents, EntitySegJson, str(path), DataError)
+        files = InstanceJson(Path(root) / "images", [])
+        videos = []
+        for image in contents["images"]:
+            join_inside(files.image_folder, image["file_name"], f"{path}: image {image['id']}", follow_links=True)
+            annotation: dict[str, Any] = {"key": image["id"], "length": 1, "instances": []}
+            place = [files.find(image["file_name"])]
+            videos.append(Video(str(image["id"]), place, image["height"], image["width"], annotation))
+        _attach(videos, contents["annotations"], "image_id", path)
         categories = [{"id": 1, "name": "entity", "isthing": 1}]
         super().__init__(f"{root} {split}", "instances", categories, videos, is_images=True)
 
