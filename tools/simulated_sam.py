@@ -1,7 +1,7 @@
 """A simulated SAM: answers points from ground truth, with the mistakes that E-SAM is meant to repair.
 
 It stands in for SAM where there are no weights: it proves the algorithm, it says nothing about SAM's own accuracy. What
-it imitates, each with the probabilities of `Habits` and fixed by a seed and the position of the point:
+it imitates, each with the probabilities of `ErrorModel` and fixed by a seed and the position of the point:
 
 - three masks per point: an entity, one of its parts, one of the part's subparts, in random order;
 - parts often have the higher score (over-segmentation of the automatic masks);
@@ -29,7 +29,7 @@ FAR = 16.0  # no wave reaches farther: distances are cut here
 
 
 @dataclass(frozen=True)
-class Habits:
+class ErrorModel:
     """How often and how badly the simulated SAM errs; probabilities, lengths in cells of the mask grid."""
 
     swallows: float = 0.15  # a point's object mask takes a neighbour in
@@ -49,7 +49,7 @@ class Habits:
 
 
 @dataclass
-class _Family:
+class _EntityRegions:
     """The regions of one entity by index into the pool: itself, itself with a neighbour, parts, subparts of each part."""
 
     whole: int
@@ -72,11 +72,16 @@ class SimulatedSAM:
     """
 
     def __init__(
-        self, ids: np.ndarray, seed: int = 0, habits: Habits | None = None, device: str = "cpu", grid_side: int = 256
+        self,
+        ids: np.ndarray,
+        seed: int = 0,
+        errors: ErrorModel | None = None,
+        device: str = "cpu",
+        grid_side: int = 256,
     ):
         self.ids = ids
         self.seed = seed
-        self.habits = habits or Habits()
+        self.errors = errors or ErrorModel()
         self.device = torch.device(device)
         self.grid_side = grid_side
 
@@ -84,19 +89,19 @@ class SimulatedSAM:
         if tuple(image.shape[1:]) != self.ids.shape:
             raise ValueError(f"the image is {list(image.shape[1:])}, its ground truth {list(self.ids.shape)}")
         appearance = _appearance(image, _grid(self.ids.shape, self.grid_side))
-        return SimulatedImage(self.ids, appearance, self.seed, self.habits, self.device)
+        return SimulatedImage(self.ids, appearance, self.seed, self.errors, self.device)
 
 
 class SimulatedImage:
     """An image of `SimulatedSAM`; see `entitysam.esam.protocol.PromptableImage`."""
 
-    def __init__(self, ids: np.ndarray, appearance: np.ndarray, seed: int, habits: Habits, device: torch.device):
-        self.ids, self.seed, self.habits, self.mask_size = ids, seed, habits, appearance.shape[:2]
+    def __init__(self, ids: np.ndarray, appearance: np.ndarray, seed: int, errors: ErrorModel, device: torch.device):
+        self.ids, self.seed, self.errors, self.mask_size = ids, seed, errors, appearance.shape[:2]
         random = np.random.default_rng(seed)
         pool: list[np.ndarray] = []
         names = [int(i) for i in np.unique(ids) if i]
         coverage = {i: _coverage(ids == i, self.mask_size) for i in names}
-        self.families = {i: _family(i, coverage, appearance, pool, random, habits) for i in names}
+        self.families = {i: _entity_regions(i, coverage, appearance, pool, random, errors) for i in names}
         self.part_of = self._part_map(pool)
         self.centres = np.array([_centre(region) for region in pool]) if pool else np.zeros((0, 2))
         distances = np.stack([_signed_distance(region) for region in pool] or [np.full(self.mask_size, -FAR)])
@@ -107,7 +112,7 @@ class SimulatedImage:
         waves = np.stack([gaussian_filter(wave, 3) for wave in waves])
         self.waves = torch.from_numpy((waves / waves.std()).astype(np.float32)).to(device)
         across = areas(self.words).double().sqrt()
-        self.relative = (across / habits.large).clamp(0.05, 1).to(self.distances)
+        self.relative = (across / errors.large).clamp(0.05, 1).to(self.distances)
         self.features = torch.from_numpy(_features(ids, self.families, random)).to(device)
 
     def _part_map(self, pool: list[np.ndarray]) -> dict[int, np.ndarray]:
@@ -124,10 +129,10 @@ class SimulatedImage:
         bonus = torch.tensor([a[2] for a in answers], device=device, dtype=torch.float32).view(-1, 3)
         wave = torch.tensor([a[3] for a in answers], device=device).view(-1, 3)
         meant = self.distances[regions]
-        poor = (amplitude > 2 * self.habits.wave)[..., None, None]
+        poor = (amplitude > 2 * self.errors.wave)[..., None, None]
         moved = torch.addcmul(meant, self.waves[wave], (amplitude * self.relative[regions])[..., None, None])
-        scores = self._iou(moved, regions) - self.habits.modesty + bonus
-        slope = torch.where(poor, self.habits.slope / 4, self.habits.slope)
+        scores = self._iou(moved, regions) - self.errors.modesty + bonus
+        slope = torch.where(poor, self.errors.slope / 4, self.errors.slope)
         return moved.mul_(slope), scores.clamp(0, 1)
 
     def _iou(self, moved: Tensor, regions: Tensor) -> Tensor:
@@ -137,21 +142,21 @@ class SimulatedImage:
 
     def _answer(self, x: float, y: float) -> tuple[list[int], list[float], list[float], list[int]]:
         """Regions, border amplitudes, score offsets and waves of the three masks of one point."""
-        habits = self.habits
+        errors = self.errors
         random = np.random.default_rng([self.seed, int(x * 8), int(y * 8)])
         chance = random.random(3)
         order = random.permutation(3)
         wave = random.integers(NUM_WAVES, size=3)
-        offset = random.normal(0, habits.score_noise, 3)
-        amplitude = np.abs(random.normal(habits.wave, habits.wave / 3, 3))
+        offset = random.normal(0, errors.score_noise, 3)
+        amplitude = np.abs(random.normal(errors.wave, errors.wave / 3, 3))
         height, width = self.ids.shape
         name = int(self.ids[min(height - 1, max(0, int(y))), min(width - 1, max(0, int(x)))])
         if name == 0:
-            return [0, 0, 0], [habits.poor_wave] * 3, [-0.5] * 3, wave.tolist()
+            return [0, 0, 0], [errors.poor_wave] * 3, [-0.5] * 3, wave.tolist()
         family = self.families[name]
         column, row = x * self.mask_size[1] / width, y * self.mask_size[0] / height
         regions, offset, poor = self._choose(family, name, column, row, chance, offset)
-        amplitude[poor] = habits.poor_wave
+        amplitude[poor] = errors.poor_wave
         return (
             np.array(regions)[order].tolist(),
             amplitude[order].tolist(),
@@ -160,28 +165,28 @@ class SimulatedImage:
         )
 
     def _choose(
-        self, family: _Family, name: int, column: float, row: float, chance: np.ndarray, offset: np.ndarray
+        self, family: _EntityRegions, name: int, column: float, row: float, chance: np.ndarray, offset: np.ndarray
     ) -> tuple[list[int], np.ndarray, np.ndarray]:
         """Regions meant by object, part and subpart; score offsets; which of them are poor."""
-        habits = self.habits
+        errors = self.errors
         height, width = self.mask_size
         cell = min(height - 1, int(row)), min(width - 1, int(column))
         part = int(self.part_of[name][cell])
         subparts = family.subparts[part]
         near = np.hypot(*(self.centres[subparts] - (column, row)).T)
         regions = [family.whole, family.parts[part], subparts[int(near.argmin())]]
-        offset = offset + np.array([0.0, habits.part_bonus, 0.0])
+        offset = offset + np.array([0.0, errors.part_bonus, 0.0])
         poor = np.zeros(3, bool)
         depth = self.depths[[family.whole, family.parts[part]], cell[0], cell[1]]
-        if family.in_pieces and chance[0] > habits.whole_now_and_then:
+        if family.in_pieces and chance[0] > errors.whole_now_and_then:
             regions = [regions[1], regions[2], regions[2]]
-        elif chance[1] < habits.swallows:
+        elif chance[1] < errors.swallows:
             regions = [family.swallowed, family.whole, regions[1]]
-            offset[0] -= habits.swallow_malus
-        if family.hidden and depth.max() < habits.deep:
+            offset[0] -= errors.swallow_malus
+        if family.hidden and depth.max() < errors.deep:
             poor[:] = [True, family.dark, family.dark]
         elif family.hidden:
-            offset[0] += habits.deep_bonus
+            offset[0] += errors.deep_bonus
         return regions, offset, poor
 
 
@@ -196,14 +201,14 @@ def _coverage(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return F.interpolate(pixels, size, mode="area")[0, 0].numpy()
 
 
-def _family(
+def _entity_regions(
     name: int,
     coverage: dict[int, np.ndarray],
     appearance: np.ndarray,
     pool: list[np.ndarray],
     random: np.random.Generator,
-    habits: Habits,
-) -> _Family:
+    errors: ErrorModel,
+) -> _EntityRegions:
     """Adds the regions of one entity to the pool: itself, with a neighbour, 1-4 parts and 1-3 subparts in each."""
     own = coverage[name]
     whole = len(pool)
@@ -217,8 +222,8 @@ def _family(
         pieces = _cut(region, int(random.integers(1, 4)), appearance, random)
         subparts.append(list(range(len(pool), len(pool) + len(pieces))))
         pool.extend(pieces)
-    in_pieces, hidden, dark = random.random(3) < (habits.in_pieces, habits.hidden, 0.5)
-    return _Family(whole, swallowed, parts, subparts, bool(in_pieces), bool(hidden), bool(hidden and dark))
+    in_pieces, hidden, dark = random.random(3) < (errors.in_pieces, errors.hidden, 0.5)
+    return _EntityRegions(whole, swallowed, parts, subparts, bool(in_pieces), bool(hidden), bool(hidden and dark))
 
 
 def _neighbour(name: int, coverage: dict[int, np.ndarray], random: np.random.Generator) -> int:
@@ -271,7 +276,7 @@ def _signed_distance(region: np.ndarray) -> np.ndarray:
     return np.where(mixed, region - 0.5, np.where(inside, inward, -outward))
 
 
-def _features(ids: np.ndarray, families: dict[int, _Family], random: np.random.Generator) -> np.ndarray:
+def _features(ids: np.ndarray, families: dict[int, _EntityRegions], random: np.random.Generator) -> np.ndarray:
     """float32 [32, fh, fw]: an entity's own direction, that of its kind, and noise."""
     height, width = _grid(ids.shape, FEATURE_SIDE)
     rows = ((np.arange(height) + 0.5) * ids.shape[0] / height).astype(int)

@@ -31,7 +31,7 @@ from entitysam.cli.shared.arguments import add_output_arguments
 if TYPE_CHECKING:
     from entitysam.io.readers.source import FrameSource
     from entitysam.io.writers.segments import WrittenResult
-    from entitysam.masa.journal import SightingJournal
+    from entitysam.masa.detection_cache import DetectionCache
     from entitysam.masa.video import VideoTracker
     from entitysam.structures import Detections
 
@@ -76,15 +76,15 @@ def run(arguments: argparse.Namespace) -> int:
 
         from entitysam.cli.shared.progress import note, warn
         from entitysam.cli.shared.resume import ResumeFolder
-        from entitysam.masa.journal import FIRST, SightingJournal
+        from entitysam.masa.detection_cache import FIRST, DetectionCache
 
         tracker, detect = open_tracker(arguments, source.fps), detector(arguments, given)
         resume = None if source.is_live else ResumeFolder(out, identity_of(arguments), arguments.resume)
         if arguments.resume and resume and not resume.continues:
             note(f"{out}: nothing to resume, starting from the first frame", arguments.quiet)
         try:
-            journal = SightingJournal(resume.path) if resume else None
-            written = track(source, tracker, detect, journal, out, title, arguments.quiet)
+            cache = DetectionCache(resume.path) if resume else None
+            written = track(source, tracker, detect, cache, out, title, arguments.quiet)
         except BaseException:
             if resume and resume.keep_progress(FIRST):
                 note(f"{out}: unfinished; the same command with --resume continues")
@@ -146,7 +146,11 @@ def open_tracker(arguments: argparse.Namespace, fps: float | None) -> "VideoTrac
     from entitysam.masa.tracker import Tracker
     from entitysam.masa.video import VideoTracker
 
-    node = {"setting": arguments.setting, "association": arguments.association, **tracker_words(arguments.overrides)}
+    node = {
+        "setting": arguments.setting,
+        "association": arguments.association,
+        **tracker_overrides(arguments.overrides),
+    }
     settings, device = tracker_settings(node), pick_device(arguments.device)
     limit = PROPOSAL_LIMIT if proposals_name(arguments) == "fast" else 0
     model: Any = None
@@ -164,7 +168,7 @@ def proposals_name(arguments: argparse.Namespace) -> str:
     return arguments.proposals.partition(":")[0]
 
 
-def tracker_words(overrides: list[str]) -> dict[str, Any]:
+def tracker_overrides(overrides: list[str]) -> dict[str, Any]:
     """`tracker.beta=0.4` -> {"beta": 0.4}.
 
     Raises:
@@ -203,12 +207,12 @@ def track(
     source: "FrameSource",
     tracker: "VideoTracker",
     detect: "Callable[[int, Any], Detections] | None",
-    journal: "SightingJournal | None",
+    cache: "DetectionCache | None",
     out: Path,
     title: str,
     quiet: bool,
 ) -> "WrittenResult":
-    """Tracks and writes frame by frame; frames of the journal are not looked at again. Ctrl-C ends a live input in good order."""
+    """Tracks and writes frame by frame; frames of the cache are not looked at again. Ctrl-C ends a live input in good order."""
     from entitysam.cli.shared.progress import frame_bar, note
     from entitysam.cli.shared.stopping import StopRequest
     from entitysam.io.writers.tracks import TrackWriter
@@ -218,7 +222,7 @@ def track(
         TrackWriter(out, title, source.width, source.height, source.fps) as writer,
         frame_bar("tracking", source.num_frames, quiet) as bar,
     ):
-        for result in tracker.stream(source, detect, journal):
+        for result in tracker.stream(source, detect, cache):
             writer.add(source.name(result.index), result.frame, result.ids, result.objects, result.events)
             bar.step()
             if source.is_live and stop.requested:

@@ -15,7 +15,7 @@ from entitysam.esam.segmenter import ESAM
 from entitysam.esam.superpixels import SuperpixelConfig
 from entitysam.registry import METHODS, ConfigError, Registry, build
 
-__all__ = ["RANDOM", "SEGMENTERS", "esam", "method_from_words", "plain_sam", "read_settings"]
+__all__ = ["RANDOM", "SEGMENTERS", "esam", "method_from_options", "plain_sam", "read_settings"]
 
 Node = Mapping[str, Any]
 SettingsT = TypeVar("SettingsT")
@@ -67,7 +67,7 @@ def plain_sam(**node: Any) -> ESAM:
     return esam(**node, **sections)
 
 
-def method_from_words(words: Mapping[str, Any]) -> ESAM:
+def method_from_options(words: Mapping[str, Any]) -> ESAM:
     """E-SAM or plain SAM from flat keys, as a command line has them.
 
     Args:

@@ -10,7 +10,7 @@ from entitysam.esam.segmenter import ESAM
 
 
 @dataclass
-class TrackedFrame:
+class LinkedFrame:
     """One frame of a video whose entities keep their ids.
 
     Attributes:
@@ -24,7 +24,7 @@ class TrackedFrame:
 
 def segment_frames(
     method: ESAM, frames: Iterable[np.ndarray], min_iou: float = 0.5, max_gap: int = 0
-) -> Iterator[TrackedFrame]:
+) -> Iterator[LinkedFrame]:
     """Segments every frame on its own and links entities by the IoU of their masks.
 
     Args:
@@ -59,7 +59,7 @@ class IoULinker:
         self._frame = 0
         self._next_id = 1
 
-    def link(self, ids: np.ndarray, scores: np.ndarray) -> TrackedFrame:
+    def link(self, ids: np.ndarray, scores: np.ndarray) -> LinkedFrame:
         """Links one frame.
 
         Args:
@@ -85,7 +85,7 @@ class IoULinker:
         self._next_id += len(fresh)
         return self._remember(linked[ids], linked[1:], scores)
 
-    def _remember(self, ids: np.ndarray, linked: np.ndarray, scores: np.ndarray) -> TrackedFrame:
+    def _remember(self, ids: np.ndarray, linked: np.ndarray, scores: np.ndarray) -> LinkedFrame:
         assert self._last is not None
         present = set(linked.tolist())
         # An entity that is unseen keeps the pixels that nobody took; one that is seen only its new ones.
@@ -93,7 +93,7 @@ class IoULinker:
         self._last = np.where(stale, ids, self._last)
         self._seen.update(dict.fromkeys(present, self._frame))
         self._frame += 1
-        return TrackedFrame(ids, dict(zip(linked.tolist(), np.asarray(scores, float).tolist())))
+        return LinkedFrame(ids, dict(zip(linked.tolist(), np.asarray(scores, float).tolist())))
 
 
 def overlap_iou(ids: np.ndarray, last: np.ndarray, count: int, known: np.ndarray) -> np.ndarray:

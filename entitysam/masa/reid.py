@@ -33,39 +33,39 @@ class SegmentedFrames(Protocol):
 
 
 @dataclass
-class Life:
+class TrackSummary:
     """What is known of an entity.
 
     Attributes:
         first, last: frames on which it was seen first and last.
-        total: [C] sum of its embeddings; looks: how many.
+        total: [C] sum of its embeddings; count: how many.
     """
 
     first: int
     last: int
     total: Tensor
-    looks: int = 0
+    count: int = 0
 
     @property
     def embedding(self) -> Tensor:
-        return self.total / max(self.looks, 1)
+        return self.total / max(self.count, 1)
 
-    def absorb(self, later: "Life") -> None:
-        """The other life was this one, too."""
+    def merge(self, later: "TrackSummary") -> None:
+        """The other summary was this one, too."""
         self.last = max(self.last, later.last)
-        self.total, self.looks = self.total + later.total, self.looks + later.looks
+        self.total, self.count = self.total + later.total, self.count + later.count
 
 
 @dataclass
-class Lives:
+class TrackSummaries:
     """All entities of a video, and who was there when.
 
     Attributes:
-        of: id -> its life.
+        of: id -> its summary.
         present: per frame the ids on it.
     """
 
-    of: dict[int, Life] = field(default_factory=dict)
+    of: dict[int, TrackSummary] = field(default_factory=dict)
     present: list[list[int]] = field(default_factory=list)
 
     def add(self, ids: list[int], embeddings: Tensor) -> None:
@@ -73,10 +73,10 @@ class Lives:
         frame = len(self.present)
         self.present.append(ids)
         for number, embedding in zip(ids, embeddings):
-            life = self.of.setdefault(number, Life(frame, frame, torch.zeros_like(embedding)))
-            life.last = frame
-            life.total = life.total + embedding
-            life.looks += 1
+            summary = self.of.setdefault(number, TrackSummary(frame, frame, torch.zeros_like(embedding)))
+            summary.last = frame
+            summary.total = summary.total + embedding
+            summary.count += 1
 
 
 class MergedVideo:
@@ -130,16 +130,16 @@ class Reidentifier:
             segmented: their entities.
             on_frame: called after every frame.
         """
-        lives = Lives()
+        summaries = TrackSummaries()
         for frame, ids in zip(frames, segmented.iter_ids()):
             numbers, boxes = entity_boxes(ids)
-            lives.add(numbers, self._look(frame, boxes))
+            summaries.add(numbers, self._embed(frame, boxes))
             if on_frame is not None:
                 on_frame()
-        return MergedVideo(segmented, find_returned(lives, self.beta))
+        return MergedVideo(segmented, find_returned(summaries, self.beta))
 
     @torch.inference_mode()
-    def _look(self, frame: np.ndarray, boxes: np.ndarray) -> Tensor:
+    def _embed(self, frame: np.ndarray, boxes: np.ndarray) -> Tensor:
         if not len(boxes):
             return torch.zeros(0, 1)
         image = torch.from_numpy(frame).permute(2, 0, 1).to(self.device).float()
@@ -158,26 +158,26 @@ def entity_boxes(ids: np.ndarray) -> tuple[list[int], np.ndarray]:
     return numbers, np.array(boxes, float).reshape(-1, 4)
 
 
-def find_returned(lives: Lives, beta: float = BETA) -> dict[int, int]:
+def find_returned(summaries: TrackSummaries, beta: float = BETA) -> dict[int, int]:
     """id -> the id under which the entity was known before it left.
 
     Newborn entities are taken frame by frame. All on the frame are candidates and all seen before it are tracks, as in
     Eq. 1; a pair counts if the candidate is new and the track has left, and the most similar pairs come first.
     """
     new_id: dict[int, int] = {}
-    alive = dict(lives.of)
-    for frame, present in enumerate(lives.present):
-        newborn = [number for number in present if lives.of[number].first == frame]
-        known = [number for number, life in alive.items() if life.first < frame]
+    alive = dict(summaries.of)
+    for frame, present in enumerate(summaries.present):
+        newborn = [number for number in present if summaries.of[number].first == frame]
+        known = [number for number, summary in alive.items() if summary.first < frame]
         if not newborn or not known:
             continue
-        candidates = torch.stack([lives.of[number].embedding for number in present])
+        candidates = torch.stack([summaries.of[number].embedding for number in present])
         scores = similarity.appearance(candidates, torch.stack([alive[number].embedding for number in known]))
         for row, column in _best_first(scores, beta):
             new, old = present[row], known[column]
             if new in newborn and new not in new_id and alive[old].last < frame:
                 new_id[new] = old
-                alive[old].absorb(alive.pop(new))
+                alive[old].merge(alive.pop(new))
     return new_id
 
 

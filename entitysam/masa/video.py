@@ -1,4 +1,4 @@
-"""MASA over a video: detections of each frame in, tracks out, frame by frame and without look-ahead."""
+"""MASA over a video: detections of each frame in, tracks out, online (no look-ahead)."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -10,19 +10,19 @@ import torch
 from torch import Tensor
 
 from entitysam.inference.online import Event
-from entitysam.masa.journal import Sighting, SightingJournal
+from entitysam.masa.detection_cache import DetectionCache, FrameDetections
 from entitysam.masa.tracker import NOT_TRACKED, Candidates, Tracker, TrackerState
 from entitysam.structures import Detections
 
-PATIENCE = 3  # a track is reported lost after so many frames unseen, as entities are (`inference.online`)
+PATIENCE = 3  # frames without a match after which a track is reported lost, the same as in `inference.online`
 
-NOTHING = Detections.of(np.zeros((0, 4)))
+EMPTY = Detections.of(np.zeros((0, 4)))
 
-Detect = Callable[[int, np.ndarray], Detections]  # (number of the frame, uint8 [H, W, 3] RGB) -> what is seen on it
+Detect = Callable[[int, np.ndarray], Detections]  # (frame number, uint8 [H, W, 3] RGB) -> detections
 
 
 class EmbeddingModel(Protocol):
-    """What this module needs of a network; `masa.model.MASA` has it."""
+    """The part of `masa.model.MASA` that tracking uses."""
 
     def encode(self, image: Tensor) -> Any: ...
     def embed(self, features: Any, boxes: Tensor) -> Tensor: ...
@@ -31,14 +31,14 @@ class EmbeddingModel(Protocol):
 
 @dataclass(frozen=True)
 class TrackedFrame:
-    """One frame, tracked.
+    """Tracking result of one frame.
 
     Attributes:
         index: number of the frame, from 0.
         frame: uint8 [H, W, 3] RGB.
-        ids: int64 [N] > 0, each at most once; a track keeps its id for the whole video.
-        objects: the N detections behind the ids, as they were given.
-        events: tracks born, lost and back on this frame.
+        ids: int64 [N] > 0, unique; a track keeps its id over the whole video.
+        objects: the N detections with these ids, unchanged.
+        events: tracks that are born, lost or back on this frame.
     """
 
     index: int
@@ -49,16 +49,16 @@ class TrackedFrame:
 
 
 class VideoTracker:
-    """Tracks the detections of a video, the network's own proposals, or both together.
+    """Tracks given detections, the network's own proposals, or both.
 
     Args:
         tracker: Algorithm 1.
-        model: gives embeddings; None where the tracker needs none.
-        device: where the model is.
-        proposals: at most so many of the network's own proposals are added on every frame.
+        model: computes embeddings; None if the tracker needs none.
+        device: device of the model.
+        proposals: maximum number of the network's own proposals that are added per frame.
 
     Attributes:
-        warnings: what was wrong with the detections so far, and how often.
+        warnings: reason -> number of detections that were not tracked.
 
     Raises:
         ValueError: no model, but embeddings or proposals are needed.
@@ -80,67 +80,74 @@ class VideoTracker:
         self.warnings: Counter[str] = Counter()
 
     def stream(
-        self, frames: Iterable[np.ndarray], detect: Detect | None = None, journal: SightingJournal | None = None
+        self, frames: Iterable[np.ndarray], detect: Detect | None = None, cache: DetectionCache | None = None
     ) -> Iterator[TrackedFrame]:
-        """One result per frame, as soon as it is there.
+        """Yields one result per frame.
 
         Args:
             frames: uint8 [H, W, 3] RGB, in order.
-            detect: what is seen on a frame; None = nothing but the own proposals. Boxes that are empty or nowhere on
-                the frame, and scores that are no numbers, are left out and counted in `warnings`.
-            journal: of an interrupted run over the same frames with the same settings: its frames are not looked at
-                again, and the result is the same.
+            detect: detections of a frame; None = only the network's own proposals. Boxes without pixels on the frame
+                and scores that are not finite are left out and counted in `warnings`.
+            cache: of an interrupted run over the same frames with the same settings. Its frames are not encoded again;
+                the result is the same.
         """
         state = TrackerState.initial()
         for index, frame in enumerate(frames):
-            sighting = journal.read(index) if journal is not None else None
-            if sighting is None:
-                sighting = self.look(frame, detect(index, frame) if detect else NOTHING)
-                if journal is not None:
-                    journal.write(index, sighting)
-            result, state = self.follow(state, index, frame, sighting)
+            found = cache.read(index) if cache is not None else None
+            if found is None:
+                found = self.embed_frame(frame, detect(index, frame) if detect else EMPTY)
+                if cache is not None:
+                    cache.write(index, found)
+            result, state = self.associate(state, index, frame, found)
             yield result
 
     def step(
-        self, state: TrackerState, index: int, frame: np.ndarray, seen: Detections
+        self, state: TrackerState, index: int, frame: np.ndarray, detections: Detections
     ) -> tuple[TrackedFrame, TrackerState]:
-        """One frame: its number, pixels and detections, after the frames that made `state`.
+        """Tracks one frame.
+
+        Args:
+            state: state after the previous frame.
+            index: frame number.
+            frame: uint8 [H, W, 3] RGB.
+            detections: detections on the frame.
 
         Raises:
-            ValueError: frames out of order; a network that gives numbers that are not finite.
+            ValueError: frames out of order, or embeddings that are not finite.
         """
-        return self.follow(state, index, frame, self.look(frame, seen))
+        return self.associate(state, index, frame, self.embed_frame(frame, detections))
 
     @torch.inference_mode()
-    def look(self, frame: np.ndarray, seen: Detections) -> Sighting:
-        """What can be tracked on a frame uint8 [H, W, 3], and what it looks like; the past plays no part in it."""
+    def embed_frame(self, frame: np.ndarray, detections: Detections) -> FrameDetections:
+        """Adds proposals, drops unusable detections and computes embeddings. Independent of other frames."""
         size = frame.shape[:2]
         features = None
-        if self.model is not None and (len(seen) or self.proposals):
-            features = self.model.encode(torch.from_numpy(frame).permute(2, 0, 1).to(self.device).float())
+        if self.model is not None and (len(detections) or self.proposals):
+            image = torch.from_numpy(frame).permute(2, 0, 1)  # [H, W, 3] -> [3, H, W]
+            features = self.model.encode(image.to(self.device).float())
         if self.proposals:
-            seen = seen + self._propose(features)
-        usable, left_out = check_usable(seen, size)
-        seen = seen[usable]
+            detections = detections + self._propose(features)
+        usable, rejected = check_usable(detections, size)
+        detections = detections[usable]
         embeddings = None
-        if self.model is not None and len(seen):
-            visible = torch.from_numpy(on_frame(seen.boxes, size)).to(self.device).float()
-            embeddings = self.model.embed(features, visible).float().cpu().numpy()
-        return Sighting(seen, embeddings, left_out)
+        if self.model is not None and len(detections):
+            boxes = torch.from_numpy(clip_to_frame(detections.boxes, size)).to(self.device).float()  # [N, 4]
+            embeddings = self.model.embed(features, boxes).float().cpu().numpy()  # [N, C]
+        return FrameDetections(detections, embeddings, rejected)
 
-    def follow(
-        self, state: TrackerState, index: int, frame: np.ndarray, sighting: Sighting
+    def associate(
+        self, state: TrackerState, index: int, frame: np.ndarray, found: FrameDetections
     ) -> tuple[TrackedFrame, TrackerState]:
-        """Associates what was seen on frame `index` with the tracks of `state`; raises like `step`."""
-        self.warnings.update(sighting.left_out)
-        seen = sighting.objects
-        embeddings = None if sighting.embeddings is None else torch.from_numpy(sighting.embeddings)
-        boxes, scores, categories = (torch.from_numpy(v) for v in (seen.boxes, seen.scores, seen.categories))
+        """Associates the detections of frame `index` with the tracks of `state`; raises the same errors as `step`."""
+        self.warnings.update(found.rejected)
+        objects = found.objects
+        embeddings = None if found.embeddings is None else torch.from_numpy(found.embeddings)
+        boxes, scores, categories = (torch.from_numpy(v) for v in (objects.boxes, objects.scores, objects.categories))
         ids, after = self.tracker.step(state, Candidates(boxes, scores, embeddings, categories), index)
-        tracked = ids != NOT_TRACKED
+        tracked = ids != NOT_TRACKED  # [N]
         self.warnings["detections that are duplicates or too weak, not tracked"] += int((~tracked).sum())
         events = find_events(state, after, ids[tracked])
-        return TrackedFrame(index, frame, ids[tracked], seen[tracked], events), after
+        return TrackedFrame(index, frame, ids[tracked], objects[tracked], events), after
 
     def _propose(self, features: Any) -> Detections:
         assert self.model is not None
@@ -148,36 +155,41 @@ class VideoTracker:
         return Detections.of(boxes.cpu().double().numpy(), scores.cpu().double().numpy())
 
 
-def check_usable(seen: Detections, size: tuple[int, ...]) -> tuple[np.ndarray, dict[str, int]]:
-    """bool [N]: the detection can be looked at on a frame of `size` (H, W); and why others cannot, and how many."""
-    inside = on_frame(seen.boxes, size)
-    has_pixels = np.isfinite(seen.boxes).all(1) & (inside[:, 2:] > inside[:, :2]).all(1)
-    has_score = np.isfinite(seen.scores)
-    left_out = {
+def check_usable(detections: Detections, size: tuple[int, ...]) -> tuple[np.ndarray, dict[str, int]]:
+    """Which detections have pixels on a frame of `size` (H, W) and a finite score.
+
+    Returns:
+        bool [N], and reason -> number of the others.
+    """
+    inside = clip_to_frame(detections.boxes, size)
+    has_pixels = np.isfinite(detections.boxes).all(1) & (inside[:, 2:] > inside[:, :2]).all(1)
+    has_score = np.isfinite(detections.scores)
+    rejected = {
         "detections whose box is empty or not on the frame, left out": int((~has_pixels).sum()),
         "detections whose score is no number, left out": int((has_pixels & ~has_score).sum()),
     }
-    return has_pixels & has_score, left_out
+    return has_pixels & has_score, rejected
 
 
-def on_frame(boxes: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """The parts of boxes [N, 4] xyxy that are on a frame of `size` (H, W); empty where there is none."""
+def clip_to_frame(boxes: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """Boxes [N, 4] (x1, y1, x2, y2) in pixels, clipped to a frame of `size` (H, W); outside it they become empty."""
     return np.clip(boxes, 0, [size[1], size[0], size[1], size[0]])
 
 
 def find_events(before: TrackerState, after: TrackerState, ids: np.ndarray) -> list[Event]:
-    """What happened to the tracks between two states.
+    """Tracks born, back and lost between two states.
 
     Args:
         before, after: states around a frame.
-        ids: int64 [N] of the tracks on that frame.
+        ids: int64 [N] ids on that frame.
     """
-    last = dict(zip(before.ids.tolist(), before.last_seen.tolist()))
+    last_seen = dict(zip(before.ids.tolist(), before.last_seen.tolist()))
     events = [Event("born", number) for number in ids.tolist() if number >= before.next_id]
-    away = [n for n in ids.tolist() if n < before.next_id and after.frame - last[n] > PATIENCE]
-    events += [Event("back", number) for number in away]
+    returned = [n for n in ids.tolist() if n < before.next_id and after.frame - last_seen[n] > PATIENCE]
+    events += [Event("back", number) for number in returned]
     present = {*ids.tolist(), NOT_TRACKED}
-    for number, seen in last.items():
-        if number not in present and before.frame - seen < PATIENCE <= after.frame - seen:
+    for number, frame in last_seen.items():
+        # Only the frame on which the gap reaches PATIENCE reports the loss.
+        if number not in present and before.frame - frame < PATIENCE <= after.frame - frame:
             events.append(Event("lost", number))
     return events

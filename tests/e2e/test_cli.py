@@ -294,7 +294,7 @@ def test_a_real_clip(tmp_path, capsys):
     assert str(out) in capsys.readouterr().out
 
 
-def test_the_console_script_and_the_tool(clip, tmp_path):
+def test_the_console_script(clip, tmp_path):
     """Through real processes: progress on stderr, one line on stdout, exit codes, no traceback."""
     script = Path(sys.executable).with_name("entitysam")
     loud = [word for word in SMALL if word != "--quiet"]
@@ -305,7 +305,6 @@ def test_the_console_script_and_the_tool(clip, tmp_path):
     assert done.stdout.startswith("2 frames, ")
     assert "2/2" in done.stderr
     assert (tmp_path / "out" / "overlay.mp4").is_file()
-    tool = [sys.executable, ROOT / "tools" / "segment_video.py", "nowhere.mp4"]
-    failed = subprocess.run(tool, capture_output=True, text=True)
+    failed = subprocess.run([script, "segment", "nowhere.mp4"], capture_output=True, text=True)
     assert (failed.returncode, failed.stdout) == (2, "")
     assert failed.stderr == "entitysam: error: nowhere.mp4: no such file or folder\n"

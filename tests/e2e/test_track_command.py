@@ -84,15 +84,15 @@ def test_resumed_is_the_same_as_straight(clip, tmp_path, capsys, monkeypatch):
     frames, detections, _ = clip
     words = ("--detections", detections, "--proposals", "fast", "--setting", "tao")
     assert track(frames, *words, "-o", tmp_path / "straight") == 0
-    look, looked = VideoTracker.look, []
+    embed_frame, embedded = VideoTracker.embed_frame, []
 
     def interrupted(self, frame, seen):
-        looked.append(len(seen))
-        if len(looked) == 4:
+        embedded.append(len(seen))
+        if len(embedded) == 4:
             signal.raise_signal(signal.SIGINT)
-        return look(self, frame, seen)
+        return embed_frame(self, frame, seen)
 
-    monkeypatch.setattr(VideoTracker, "look", interrupted)
+    monkeypatch.setattr(VideoTracker, "embed_frame", interrupted)
     out = tmp_path / "parts"
     assert track(frames, *words, "-o", out) == 130
     assert [path.name for path in out.iterdir()] == [".resume"]
@@ -102,12 +102,12 @@ def test_resumed_is_the_same_as_straight(clip, tmp_path, capsys, monkeypatch):
     damaged = out / ".resume" / "00000001.npz"
     damaged.write_bytes(damaged.read_bytes()[:100])
     assert track(frames, *words, "-o", out, "--resume") == 0
-    assert len(looked) == 4 + 2  # frames 0 to 3; then 1, whose file was damaged, and 4
+    assert len(embedded) == 4 + 2  # frames 0 to 3; then 1, whose file was damaged, and 4
     assert {path.name for path in out.iterdir()} == FILES
     for name in ("tracks.json", "tracks.txt", "events.json"):
         assert (out / name).read_bytes() == (tmp_path / "straight" / name).read_bytes(), name
     assert track(frames, *words, "-o", out, "--resume") == 0  # finished: from the beginning
-    assert len(looked) == 6 + 5
+    assert len(embedded) == 6 + 5
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from simulated_sam import Habits, SimulatedSAM
+from simulated_sam import ErrorModel, SimulatedSAM
 
 from entitysam.data.images import read_id_map, read_image
 from entitysam.data.synthetic.render import render_video
@@ -61,19 +61,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--synthetic", type=int, default=4, help="number of synthetic pictures of 427 x 640")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--habits", action="append", default=[], help="override of the simulation, e.g. swallows=0.1")
+    parser.add_argument("--errors", action="append", default=[], help="override of the simulation, e.g. swallows=0.1")
     parser.add_argument("--mmg", action="append", default=[], help="override where MMG is on, e.g. object_best_iou=0")
     parser.add_argument("--emr", action="append", default=[], help="override where EMR is on, e.g. min_left=0")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    habits = Habits(**_numbers(arguments.habits))
+    errors = ErrorModel(**_numbers(arguments.errors))
     evaluators = [EntityAP() for _ in ROWS]
     covered = np.zeros(len(ROWS))
     examples = list(_examples(arguments))
     for number, example in enumerate(examples):
         start = time.perf_counter()
-        sam = SimulatedSAM(example.ids, arguments.seed + number, habits)
+        sam = SimulatedSAM(example.ids, arguments.seed + number, errors)
         shared = _SharedPrompts(sam, _numbers(arguments.mmg), _numbers(arguments.emr))
         for index, (modules, _) in enumerate(ROWS):
             found = shared.with_modules(*modules).segment(example.image)

@@ -153,7 +153,7 @@ def build_baseline(text: str, open_model: Callable[[], Any], inference: dict[str
 
     Args:
         text: NAME[:key=value,...]. With "esam" and "sam" (SAM's automatic masks) the keys but `min_iou` are those of
-            `esam.settings.method_from_words`: "esam:model=vit_b,weights=FILE,refinement.tolerance=0.2".
+            `esam.settings.method_from_options`: "esam:model=vit_b,weights=FILE,refinement.tolerance=0.2".
         open_model: gives the network, for "per_frame".
         inference: settings of `VideoSegmenter`, for "per_frame".
 
@@ -162,10 +162,10 @@ def build_baseline(text: str, open_model: Callable[[], Any], inference: dict[str
     """
     node = parse_baseline(text)
     if node["name"] in ("esam", "sam"):
-        from entitysam.esam.settings import method_from_words
+        from entitysam.esam.settings import method_from_options
 
         min_iou = node.pop("min_iou", 0.5)
-        return LinkedESAM(method_from_words(node), min_iou)
+        return LinkedESAM(method_from_options(node), min_iou)
     if node["name"] == "per_frame":
         return build(METHODS, node, "baseline", model=open_model(), inference=inference)
     return build(METHODS, node, "baseline")

@@ -13,7 +13,7 @@ from entitysam.checkpoint import CheckpointError, load_weights, read_weights
 from entitysam.config import shipped_folder
 from entitysam.engine.build import build_model, pick_device
 from entitysam.engine.methods.baselines import FrameEntities, parse_baseline, per_frame
-from entitysam.esam.settings import method_from_words
+from entitysam.esam.settings import method_from_options
 from entitysam.inference.segmenter import VideoSegmenter
 from entitysam.io.writers.annotations import describe_entities
 from entitysam.masa.reid import MergedVideo, Reidentifier
@@ -102,7 +102,7 @@ def build_proposals(text: str, open_entitysam: Callable[[str], Any], inference: 
     """What finds objects on single frames.
 
     Args:
-        text: NAME[:key=value,...]: "esam" and "sam" take the keys of `esam.settings.method_from_words`, "entitysam"
+        text: NAME[:key=value,...]: "esam" and "sam" take the keys of `esam.settings.method_from_options`, "entitysam"
             takes `model` (a name or a weight file).
         open_entitysam: gives the network of a name.
         inference: settings of `VideoSegmenter`, for "entitysam".
@@ -113,7 +113,7 @@ def build_proposals(text: str, open_entitysam: Callable[[str], Any], inference: 
     node = parse_baseline(text)
     name = node["name"]
     if name in ("esam", "sam"):
-        method = method_from_words(node)
+        method = method_from_options(node)
 
         def segment(frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             found = method.segment(frame)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from support.mask_sets import logits_of, make_set, rectangle
 
-from entitysam.esam.bitmasks import MaskSet
 from entitysam.esam.mask_generation import (
     MaskGenerationConfig,
     automatic_masks,
@@ -25,21 +25,6 @@ from entitysam.esam.prompting import (
 )
 from entitysam.esam.superpixels import SuperpixelConfig, compute_superpixels, describe, superpixel_weights
 from entitysam.registry import ConfigError
-
-
-def rectangle(x0: int, y0: int, x1: int, y1: int, size: tuple[int, int] = (40, 60)) -> torch.Tensor:
-    mask = torch.zeros(size, dtype=torch.bool)
-    mask[y0:y1, x0:x1] = True
-    return mask
-
-
-def logits_of(mask: torch.Tensor, height: float = 10.0) -> torch.Tensor:
-    return torch.where(mask, height, -height)
-
-
-def make_set(masks: list[torch.Tensor], scores: list[float]) -> MaskSet:
-    logits = torch.stack([logits_of(mask) for mask in masks]) if masks else torch.zeros(0, 40, 60)
-    return MaskSet.from_logits(logits, torch.tensor(scores), torch.zeros(len(masks), 2))
 
 
 class ScriptedImage:

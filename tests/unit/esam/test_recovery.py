@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_esam_mask_generation import make_set, rectangle
+from support.mask_sets import make_set, rectangle
 
 from entitysam.esam.layers import EntityLayers, stack_masks
 from entitysam.esam.prompting import OBJECT, PromptedMasks

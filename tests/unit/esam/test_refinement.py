@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from test_esam_mask_generation import make_set, rectangle
+from support.mask_sets import make_set, rectangle
 
 from entitysam.esam.bitmasks import MaskSet
 from entitysam.esam.gallery import Gallery, build_gallery, choose_guidance

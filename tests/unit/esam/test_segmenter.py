@@ -9,7 +9,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "tools"))
 
-from simulated_sam import Habits, SimulatedSAM
+from simulated_sam import ErrorModel, SimulatedSAM
 
 from entitysam.esam.mask_generation import MaskGenerationConfig
 from entitysam.esam.prompting import PromptingConfig
@@ -36,10 +36,15 @@ def scene(height: int = 96, width: int = 128) -> tuple[np.ndarray, np.ndarray]:
 
 
 def method(
-    ids: np.ndarray, mmg: bool = True, emr: bool = True, usr: bool = True, seed: int = 0, habits: Habits | None = None
+    ids: np.ndarray,
+    mmg: bool = True,
+    emr: bool = True,
+    usr: bool = True,
+    seed: int = 0,
+    errors: ErrorModel | None = None,
 ) -> ESAM:
     return ESAM(
-        SimulatedSAM(ids, seed, habits, grid_side=64),
+        SimulatedSAM(ids, seed, errors, grid_side=64),
         prompting=GRIDS,
         # Felzenszwalb's superpixels are as large as these flat entities; merging needs several in each piece.
         superpixels=SuperpixelConfig(method="slic", num_segments=150),
@@ -106,11 +111,11 @@ def test_mends_what_comes_in_pieces():
         return float((iou.max(1).values.mean() + iou.max(0).values.mean()) / 2)
 
     image, ids = scene()
-    habits = Habits(swallows=0.0, in_pieces=1.0, hidden=0.0, whole_now_and_then=0.3)
+    errors = ErrorModel(swallows=0.0, in_pieces=1.0, hidden=0.0, whole_now_and_then=0.3)
     plain, whole = [], []
     for seed in range(3):
         for modules, values in (((False, False, False), plain), ((True, True, True), whole)):
-            values.append(agreement(method(ids, *modules, seed=seed, habits=habits).segment(image).ids))
+            values.append(agreement(method(ids, *modules, seed=seed, errors=errors).segment(image).ids))
     assert np.mean(whole) > np.mean(plain) + 0.1
     assert np.mean(whole) > 0.65
 

@@ -10,7 +10,7 @@ from entitysam.esam.mask_generation import MaskGenerationConfig
 from entitysam.esam.prompting import PromptingConfig
 from entitysam.esam.recovery import RecoveryConfig
 from entitysam.esam.refinement import RefinementConfig
-from entitysam.esam.settings import SEGMENTERS, method_from_words, read_settings
+from entitysam.esam.settings import SEGMENTERS, method_from_options, read_settings
 from entitysam.esam.superpixels import SuperpixelConfig
 from entitysam.registry import METHODS, ConfigError, build
 
@@ -60,12 +60,12 @@ def test_a_config_becomes_a_method(no_sam):
 
 
 def test_words_of_a_baseline(no_sam):
-    method = method_from_words(
+    method = method_from_options(
         {"name": "esam", "model": "vit_b", "refinement.tolerance": 0.2, "prompting.min_score": 0.5}
     )
     assert method.segmenter == {"model": "vit_b"}
     assert (method.refinement.tolerance, method.prompting.min_score) == (0.2, 0.5)
-    plain = method_from_words({"name": "sam", "model": "vit_b", "mask_generation.automatic_nms": 0.6})
+    plain = method_from_options({"name": "sam", "model": "vit_b", "mask_generation.automatic_nms": 0.6})
     modules = (plain.mask_generation, plain.refinement, plain.recovery)
     assert not any(module.enabled for module in modules)
     assert plain.mask_generation.automatic_nms == 0.6

@@ -5,49 +5,49 @@ import pytest
 import torch
 
 from entitysam.data.synthetic.returning import new_at_return, render_returning
-from entitysam.masa.reid import Lives, MergedVideo, Reidentifier, entity_boxes, find_returned
+from entitysam.masa.reid import MergedVideo, Reidentifier, TrackSummaries, entity_boxes, find_returned
 from entitysam.structures import VideoSegments
 
-LOOKS = {"red": [8.0, 0, 0], "green": [0, 8.0, 0], "blue": [0, 0, 8.0]}
+EMBEDDINGS = {"red": [8.0, 0, 0], "green": [0, 8.0, 0], "blue": [0, 0, 8.0]}
 
 
-def lives_of(*frames):
+def summaries_of(*frames):
     """Frames as {id: colour}."""
-    lives = Lives()
+    summaries = TrackSummaries()
     for frame in frames:
-        lives.add(list(frame), torch.tensor([LOOKS[colour] for colour in frame.values()]).reshape(-1, 3))
-    return lives
+        summaries.add(list(frame), torch.tensor([EMBEDDINGS[colour] for colour in frame.values()]).reshape(-1, 3))
+    return summaries
 
 
 def test_who_left_and_returned_gets_the_old_id():
     left, back = {1: "red", 2: "green"}, {1: "red", 3: "green"}
-    assert find_returned(lives_of(left, {1: "red"}, back)) == {3: 2}
-    assert find_returned(lives_of(left, back)) == {3: 2}  # a change of ids from one frame to the next
+    assert find_returned(summaries_of(left, {1: "red"}, back)) == {3: 2}
+    assert find_returned(summaries_of(left, back)) == {3: 2}  # a change of ids from one frame to the next
 
 
 def test_who_is_still_there_did_not_return():
-    assert find_returned(lives_of({1: "red"}, {1: "red", 2: "red"})) == {}
+    assert find_returned(summaries_of({1: "red"}, {1: "red", 2: "red"})) == {}
     # ... nor is somebody else taken for who left
-    assert find_returned(lives_of({1: "red", 2: "green"}, {1: "red"}, {1: "red", 3: "blue"})) == {}
+    assert find_returned(summaries_of({1: "red", 2: "green"}, {1: "red"}, {1: "red", 3: "blue"})) == {}
 
 
 def test_who_comes_later_again_did_not_leave():
-    assert find_returned(lives_of({1: "red"}, {2: "red"}, {1: "red"})) == {}
+    assert find_returned(summaries_of({1: "red"}, {2: "red"}, {1: "red"})) == {}
 
 
 def test_returning_twice():
     nobody = {}
-    assert find_returned(lives_of({1: "red"}, nobody, {2: "red"}, nobody, {3: "red"})) == {2: 1, 3: 1}
+    assert find_returned(summaries_of({1: "red"}, nobody, {2: "red"}, nobody, {3: "red"})) == {2: 1, 3: 1}
 
 
 def test_one_entity_returns_once_on_a_frame():
-    merged = find_returned(lives_of({1: "red", 4: "blue"}, {4: "blue"}, {2: "red", 3: "red", 4: "blue"}), beta=0.3)
+    merged = find_returned(summaries_of({1: "red", 4: "blue"}, {4: "blue"}, {2: "red", 3: "red", 4: "blue"}), beta=0.3)
     assert merged == {2: 1}
 
 
 def test_nothing_to_merge():
-    assert find_returned(Lives()) == {}
-    assert find_returned(lives_of({}, {1: "red"}, {})) == {}
+    assert find_returned(TrackSummaries()) == {}
+    assert find_returned(summaries_of({}, {1: "red"}, {})) == {}
 
 
 def test_merged_maps_and_scores():
@@ -97,7 +97,7 @@ def test_boxes_of_a_map():
 
 @pytest.mark.parametrize("beta", [0.1, 0.99])
 def test_beta_decides(beta):
-    nearly = Lives()
+    nearly = TrackSummaries()
     for ids, look in (([1], [8.0, 0, 0]), ([], []), ([2], [6.0, 5.0, 0])):
         nearly.add(ids, torch.tensor(look).reshape(-1, 3))
     assert bool(find_returned(nearly, beta)) is (beta < 0.5)

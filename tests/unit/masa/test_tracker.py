@@ -149,34 +149,34 @@ def boxes(*places, size=10.0):
     return torch.tensor([[x, 0.0, x + size, size] for x in places])
 
 
-def look(*rows):
+def embedding(*rows):
     return torch.tensor(rows, dtype=torch.float32)
 
 
 def test_similarity_by_hand():
     # One candidate and one track: both softmaxes are 1, the cosine 0.6: (1 + 0.6) / 2.
-    assert similarity.appearance(look([3.0, 4.0]), look([1.0, 0.0])).item() == pytest.approx(0.8)
+    assert similarity.appearance(embedding([3.0, 4.0]), embedding([1.0, 0.0])).item() == pytest.approx(0.8)
     # Orthogonal embeddings: products 0 everywhere, softmax over 2 tracks 1/2, over 1 candidate 1.
-    two = similarity.appearance(look([0.0, 1.0]), look([1.0, 0.0], [1.0, 0.0]), with_cosine=False)
+    two = similarity.appearance(embedding([0.0, 1.0]), embedding([1.0, 0.0], [1.0, 0.0]), with_cosine=False)
     assert two.tolist() == [[0.75, 0.75]]
 
 
 def test_an_embedding_of_length_zero_is_like_nothing():
     dots = torch.zeros(1, 1)
-    assert similarity.cosine(dots, look([0.0, 0.0]), look([1.0, 0.0])).item() == 0
+    assert similarity.cosine(dots, embedding([0.0, 0.0]), embedding([1.0, 0.0])).item() == 0
 
 
 def test_the_momentum_is_that_of_the_paper():
     tracker, state = Tracker(PLAIN), TrackerState.initial()
     for frame, q in enumerate(([1.0, 0.0], [2.0, 2.0])):
-        ids, state = tracker.step(state, Candidates(boxes(0.0), torch.ones(1), look(q)), frame)
+        ids, state = tracker.step(state, Candidates(boxes(0.0), torch.ones(1), embedding(q)), frame)
     assert ids.tolist() == [1]
-    torch.testing.assert_close(state.tracks.embeddings, look([1.8, 1.6]))
+    torch.testing.assert_close(state.tracks.embeddings, embedding([1.8, 1.6]))
 
 
 @pytest.mark.parametrize(("gap", "same"), [(1, True), (10, True), (11, False)])
 def test_tracks_live_ten_frames_unseen(gap, same):
-    tracker, seen = Tracker(PLAIN), Candidates(boxes(0.0), torch.ones(1), look([1.0, 0.0]))
+    tracker, seen = Tracker(PLAIN), Candidates(boxes(0.0), torch.ones(1), embedding([1.0, 0.0]))
     _, state = tracker.step(TrackerState.initial(), seen, 0)
     for frame in range(1, gap):
         _, state = tracker.step(state, Candidates(torch.zeros(0, 4), torch.zeros(0)), frame)
@@ -186,18 +186,18 @@ def test_tracks_live_ten_frames_unseen(gap, same):
 
 def test_a_track_is_continued_once_and_by_the_most_confident():
     tracker = Tracker(PLAIN)
-    _, state = tracker.step(TrackerState.initial(), Candidates(boxes(0.0), torch.ones(1), look([1.0, 0.0])), 0)
-    twins = Candidates(boxes(0.0, 50.0), torch.tensor([0.8, 0.9]), look([3.0, 0.0], [3.0, 0.0]))
+    _, state = tracker.step(TrackerState.initial(), Candidates(boxes(0.0), torch.ones(1), embedding([1.0, 0.0])), 0)
+    twins = Candidates(boxes(0.0, 50.0), torch.tensor([0.8, 0.9]), embedding([3.0, 0.0], [3.0, 0.0]))
     ids, _ = tracker.step(state, twins, 1)
     assert ids.tolist() == [2, 1]
 
 
 def test_a_kept_candidate_draws_its_like_away_from_a_track():
     tracker = Tracker(replace(SETTINGS["bdd"], beta=0.4))
-    pair = Candidates(boxes(0.0, 50.0), torch.tensor([0.9, 0.4]), look([2.0, 0.0], [0.0, 2.0]))
+    pair = Candidates(boxes(0.0, 50.0), torch.tensor([0.9, 0.4]), embedding([2.0, 0.0], [0.0, 2.0]))
     ids, state = tracker.step(TrackerState.initial(), pair, 0)
     assert ids.tolist() == [1, 0]  # 0.4 is too weak to start a track
-    like_second = Candidates(boxes(50.0), torch.tensor([0.9]), look([0.0, 2.0]))
+    like_second = Candidates(boxes(50.0), torch.tensor([0.9]), embedding([0.0, 2.0]))
     assert tracker.step(state, like_second, 1)[0].tolist() == [2]  # a track of its own
     # After two frames it is forgotten, and the only track left takes over.
     assert tracker.step(state, like_second, 2)[0].tolist() == [1]
@@ -205,10 +205,12 @@ def test_a_kept_candidate_draws_its_like_away_from_a_track():
 
 def test_the_old_state_stays_valid():
     tracker, state = Tracker(PLAIN), TrackerState.initial()
-    first = Candidates(boxes(0.0, 50.0), torch.ones(2), look([1.0, 0.0], [0.0, 1.0]))
+    first = Candidates(boxes(0.0, 50.0), torch.ones(2), embedding([1.0, 0.0], [0.0, 1.0]))
     _, state = tracker.step(state, first, 0)
     before = (state.tracks.embeddings.clone(), state.tracks.boxes.clone(), state.last_seen.copy(), state.ids.copy())
-    results = [tracker.step(state, Candidates(boxes(5.0), torch.ones(1), look([0.0, 1.0])), 1)[0] for _ in range(2)]
+    results = [
+        tracker.step(state, Candidates(boxes(5.0), torch.ones(1), embedding([0.0, 1.0])), 1)[0] for _ in range(2)
+    ]
     assert results[0].tolist() == results[1].tolist() == [2]
     assert torch.equal(before[0], state.tracks.embeddings)
     assert torch.equal(before[1], state.tracks.boxes)
@@ -233,7 +235,7 @@ def test_no_candidates_on_a_frame_or_on_all(settings):
     nothing = Candidates(torch.zeros(0, 4), torch.zeros(0))
     ids, state = tracker.step(state, nothing, 0)
     assert (len(ids), len(state), state.next_id) == (0, 0, 1)
-    something = Candidates(boxes(0.0), torch.ones(1), look([1.0, 0.0]))
+    something = Candidates(boxes(0.0), torch.ones(1), embedding([1.0, 0.0]))
     _, state = tracker.step(state, something, 1)
     _, state = tracker.step(state, nothing, 2)
     assert tracker.step(state, something, 3)[0].tolist() == [1]
@@ -262,8 +264,8 @@ def test_duplicates():
 
 
 def test_mixed_categories():
-    first = Candidates(boxes(0.0), torch.ones(1), look([1.0, 0.0]), torch.tensor([3]))
-    second = Candidates(boxes(0.0), torch.ones(1), look([1.0, 0.0]), torch.tensor([7]))
+    first = Candidates(boxes(0.0), torch.ones(1), embedding([1.0, 0.0]), torch.tensor([3]))
+    second = Candidates(boxes(0.0), torch.ones(1), embedding([1.0, 0.0]), torch.tensor([7]))
     for within, expected in ((False, [1]), (True, [2])):
         tracker = Tracker(replace(PLAIN, within_category=within))
         _, state = tracker.step(TrackerState.initial(), first, 0)
@@ -274,16 +276,16 @@ def test_mixed_categories():
 
 def test_wrong_input_is_named():
     tracker = Tracker(PLAIN)
-    seen = Candidates(boxes(0.0), torch.ones(1), look([1.0, 0.0]))
+    seen = Candidates(boxes(0.0), torch.ones(1), embedding([1.0, 0.0]))
     _, state = tracker.step(TrackerState.initial(), seen, 4)
     with pytest.raises(ValueError, match="frame 4 comes after frame 4"):
         tracker.step(state, seen, 4)
     with pytest.raises(ValueError, match="frame 5: no embeddings"):
         tracker.step(state, replace(seen, embeddings=None), 5)
     with pytest.raises(ValueError, match="frame 5: embeddings of length 3, before 2"):
-        tracker.step(state, replace(seen, embeddings=look([1.0, 0.0, 0.0])), 5)
+        tracker.step(state, replace(seen, embeddings=embedding([1.0, 0.0, 0.0])), 5)
     with pytest.raises(ValueError, match="frame 5: the embeddings are not finite"):
-        tracker.step(state, replace(seen, embeddings=look([1.0, math.nan])), 5)
+        tracker.step(state, replace(seen, embeddings=embedding([1.0, math.nan])), 5)
 
 
 @pytest.mark.parametrize(
