@@ -1,43 +1,48 @@
-"""Attention between few tokens and many image cells, arranged so that the cells are never projected.
+"""Attention between few tokens and many image cells that never projects the cells.
 
-An attention head compares W_q t with W_k x and averages W_v x. With few tokens t and many cells x it is cheaper to
-carry the small side over: (W_q t) . (W_k x) = (W_k^T W_q t) . x, and sum a (W_v x) = W_v (sum a x). Equal up to
-rounding, and for EntitySAM's 4 tokens per entity about 4 x fewer operations than projecting every cell.
+An attention head computes scores (W_q t) . (W_k x) and a weighted mean of values W_v x. With few tokens t and many
+cells x it is cheaper to move the weights to the small side: (W_q t) . (W_k x) = (W_k^T W_q t) . x, and
+sum a (W_v x) = W_v (sum a x). The results are equal up to rounding; for EntitySAM's 4 tokens per entity this needs
+about 4 x fewer operations than projecting every cell.
+
+Shapes: leading dimensions, written `..`, are batch dimensions; d = width / heads.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Scores worked on at a time on a CPU: 2^21 floats stay in its caches.
+# Number of attention scores computed at a time on a CPU: 2^21 floats fit its caches.
 CPU_SCORE_BLOCK = 1 << 21
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """softmax(query key^T / sqrt(C)) value, one head.
 
+    On a CPU the scores are computed in blocks that fit its caches, which is faster there than PyTorch's fused kernel
+    (docs/BENCHMARKS.md). Other devices use the fused kernel, which never stores the scores.
+
     Args:
-        query: [B, N, C]; key: [B or 1, M, C]; value: [B or 1, M, Cv], where Cv may differ from C.
+        query: [B, N, C].
+        key: [B or 1, M, C].
+        value: [B or 1, M, Cv]; Cv may differ from C.
 
     Returns:
         [B, N, Cv].
-
-    On a CPU the scores are made in blocks that fit its caches, which there is faster than PyTorch's fused kernel
-    (docs/BENCHMARKS.md); elsewhere the fused kernel runs and never stores the scores.
     """
     batch, rows = query.shape[:2]
     if query.device.type != "cpu":
         key, value = key.expand(batch, -1, -1), value.expand(batch, -1, -1)
         return F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None])[:, 0]
     scale = query.shape[-1] ** -0.5
-    per_block = max(1, CPU_SCORE_BLOCK // key.shape[1])
+    per_block = max(1, CPU_SCORE_BLOCK // key.shape[1])  # query rows whose scores fit one block
     step, entities = min(rows, per_block), max(1, per_block // rows)
     blocks = []
     for start in range(0, batch, entities):
         some = slice(start, start + entities)
         k = key[some] if len(key) == batch else key.expand(len(query[some]), -1, -1)
         v = value[some] if len(value) == batch else value.expand(len(query[some]), -1, -1)
-        keys = k.transpose(1, 2)
+        keys = k.transpose(1, 2)  # [b, C, M]
         parts = [
             torch.bmm((q * scale).to(k.dtype), keys).softmax(-1).to(v.dtype) @ v for q in query[some].split(step, 1)
         ]
@@ -45,13 +50,41 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
 
 
+def keys_into_queries(queries: Tensor, key_weight: Tensor) -> Tensor:
+    """Moves the key projection to the queries, so that their dot products with unprojected cells are the scores.
+
+    Args:
+        queries: [.., heads, K, d] projected queries.
+        key_weight: [heads * d, C] weight W_k of the key projection.
+
+    Returns:
+        [.., heads, K, C] with W_k^T q per head.
+    """
+    by_head = key_weight.unflatten(0, (queries.shape[-3], -1)).to(queries.dtype)  # [heads, d, C]
+    return torch.einsum("...hkd,hdc->...hkc", queries, by_head)
+
+
+def project_values(mean: Tensor, value_weight: Tensor) -> Tensor:
+    """Projects means of unprojected cells, one per head, which equals the mean of projected cells.
+
+    Args:
+        mean: [.., heads, K, C] weighted means of cells.
+        value_weight: [heads * d, C] weight W_v of the value projection.
+
+    Returns:
+        [.., K, heads * d], heads side by side, without the bias.
+    """
+    by_head = value_weight.unflatten(0, (mean.shape[-3], -1)).to(mean.dtype)  # [heads, d, C]
+    return torch.einsum("...hkc,hdc->...khd", mean, by_head).flatten(-2)
+
+
 class Attention(nn.Module):
-    """SAM's multi-head attention with an internal width of its own.
+    """SAM's multi-head attention; the internal width may differ from that of the tokens.
 
     Args:
         channels: C of the tokens and cells.
         heads: number of heads.
-        width: internal channels over all heads.
+        width: internal channels over all heads; C by default.
     """
 
     def __init__(self, channels: int, heads: int, width: int | None = None):
@@ -67,62 +100,68 @@ class Attention(nn.Module):
             nn.init.zeros_(projection.bias)
 
     @torch.no_grad()
-    def start_apart(self) -> None:
-        """Weights by which each token mostly finds itself and comes out as it went in: a start that keeps tokens apart."""
+    def init_near_identity(self) -> None:
+        """Initialises the weights so that every token attends mostly to itself and the output is close to the input."""
         nn.init.orthogonal_(self.q_proj.weight, gain=1.5)
         self.k_proj.weight.copy_(self.q_proj.weight)
         nn.init.orthogonal_(self.v_proj.weight)
         self.out_proj.weight.copy_(self.v_proj.weight.T)
 
     def _split(self, x: Tensor) -> Tensor:
-        """[..., N, width] -> [..., heads, N, width / heads]."""
+        """[.., N, width] -> [.., heads, N, d]."""
         return x.unflatten(-1, (self.heads, -1)).transpose(-3, -2)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Plain attention among tokens: [B, N, C], [B, M, C], [B, M, C] -> [B, N, C]."""
+        """Standard attention among tokens: [.., N, C], [.., M, C], [.., M, C] -> [.., N, C]."""
         q, k, v = self._split(self.q_proj(query)), self._split(self.k_proj(key)), self._split(self.v_proj(value))
-        mixed = F.scaled_dot_product_attention(q, k, v)
+        mixed = F.scaled_dot_product_attention(q, k, v)  # [.., heads, N, d]
         return self.out_proj(mixed.transpose(-3, -2).flatten(-2))
 
     def tokens_to_cells(self, tokens: Tensor, cells_key: Tensor, cells: Tensor) -> Tensor:
-        """Few tokens look at many cells, which stay unprojected.
+        """Attention of few tokens to many cells, which stay unprojected.
 
         Args:
-            tokens: [Q, K, C] queries; cells_key: [Q or 1, hw, C] keys; cells: [Q or 1, hw, C] values.
+            tokens: [.., Q, K, C] queries.
+            cells_key: [.., Q or 1, hw, C] keys.
+            cells: [.., Q or 1, hw, C] values.
 
         Returns:
-            [Q, K, C].
+            [.., Q, K, C].
         """
-        q = self._split(self.q_proj(tokens))  # [Q, heads, K, d]
-        weight = self.k_proj.weight.unflatten(0, (self.heads, -1)).to(q.dtype)
+        q = self._split(self.q_proj(tokens))  # [.., Q, heads, K, d]
         q = q * q.shape[-1] ** -0.5
-        carried = torch.einsum("qhkd,hdc->qhkc", q, weight).flatten(1, 2)
-        # The keys' bias adds the same to every cell of a row: softmax ignores it. Its value would only cost precision, so
-        # its gradient alone is kept (zero, up to rounding), and with it the parameter in use.
-        offset = torch.einsum("qhkd,hd->qhk", q, self.k_proj.bias.unflatten(0, (self.heads, -1)).to(q.dtype)).flatten(1)
-        scores = torch.matmul(carried, cells_key.to(q.dtype).transpose(1, 2)) + (offset - offset.detach())[..., None]
-        weights = scores.softmax(-1)
-        mean = torch.matmul(weights.to(cells.dtype), cells).unflatten(1, (self.heads, -1))  # [Q, heads, K, C]
-        v_weight = self.v_proj.weight.unflatten(0, (self.heads, -1)).to(mean.dtype)
-        mixed = torch.einsum("qhkc,hdc->qkhd", mean, v_weight).flatten(2) + self.v_proj.bias
-        return self.out_proj(mixed)
+        moved = keys_into_queries(q, self.k_proj.weight).flatten(-3, -2)  # [.., Q, heads * K, C]
+        scores = torch.matmul(moved, cells_key.to(q.dtype).transpose(-2, -1))  # [.., Q, heads * K, hw]
+        # The key bias adds the same number to all scores of a row, and softmax ignores it. `offset - offset.detach()` is 0:
+        # it leaves the scores as they are and gives the bias its gradient (0 up to rounding), so that it counts as used.
+        key_bias = self.k_proj.bias.unflatten(0, (self.heads, -1)).to(q.dtype)  # [heads, d]
+        offset = torch.einsum("...hkd,hd->...hk", q, key_bias).flatten(-2)  # [.., Q, heads * K]
+        weights = (scores + (offset - offset.detach())[..., None]).softmax(-1)
+        mean = torch.matmul(weights.to(cells.dtype), cells)  # [.., Q, heads * K, C]
+        mean = mean.unflatten(-2, (self.heads, -1))  # [.., Q, heads, K, C]
+        return self.out_proj(project_values(mean, self.v_proj.weight) + self.v_proj.bias)
 
     def cells_to_tokens(self, cells: Tensor, tokens_key: Tensor, tokens: Tensor) -> Tensor:
-        """Many cells, unprojected, look at few tokens.
+        """Attention of many cells, which stay unprojected, to few tokens.
 
         Args:
-            cells: [Q or 1, hw, C] queries; tokens_key: [Q, K, C] keys; tokens: [Q, K, C] values.
+            cells: [.., Q or 1, hw, C] queries.
+            tokens_key: [.., Q, K, C] keys.
+            tokens: [.., Q, K, C] values.
 
         Returns:
-            [Q, hw, C].
+            [.., Q, hw, C].
         """
-        k, v = self._split(self.k_proj(tokens_key)), self._split(self.v_proj(tokens))  # [Q, heads, K, d]
+        k, v = self._split(self.k_proj(tokens_key)), self._split(self.v_proj(tokens))  # [.., Q, heads, K, d]
         k = k * k.shape[-1] ** -0.5
-        weight = self.q_proj.weight.unflatten(0, (self.heads, -1)).to(k.dtype)
-        carried = torch.einsum("qhkd,hdc->qchk", k, weight).flatten(2)
-        offset = torch.einsum("qhkd,hd->qhk", k, self.q_proj.bias.unflatten(0, (self.heads, -1)).to(k.dtype)).flatten(1)
-        scores = torch.matmul(cells.to(k.dtype), carried) + offset[:, None]
-        weights = scores.unflatten(-1, (self.heads, -1)).softmax(-1).flatten(-2)  # [Q, hw, heads * K]
-        out_weight = self.out_proj.weight.unflatten(1, (self.heads, -1)).to(v.dtype)
-        mixed = torch.einsum("qhkd,chd->qhkc", v, out_weight).flatten(1, 2)
-        return torch.matmul(weights.to(mixed.dtype), mixed) + self.out_proj.bias
+        # The query projection of the cells moves to the keys, its bias to one offset per key.
+        query_weight = self.q_proj.weight.unflatten(0, (self.heads, -1)).to(k.dtype)  # [heads, d, C]
+        query_bias = self.q_proj.bias.unflatten(0, (self.heads, -1)).to(k.dtype)  # [heads, d]
+        moved = torch.einsum("...hkd,hdc->...chk", k, query_weight).flatten(-2)  # [.., Q, C, heads * K]
+        offset = torch.einsum("...hkd,hd->...hk", k, query_bias).flatten(-2)  # [.., Q, heads * K]
+        scores = torch.matmul(cells.to(k.dtype), moved) + offset[..., None, :]  # [.., Q, hw, heads * K]
+        weights = scores.unflatten(-1, (self.heads, -1)).softmax(-1).flatten(-2)  # softmax over the K of each head
+        # The output projection moves to the values: one matrix product sums over heads and tokens.
+        out_weight = self.out_proj.weight.unflatten(1, (self.heads, -1)).to(v.dtype)  # [C, heads, d]
+        values = torch.einsum("...hkd,chd->...hkc", v, out_weight).flatten(-3, -2)  # [.., Q, heads * K, C]
+        return torch.matmul(weights.to(values.dtype), values) + self.out_proj.bias

@@ -1,4 +1,4 @@
-"""SAM's prompt encoder, for points."""
+"""SAM's prompt encoder, reduced to points."""
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,6 @@ class PromptEncoder(nn.Module):
         self.no_mask = nn.Embedding(1, channels)
 
     def forward(self, points: Tensor, image_size: int) -> Tensor:
-        """Points (x, y) [Q, 2] in pixels of the S x S input -> sparse tokens [Q, 2, C]."""
+        """Points (x, y) [.., Q, 2] in pixels of the S x S input -> sparse tokens [.., Q, 2, C]."""
         code = self.position((points + 0.5) / image_size) + self.positive.weight
-        return torch.stack([code, self.padding.weight.expand_as(code)], dim=1)
+        return torch.stack([code, self.padding.weight.expand_as(code)], dim=-2)

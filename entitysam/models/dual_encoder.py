@@ -1,4 +1,4 @@
-"""DualEncoder: SAM 2's features beside a semantic encoder's (paper section 3.3.1, Figure 2a left)."""
+"""DualEncoder: SAM 2's image features beside those of a semantic encoder (paper section 3.3.1, Figure 2a left)."""
 
 from dataclasses import dataclass
 
@@ -10,12 +10,15 @@ from entitysam.registry import MODELS
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """What is known of a frame before anything is remembered; the same for every entity.
+    """Features of a frame before memory conditioning; the same for every entity.
+
+    Leading dimensions, written `..`, are batch dimensions: none for one frame.
 
     Attributes:
-        stride4: [C, S/4, S/4], stride8: [C, S/8, S/8]: high-resolution maps for the mask head.
-        cells: [hw, C] the stride-16 map, row-major.
-        semantic: [hw, C] the projected semantic tokens; None without a semantic encoder.
+        stride4: [.., C, S/4, S/4] high-resolution map for the mask head.
+        stride8: [.., C, S/8, S/8] likewise.
+        cells: [.., hw, C] the stride-16 map, row-major.
+        semantic: [.., hw, C] the projected semantic tokens; None without a semantic encoder.
     """
 
     stride4: Tensor
@@ -25,13 +28,13 @@ class ImageFeatures:
 
     @property
     def size(self) -> int:
-        """Cells per side of the feature grid, h."""
-        return round(self.cells.shape[0] ** 0.5)
+        """Side h of the feature grid in cells."""
+        return round(self.cells.shape[-2] ** 0.5)
 
 
 @MODELS.register("own_features")
 class SharedFeatures(nn.Module):
-    """ "Semantic encoder" that hands on SAM 2's own stride-16 features (Table 9, row SAM 2 beside itself)."""
+    """Placeholder for a semantic encoder: SAM 2's own stride-16 features are used again (Table 9, row SAM 2)."""
 
     def __init__(self, channels: int = 256):
         super().__init__()
@@ -39,11 +42,11 @@ class SharedFeatures(nn.Module):
 
 
 class DualEncoder(nn.Module):
-    """Both encoders, the projection of the second and the fusion of the two.
+    """Both encoders, the projection of the semantic tokens and the fusion of the two maps.
 
     Args:
         image_encoder: images -> maps of stride 4, 8, 16 with `channels` channels.
-        semantic_encoder: (images, h) -> [B, hw, its own channels], or None for SAM 2's features alone.
+        semantic_encoder: (images, h) -> [B, hw, its own channels]; None uses SAM 2's features alone.
         channels: C.
     """
 
@@ -63,16 +66,18 @@ class DualEncoder(nn.Module):
 
     def encode(self, images: Tensor) -> list[ImageFeatures]:
         """Normalised images [B, 3, S, S] -> the features of each."""
-        return [ImageFeatures(*maps) for maps in zip(*(maps.unbind() for maps in self.encode_together(images)))]
+        batch = self.encode_batch(images)
+        maps = [batch.stride4, batch.stride8, batch.cells, batch.semantic]
+        return [ImageFeatures(*of_image) for of_image in zip(*(m.unbind() for m in maps if m is not None))]
 
-    def encode_together(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Normalised images [B, 3, S, S] -> the fields of `ImageFeatures`, each with a leading B; `semantic` if there is one."""
+    def encode_batch(self, images: Tensor) -> ImageFeatures:
+        """Normalised images [B, 3, S, S] -> features with the leading dimension B."""
         stride4, stride8, stride16 = self.image_encoder(images)
-        cells = stride16.flatten(2).transpose(1, 2)
-        semantic = self._semantic(images, cells, stride16.shape[-1])
-        return (stride4, stride8, cells) if semantic is None else (stride4, stride8, cells, semantic)
+        cells = stride16.flatten(2).transpose(1, 2)  # [B, C, h, w] -> [B, hw, C]
+        return ImageFeatures(stride4, stride8, cells, self._semantic(images, cells, stride16.shape[-1]))
 
     def _semantic(self, images: Tensor, cells: Tensor, size: int) -> Tensor | None:
+        """Projected semantic tokens [B, hw, C]."""
         if self.semantic_encoder is None:
             return None
         if isinstance(self.semantic_encoder, SharedFeatures):
@@ -80,16 +85,18 @@ class DualEncoder(nn.Module):
         return self.semantic_projector(self.semantic_encoder(images, size))
 
     def fuse(self, conditioned: Tensor, semantic: Tensor | None) -> Tensor:
-        """The decoder's image embedding: linear map of concat(conditioned, semantic).
+        """The decoder's image embedding: a linear map of concat(conditioned, semantic).
 
         Args:
-            conditioned: [Q or 1, hw, C]; semantic: [hw, C] or None, projected once for all entities.
+            conditioned: [.., Q or 1, hw, C].
+            semantic: [.., hw, C] or None.
 
         Returns:
-            [Q or 1, hw, C].
+            [.., Q or 1, hw, C].
         """
         weight, bias = self.fusion.weight, self.fusion.bias
         if semantic is None:
             return F.linear(conditioned, weight, bias)
+        # The linear map is split into its two halves: the semantic half is the same for all entities and computed once.
         own, shared = weight.split(self.channels, dim=1)
-        return F.linear(conditioned, own) + F.linear(semantic, shared, bias)
+        return F.linear(conditioned, own) + F.linear(semantic, shared, bias).unsqueeze(-3)

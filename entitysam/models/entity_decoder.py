@@ -1,4 +1,4 @@
-"""EntityDecoder: entities talk to each other, then each looks at its own map (paper section 3.3.3, Figure 2b)."""
+"""EntityDecoder: self-attention among entities, then cross-attention of each to its own map (section 3.3.3, Figure 2b)."""
 
 from typing import Any
 
@@ -14,7 +14,13 @@ from entitysam.registry import MODELS
 
 
 class EntityDecoderLayer(nn.Module):
-    """Self-attention over all tokens of all entities; then, entity by entity, tokens <-> image (supplement, Algorithm 1)."""
+    """Self-attention over the tokens of all entities, then cross-attention per entity (supplement, Algorithm 1).
+
+    Args:
+        channels: C.
+        heads: attention heads.
+        hidden: width of the MLP.
+    """
 
     def __init__(self, channels: int, heads: int, hidden: int):
         super().__init__()
@@ -27,18 +33,37 @@ class EntityDecoderLayer(nn.Module):
         self.cross_attn_image_to_token = Attention(channels, heads, channels // 2)
         self.norm4 = nn.LayerNorm(channels)
 
-    def talk(self, tokens: Tensor, position: Tensor | None) -> Tensor:
-        """Among entities: tokens [K, Q, C]. The first layer has no position and replaces the tokens."""
-        flat = tokens.flatten(0, 1)
+    def self_attend(self, tokens: Tensor, position: Tensor | None) -> Tensor:
+        """Self-attention among the K tokens of all Q entities.
+
+        Args:
+            tokens: [.., K, Q, C].
+            position: the same shape; None in the first layer, which has no residual path.
+
+        Returns:
+            [.., K, Q, C].
+        """
+        flat = tokens.flatten(-3, -2)  # [.., K * Q, C]: every token attends to every other
         if position is None:
             flat = self.self_attn(flat, flat, flat)
         else:
-            placed = flat + position.flatten(0, 1)
+            placed = flat + position.flatten(-3, -2)
             flat = flat + self.self_attn(placed, placed, flat)
         return self.norm1(flat).view_as(tokens)
 
-    def look(self, tokens: Tensor, position: Tensor, cells: Tensor, cells_position: Tensor) -> tuple[Tensor, Tensor]:
-        """Each entity and its map: tokens, position [Q, K, C], cells [Q or 1, hw, C], cells_position [hw, C]."""
+    def cross_attend(
+        self, tokens: Tensor, position: Tensor, cells: Tensor, cells_position: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Cross-attention between the tokens of each entity and its map, in both directions.
+
+        Args:
+            tokens, position: [.., Q, K, C].
+            cells: [.., Q or 1, hw, C].
+            cells_position: [hw, C].
+
+        Returns:
+            tokens [.., Q, K, C] and cells [.., Q, hw, C].
+        """
         placed_cells = cells + cells_position
         tokens = tokens + self.cross_attn_token_to_image.tokens_to_cells(tokens + position, placed_cells, cells)
         tokens = self.norm2(tokens)
@@ -48,10 +73,13 @@ class EntityDecoderLayer(nn.Module):
 
 
 class MaskUpscaling(nn.Module):
-    """Cells -> per-pixel embeddings at stride 4, and their dot product with one vector per entity.
+    """Upscales cells to per-pixel embeddings at stride 4 and multiplies them with one vector per entity.
 
-    A transposed convolution of kernel and stride 2 is a linear map of every cell to its four children. Children stay
-    beside their parent all the way to the logits, so that nothing but one channel is ever shuffled into an image.
+    A transposed convolution with kernel and stride 2 is a linear map from every cell to its 2 x 2 children. The children
+    stay beside their parent cell until the dot product, so that only one channel is rearranged into an image.
+
+    Args:
+        channels: C of the cells.
     """
 
     group = 10  # entities at a time: their embeddings at stride 4 are the decoder's largest activations
@@ -65,45 +93,58 @@ class MaskUpscaling(nn.Module):
         self.upscale2 = nn.ConvTranspose2d(channels // 4, channels // 8, kernel_size=2, stride=2)
 
     def forward(self, cells: Tensor, vectors: Tensor, features: ImageFeatures) -> Tensor:
-        """cells [Q, hw, C], vectors [Q, C / 8] -> mask logits [Q, S/4, S/4]."""
+        """cells [.., Q, hw, C], vectors [.., Q, C/8] -> mask logits [.., Q, S/4, S/4]."""
+        stride8, stride4 = self._beside_parents(features)
+        groups = zip(cells.split(self.group, dim=-3), vectors.split(self.group, dim=-2))
+        # [.., Q, hw * 16, 1]: the 4 x 4 pixels of each cell, as 2 x 2 children of 2 x 2 children
+        logits = torch.cat([self._dot(some, vector, stride8, stride4) for some, vector in groups], dim=-3)
         size = features.size
-        stride8 = self.conv_s1(features.stride8[None])[0]
-        stride4 = self.conv_s0(features.stride4[None])[0]
-        # [C/4, 2h, 2w] -> [hw, 4, C/4] and [C/8, 4h, 4w] -> [hw, 4, 4, C/8]: children beside their parent.
-        stride8 = stride8.view(-1, size, 2, size, 2).permute(1, 3, 2, 4, 0).flatten(2, 3).flatten(0, 1)
-        stride4 = stride4.view(-1, size, 2, 2, size, 2, 2).permute(1, 4, 2, 5, 3, 6, 0)
-        stride4 = stride4.flatten(4, 5).flatten(2, 3).flatten(0, 1)
-        groups = zip(cells.split(self.group), vectors.split(self.group))
-        logits = torch.cat([self._dot(some, vector, stride8, stride4) for some, vector in groups])
-        logits = logits.view(-1, size, size, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4, 6)
-        return logits.reshape(-1, 4 * size, 4 * size)
+        logits = logits.view(-1, size, size, 2, 2, 2, 2)  # [.. * Q, h, w, row, column, row, column], coarse to fine
+        logits = logits.permute(0, 1, 3, 5, 2, 4, 6)  # [.. * Q, h, row, row, w, column, column]: rows, then columns
+        return logits.reshape(*cells.shape[:-2], 4 * size, 4 * size)
+
+    def _beside_parents(self, features: ImageFeatures) -> tuple[Tensor, Tensor]:
+        """High-resolution maps in the order of the children: [.., 1, hw, 4, C/4] and [.., 1, hw, 4, 4, C/8]."""
+        size, lead = features.size, features.cells.shape[:-2]
+        stride8 = self.conv_s1(features.stride8.flatten(0, -4) if lead else features.stride8[None])
+        stride4 = self.conv_s0(features.stride4.flatten(0, -4) if lead else features.stride4[None])
+        stride8 = stride8.unflatten(-1, (size, 2)).unflatten(-3, (size, 2))  # [B, C/4, h, row, w, column]
+        stride8 = stride8.permute(0, 2, 4, 3, 5, 1)  # [B, h, w, row, column, C/4]
+        stride4 = stride4.unflatten(-1, (size, 2, 2)).unflatten(-4, (size, 2, 2))  # [B, C/8, h, r, r, w, c, c]
+        stride4 = stride4.permute(0, 2, 5, 3, 6, 4, 7, 1)  # [B, h, w, row, column, row, column, C/8]
+        stride8 = stride8.reshape(*lead, 1, size * size, 4, stride8.shape[-1])
+        return stride8, stride4.reshape(*lead, 1, size * size, 4, 4, stride4.shape[-1])
 
     def _dot(self, cells: Tensor, vectors: Tensor, stride8: Tensor, stride4: Tensor) -> Tensor:
-        x = F.gelu(self.norm(self._children(cells, self.upscale1) + stride8))
-        x = F.gelu(self._children(x, self.upscale2) + stride4)
-        return torch.matmul(x.flatten(1, 3), vectors.to(x.dtype)[..., None])
+        """[.., q, hw, C], [.., q, C/8] -> [.., q, hw * 16, 1]."""
+        x = F.gelu(self.norm(self._children(cells, self.upscale1) + stride8))  # [.., q, hw, 4, C/4]
+        x = F.gelu(self._children(x, self.upscale2) + stride4)  # [.., q, hw, 4, 4, C/8]
+        return torch.matmul(x.flatten(-4, -2), vectors.to(x.dtype)[..., None])
 
     @staticmethod
     def _children(x: Tensor, upscale: nn.ConvTranspose2d) -> Tensor:
-        """[..., C] -> [..., 4, C']: rows of two, as the transposed convolution would place them."""
-        weight = upscale.weight.permute(2, 3, 1, 0).flatten(0, 2)
+        """[.., C] -> [.., 4, C']: the 2 x 2 outputs of a transposed convolution, row by row."""
+        weight = upscale.weight.permute(2, 3, 1, 0).flatten(0, 2)  # [C, C', 2, 2] -> [2 * 2 * C', C]
         assert upscale.bias is not None
         return F.linear(x, weight, upscale.bias.repeat(4)).unflatten(-1, (4, -1))
 
 
 @MODELS.register("entity_decoder")
 class EntityDecoder(nn.Module):
-    """Mask, IoU and prompt tokens of all entities -> a mask and an IoU for each.
+    """Predicts a mask and its IoU for every entity from mask, IoU and prompt tokens.
 
     Args:
         num_entities: Q.
         channels: C.
-        depth: layers (4 for vits, 8 for vitl).
+        depth: number of layers (4 for vits, 8 for vitl).
         heads: attention heads.
         hidden: width of the layers' MLPs.
         queries: "separate" mask and IoU queries, or "shared" (Table 6).
-        own_prompts: False is quirk 1: prompt tokens are dealt out to the entities out of step.
-        predicts_entity: without a PromptGenerator the decoder's IoU token also gives the entity logits (Table 6, first row).
+        own_prompts: False is quirk 1: an entity receives the prompt tokens of other entities.
+        predicts_entity: without a PromptGenerator the IoU token also predicts the entity logits (Table 6, first row).
+
+    Raises:
+        ValueError: unknown `queries`.
     """
 
     layers: Any  # of EntityDecoderLayer
@@ -125,8 +166,8 @@ class EntityDecoder(nn.Module):
         self.mask_queries = nn.Embedding(num_entities, channels)
         self.iou_queries = nn.Embedding(num_entities, channels) if queries == "separate" else None
         self.layers = nn.ModuleList(EntityDecoderLayer(channels, heads, hidden) for _ in range(depth))
-        # The first layer replaces the tokens by their attention: from random weights all would start as their mean.
-        self.layers[0].self_attn.start_apart()
+        # The first layer has no residual path: with random weights every token would become nearly the mean of all.
+        self.layers[0].self_attn.init_near_identity()
         self.final_attn_token_to_image = Attention(channels, heads, channels // 2)
         self.norm_final_attn = nn.LayerNorm(channels)
         self.mask_upscaling = MaskUpscaling(channels)
@@ -138,37 +179,44 @@ class EntityDecoder(nn.Module):
     def forward(
         self, image_embedding: Tensor, image_position: Tensor, prompts: Prompts | None, features: ImageFeatures
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """One frame.
+        """Decodes one frame, or a batch of frames in the leading dimensions.
 
         Args:
-            image_embedding: [Q or 1, hw, C] fused cells; image_position: [hw, C]; prompts: of the PromptGenerator, if any.
-            features: for the high-resolution maps.
+            image_embedding: [.., Q or 1, hw, C] fused cells.
+            image_position: [hw, C] position code of the cells.
+            prompts: output of the PromptGenerator; None without one.
+            features: of the frame, for the high-resolution maps.
 
         Returns:
-            mask logits [Q, S/4, S/4], IoU [Q] in 0..1, and entity logits [Q, 2] if this decoder predicts them.
+            mask logits [.., Q, S/4, S/4], IoU [.., Q] in 0..1, and entity logits [.., Q, 2] or None where the
+            PromptGenerator predicts them.
         """
-        tokens = self._tokens(prompts)  # [K, Q, C]
-        position = tokens
+        position = self._tokens(prompts).expand(*image_embedding.shape[:-3], -1, -1, -1)  # [.., K, Q, C]
+        tokens = position
         cells = image_embedding if prompts is None else image_embedding + prompts.dense
+        own_position = position.transpose(-3, -2)  # [.., Q, K, C]
         for depth, layer in enumerate(self.layers):
-            tokens = layer.talk(tokens, position if depth else None)
-            looked, cells = layer.look(tokens.transpose(0, 1), position.transpose(0, 1), cells, image_position)
-            tokens = looked.transpose(0, 1)
-        own, place = tokens.transpose(0, 1), position.transpose(0, 1)
-        seen = self.final_attn_token_to_image.tokens_to_cells(own + place, cells + image_position, cells)
-        own = self.norm_final_attn(own + seen)
-        mask_token, iou_token = own[:, 0], own[:, 0 if self.iou_queries is None else 1]
+            tokens = layer.self_attend(tokens, position if depth else None)
+            own, cells = layer.cross_attend(tokens.transpose(-3, -2), own_position, cells, image_position)
+            tokens = own.transpose(-3, -2)  # back to [.., K, Q, C]
+        own = tokens.transpose(-3, -2)
+        attended = self.final_attn_token_to_image.tokens_to_cells(own + own_position, cells + image_position, cells)
+        own = self.norm_final_attn(own + attended)  # [.., Q, K, C]
+        mask_token, iou_token = own[..., 0, :], own[..., 0 if self.iou_queries is None else 1, :]
         mask_logits = self.mask_upscaling(cells, self.mask_head(mask_token), features)
         entity_logits = None if self.entity_head is None else self.entity_head(iou_token)
-        return mask_logits, self.iou_head(iou_token)[:, 0], entity_logits
+        return mask_logits, self.iou_head(iou_token)[..., 0], entity_logits
 
     def _tokens(self, prompts: Prompts | None) -> Tensor:
-        """[K, Q, C]: mask queries, IoU queries, then the prompt tokens in two groups of Q."""
+        """[.., K, Q, C]: mask queries, IoU queries, then the prompt tokens in two groups of Q."""
         groups = [self.mask_queries.weight]
         if self.iou_queries is not None:
             groups.append(self.iou_queries.weight)
-        if prompts is not None:
-            # Flattened per entity and then cut in halves, entity q meets tokens of entities q/2 and (Q + q)/2 (quirk 1).
-            sparse = prompts.sparse.transpose(0, 1) if self.own_prompts else prompts.sparse
-            groups += sparse.reshape(2, -1, sparse.shape[-1]).to(groups[0].dtype).unbind()
-        return torch.stack(groups)
+        queries = torch.stack(groups)  # [K', Q, C]
+        if prompts is None:
+            return queries
+        # Flattened entity by entity and cut in two halves, entity q receives tokens of entities q//2 and (Q + q)//2 (quirk 1).
+        sparse = prompts.sparse.transpose(-3, -2) if self.own_prompts else prompts.sparse
+        lead, (num_entities, channels) = sparse.shape[:-3], queries.shape[1:]
+        sparse = sparse.reshape(*lead, 2, num_entities, channels).to(queries.dtype)
+        return torch.cat([queries.expand(*lead, -1, -1, -1), sparse], dim=-3)

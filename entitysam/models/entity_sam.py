@@ -1,13 +1,11 @@
-"""EntitySAM: every entity of a video, without prompts and categories (paper Figure 2a, read from left to right)."""
+"""EntitySAM: segments every entity of a video without prompts or categories (paper Figure 2a, from left to right)."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from entitysam.layers.network import Network
@@ -18,14 +16,18 @@ from entitysam.structures import ClipOutput, FrameOutput
 
 
 class EntitySAM(Network):
-    """The network; stateless: time lives in the `VideoState` that `step` takes and returns.
+    """The network. It is stateless: everything that depends on earlier frames is in the `VideoState` passed to `step`.
 
     Args:
         dual_encoder, memory, prompt_generator, entity_decoder: the boxes of the figure; prompt_generator may be None.
         image_size: S, a multiple of 32; frames are resized to S x S.
-        frozen: dotted names of the parts that are not trained: kept in eval mode and out of the graph.
+        frozen: dotted names of the parts that are not trained; they stay in eval mode and outside the graph.
         entity_score: "max" of both entity logits (quirk 3) or the "entity" logit.
-        checkpoint_activations: in training, recompute each frame's decoder in the backward pass instead of storing it.
+        checkpoint_activations: in training, recompute the activations of each frame in the backward pass.
+
+    Raises:
+        ValueError: an image size or score that is not allowed.
+        AttributeError: a name in `frozen` that is no part.
     """
 
     def __init__(
@@ -55,7 +57,7 @@ class EntitySAM(Network):
 
     @property
     def num_entities(self) -> int:
-        """Q, the number of entities that can be told apart."""
+        """Q, the number of entity queries."""
         return self.entity_decoder.mask_queries.num_embeddings  # type: ignore[union-attr,return-value]
 
     # One frame of a video -------------------------------------------------------------------------------------------
@@ -64,20 +66,39 @@ class EntitySAM(Network):
         """State before the first frame."""
         return VideoState()
 
-    def step(self, frame: np.ndarray | Tensor, state: VideoState) -> tuple[FrameOutput, VideoState]:
+    def step(
+        self, frame: np.ndarray | Tensor, state: VideoState, gradients: bool = False
+    ) -> tuple[FrameOutput, VideoState]:
         """Segments the next frame of a video.
+
+        In eval mode no graph is recorded, because a graph through the memories would grow with every frame.
 
         Args:
             frame: uint8 [H, W, 3] RGB of any size, or float [3, S, S], already normalised.
-            state: what `initial_state` or the previous step gave.
+            state: returned by `initial_state` or by the previous step.
+            gradients: record a graph in eval mode as well, where gradients are enabled.
 
         Returns:
-            the output, and the state for the next frame; the given state stays valid.
+            the output and the state for the next frame; the given state stays valid.
+
+        Raises:
+            ValueError: a frame of another type or shape.
         """
-        return self.propagate(self.encode(self.prepare(frame)[None])[0], state)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and (self.training or gradients)):
+            return self.propagate(self.encode(self.prepare(frame)[None])[0], state)
 
     def prepare(self, frame: np.ndarray | Tensor) -> Tensor:
-        """Frame as `step` takes it -> normalised [3, S, S], device and dtype the model's (PIL bicubic, aspect not kept)."""
+        """Resizes and normalises a frame.
+
+        Args:
+            frame: as for `step`.
+
+        Returns:
+            [3, S, S] on the model's device and in its dtype; resized by PIL's bicubic filter without keeping the aspect ratio.
+
+        Raises:
+            ValueError: a frame of another type or shape.
+        """
         if isinstance(frame, Tensor) and frame.is_floating_point():
             expected = (3, self.image_size, self.image_size)
             if tuple(frame.shape) != expected:
@@ -91,13 +112,19 @@ class EntitySAM(Network):
         return self.normalise(torch.from_numpy(resized).to(self.device).permute(2, 0, 1))
 
     def encode(self, images: Tensor) -> list[ImageFeatures]:
-        """Both encoders over normalised images [B, 3, S, S]; the frames of a video do not depend on each other here."""
+        """Runs both encoders on normalised images [B, 3, S, S]; frames are independent of each other here."""
         return self.dual_encoder.encode(images)
 
     def propagate(
         self, features: ImageFeatures, state: VideoState, remember: bool = True
     ) -> tuple[FrameOutput, VideoState]:
-        """Everything of a step that comes after the encoders; `remember=False` where no frame follows."""
+        """The part of a step after the encoders: memory read, prompts, decoder, memory write.
+
+        Args:
+            features: of the frame, from `encode`.
+            state: of the previous frame.
+            remember: write the frame to the memory bank; False where no frame follows.
+        """
         with self._grad_for(self.memory):
             conditioned = self._maybe_recomputed(self.memory.read, features.cells, state.memories)
         output = self._maybe_recomputed(self._decode, conditioned, features, state.points)
@@ -108,44 +135,50 @@ class EntitySAM(Network):
         return output, VideoState(state.frames + 1, output.points.detach(), memories)
 
     def _decode(self, conditioned: Tensor, features: ImageFeatures, points: Tensor | None) -> FrameOutput:
-        """Conditioned cells [Q or 1, hw, C] -> the frame's output."""
+        """Decodes a frame, or a batch of frames in the leading dimensions `..`.
+
+        Args:
+            conditioned: [.., Q or 1, hw, C] memory-conditioned cells.
+            features: of the frame.
+            points: [.., Q, 2] of the previous frame; None on the first.
+        """
         embedding = self.dual_encoder.fuse(conditioned, features.semantic)
         prompts = None
         if self.prompt_generator is not None:
             prompts = self.prompt_generator(conditioned, features, points)
             position = self.prompt_generator.prompt_encoder.position.grid(features.size)
         else:
-            position = torch.zeros_like(features.cells)
+            position = features.cells.new_zeros(features.cells.shape[-2:])
         mask_logits, iou, entity_logits = self.entity_decoder(embedding, position, prompts, features)
         if prompts is not None:
             entity_logits, points = prompts.entity_logits, prompts.points
         else:
-            points = torch.zeros(len(iou), 2, device=iou.device)
-        confidence = entity_logits.max(dim=1).values if self.entity_score == "max" else entity_logits[:, 1]
+            points = torch.zeros(*iou.shape, 2, device=iou.device)
+        confidence = entity_logits.max(dim=-1).values if self.entity_score == "max" else entity_logits[..., 1]
         score = iou.float() * confidence.float().sigmoid()  # paper equation 6
         return FrameOutput(mask_logits, iou, entity_logits, points, score)
 
     def _maybe_recomputed(self, function, *arguments):
-        """Activation checkpointing in training; else a plain call."""
+        """Calls a function, with activation checkpointing in training."""
         if self.checkpoint_activations and self.training and torch.is_grad_enabled():
             return checkpoint(function, *arguments, use_reentrant=False)
         return function(*arguments)
 
     @staticmethod
     def _grad_for(part: nn.Module):
-        """No graph through a frozen part."""
+        """Records no graph through a part whose parameters are all frozen."""
         return torch.set_grad_enabled(torch.is_grad_enabled() and any(p.requires_grad for p in part.parameters()))
 
     # A training clip ------------------------------------------------------------------------------------------------
 
     def forward(self, frames: Tensor) -> ClipOutput | list[ClipOutput]:
-        """The same step over the T frames of a clip, and the outputs put together.
+        """Applies the same step to the T frames of a clip and stacks the outputs.
 
         Args:
-            frames: uint8 [T, 3, S, S] RGB, or float, already normalised; or [B, 1, 3, S, S], B clips of one frame.
+            frames: uint8 [T, 3, S, S] RGB, or float, already normalised; or [B, 1, 3, S, S], B clips of one frame each.
 
         Returns:
-            the output of the clip, or the list of those of B clips.
+            the output of the clip, or a list with the outputs of B clips.
         """
         images = frames if frames.is_floating_point() else self.normalise(frames)
         if images.ndim == 5:
@@ -161,17 +194,13 @@ class EntitySAM(Network):
         )
 
     def _single_frames(self, images: Tensor) -> list[ClipOutput]:
-        """Images [B, 3, S, S], each the only frame of its clip, in one pass: small images keep no machine busy alone."""
+        """Images [B, 3, S, S], each the only frame of its clip, as one batch: small images use a device badly one by one.
 
-        def decode(*maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            features = ImageFeatures(*maps)
-            with self._grad_for(self.memory):
-                conditioned = self.memory.read(features.cells, ())  # type: ignore[operator]
-            # The CPU's fused attention would be called clip by clip.
-            with sdpa_kernel(SDPBackend.MATH) if images.device.type == "cpu" else nullcontext():
-                output = self._decode(conditioned, features, None)
-            return output.entity_logits, output.iou[:, None], output.mask_logits[:, None]
-
-        maps = self.dual_encoder.encode_together(images)
-        outputs = self._maybe_recomputed(torch.func.vmap(decode), *maps)
-        return [ClipOutput(*of_one) for of_one in zip(*(values.unbind() for values in outputs))]
+        A frame without predecessors meets an empty memory bank, so memory and points need no batch dimension of their own.
+        """
+        features = self.dual_encoder.encode_batch(images)
+        with self._grad_for(self.memory):
+            conditioned = self._maybe_recomputed(self.memory.read, features.cells, ())  # [B, 1, hw, C]
+        output = self._maybe_recomputed(self._decode, conditioned, features, None)
+        iou, mask_logits = output.iou.unsqueeze(2), output.mask_logits.unsqueeze(2)  # [B, Q, T = 1, ..]
+        return [ClipOutput(*of_clip) for of_clip in zip(output.entity_logits, iou, mask_logits)]

@@ -121,7 +121,7 @@ def test_the_first_layer_starts_with_tokens_apart():
     tokens = randn(4, ENTITIES, CHANNELS)
 
     def likeness(layer):
-        after = layer.talk(tokens, None).flatten(0, 1)
+        after = layer.self_attend(tokens, None).flatten(0, 1)
         return F.normalize(tokens.flatten(0, 1), dim=1) @ F.normalize(after, dim=1).T
 
     like = likeness(layer)

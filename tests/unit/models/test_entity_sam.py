@@ -1,6 +1,7 @@
 """The network as a whole: its state, its input, its scores, its precision; nothing of a video stays in it."""
 
 import copy
+import gc
 from dataclasses import replace
 
 import numpy as np
@@ -207,6 +208,19 @@ def test_single_frames_together_are_the_same_as_one_by_one(normalised, changes):
         torch.testing.assert_close(gradient, gradients[1][name], rtol=1e-5, atol=1e-7, msg=name)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_single_frames_together_under_autocast(small_model, normalised, dtype):
+    with torch.inference_mode(), torch.autocast("cpu", dtype=dtype):
+        together, one_by_one = small_model(normalised[:, None]), [small_model(image[None]) for image in normalised]
+    with torch.inference_mode():
+        exact = small_model(normalised[:, None])
+    for a, b, c in zip(together, one_by_one, exact, strict=True):
+        assert a.mask_logits.dtype == b.mask_logits.dtype == dtype
+        for name in ("mask_logits", "iou", "entity_logits"):
+            assert deviation(getattr(a, name), getattr(b, name)) < 0.06, name
+            assert deviation(getattr(a, name), getattr(c, name)) < 0.06, name
+
+
 def test_single_frames_together_may_be_recomputed(normalised):
     stored, recomputed = (build(checkpoint_activations=on).train() for on in (False, True))
     for model in (stored, recomputed):
@@ -230,6 +244,26 @@ def test_frozen_parts_get_no_gradient_and_stay_in_eval_mode(normalised):
     assert model.training
     for name, part in model.named_modules():
         assert part.training != name.startswith(tuple(frozen)), name
+
+
+def test_steps_in_eval_mode_record_no_graph(small_model, small_video):
+    """The state of a video that is stepped through without `torch.no_grad` does not keep earlier frames in memory."""
+    image, state, live = small_model.prepare(small_video[0]), small_model.initial_state(), {}
+    for frame in range(60):
+        output, state = small_model.step(image, state)
+        assert not any(value.requires_grad for value in (*vars(output).values(), state.points, *state.memories))
+        if frame in (9, 59):
+            live[frame] = sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+    assert len(state.memories) == small_model.memory.num_memories
+    assert live[9] == live[59]
+
+
+def test_gradients_of_a_step_are_recorded_where_asked_for(normalised):
+    model = build()
+    assert model.step(normalised[0], model.initial_state(), gradients=True)[0].mask_logits.requires_grad
+    with torch.no_grad():
+        assert not model.step(normalised[0], model.initial_state(), gradients=True)[0].mask_logits.requires_grad
+    assert model.train().step(normalised[0], model.initial_state())[0].mask_logits.requires_grad
 
 
 def test_points_are_detached_between_frames(normalised):
