@@ -172,19 +172,18 @@ def tracker_overrides(overrides: list[str]) -> dict[str, Any]:
     """`tracker.beta=0.4` -> {"beta": 0.4}.
 
     Raises:
-        ConfigError: a word that does not start with `tracker.`.
+        ConfigError: an override that does not start with `tracker.`.
     """
-    import yaml
-
     from entitysam.registry import ConfigError
+    from entitysam.settings import parse_value
 
-    words = {}
-    for word in overrides:
-        key, _, value = word.partition("=")
+    values = {}
+    for override in overrides:
+        key, _, value = override.partition("=")
         if not key.startswith("tracker."):
             raise ConfigError(f"unknown key '{key}'; overrides start with 'tracker.'")
-        words[key.removeprefix("tracker.")] = yaml.safe_load(value)
-    return words
+        values[key.removeprefix("tracker.")] = parse_value(value)
+    return values
 
 
 def detector(

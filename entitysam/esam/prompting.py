@@ -10,6 +10,7 @@ from entitysam.esam.protocol import PromptableImage
 from entitysam.registry import ConfigError
 
 OBJECT, PART, SUBPART = 0, 1, 2
+LARGEST_GRID = 1024  # points per side or per batch
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class PromptingConfig:
         for name in ("points_per_side", "gallery_points_per_side", "points_per_batch"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: must be at least 1, not {getattr(self, name)}")
+            if getattr(self, name) > LARGEST_GRID:
+                raise ConfigError(f"{name}: must be at most {LARGEST_GRID}, not {getattr(self, name)}")
 
 
 @dataclass

@@ -1,10 +1,7 @@
-"""`model` nodes of E-SAM's configs -> an `ESAM`; a wrong key or value is named by its path."""
+"""Builds an `ESAM` from the `model` node of a config; error messages name the path of a wrong key."""
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
-
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from typing import Any
 
 from entitysam.esam.mask_generation import MaskGenerationConfig
 from entitysam.esam.prompting import PromptingConfig
@@ -14,11 +11,14 @@ from entitysam.esam.sam_backend import RANDOM, sam_segmenter
 from entitysam.esam.segmenter import ESAM
 from entitysam.esam.superpixels import SuperpixelConfig
 from entitysam.registry import METHODS, ConfigError, Registry, build
+from entitysam.settings import read_settings
 
-__all__ = ["RANDOM", "SEGMENTERS", "esam", "method_from_options", "plain_sam", "read_settings"]
+__all__ = ["RANDOM", "SEGMENTERS", "esam", "method_from_options", "plain_sam"]
 
 Node = Mapping[str, Any]
-SettingsT = TypeVar("SettingsT")
+
+MODULES = ("mask_generation", "refinement", "recovery")
+SECTIONS = ("segmenter", "prompting", "superpixels", *MODULES)
 
 SEGMENTERS = Registry("promptable segmenter")
 SEGMENTERS.register("segment_anything")(sam_segmenter)
@@ -34,7 +34,7 @@ def esam(
     recovery: Node | None = None,
     max_pixels: int = 178_000_000,
 ) -> ESAM:
-    """E-SAM from its config node; what a key means and where its default comes from stands in the class named below.
+    """E-SAM from its config node. The keys and the sources of their defaults are documented in the classes below.
 
     Args:
         segmenter: part of SEGMENTERS, e.g. {name: segment_anything, model: vit_h, weights: null, device: auto}.
@@ -48,7 +48,7 @@ def esam(
     Raises:
         ConfigError: unknown key, wrong type or value, named by its path.
     """
-    # Read before the network is built: a misspelt key should not cost a download.
+    # Checked before the network is built, because building it may download weights.
     settings: dict[str, Any] = {
         "prompting": read_settings(PromptingConfig, prompting, "model.prompting"),
         "superpixels": read_settings(SuperpixelConfig, superpixels, "model.superpixels"),
@@ -56,49 +56,36 @@ def esam(
         "refinement": read_settings(RefinementConfig, refinement, "model.refinement"),
         "recovery": read_settings(RecoveryConfig, recovery, "model.recovery"),
     }
+    if not isinstance(segmenter, Mapping):
+        raise ConfigError(f"model.segmenter: must be a mapping with a name, not '{segmenter}'")
     return ESAM(build(SEGMENTERS, segmenter, "model.segmenter"), **settings, max_pixels=max_pixels)
 
 
 @METHODS.register("sam")
 def plain_sam(**node: Any) -> ESAM:
-    """SAM's automatic masks, made disjoint by score: the baseline. Takes the keys of `esam`; the modules are off."""
-    off = {"enabled": False}
-    sections = {name: {**(node.pop(name, None) or {}), **off} for name in ("mask_generation", "refinement", "recovery")}
+    """Baseline: SAM's automatic masks, made disjoint by score. Same keys as `esam`; its modules are disabled."""
+    sections = {name: {**(node.pop(name, None) or {}), "enabled": False} for name in MODULES}
     return esam(**node, **sections)
 
 
-def method_from_options(words: Mapping[str, Any]) -> ESAM:
-    """E-SAM or plain SAM from flat keys, as a command line has them.
+def method_from_options(options: Mapping[str, Any]) -> ESAM:
+    """E-SAM or plain SAM from the flat keys of a command line.
 
     Args:
-        words: `name` ("esam" or "sam"); keys with a dot are those of a section, e.g. "refinement.tolerance"; the
-            others are SAM's: model, weights, device, amp.
+        options: `name` ("esam" or "sam"); keys with a dot belong to a section, e.g. "refinement.tolerance"; the others
+            belong to SAM: model, weights, device, amp.
 
     Raises:
         ConfigError: unknown key, wrong type or value.
     """
     segmenter: dict[str, Any] = {"name": "segment_anything"}
-    node: dict[str, Any] = {"name": words["name"], "segmenter": segmenter}
-    for key, value in words.items():
+    node: dict[str, Any] = {"name": options["name"], "segmenter": segmenter}
+    for key, value in options.items():
         section, dot, inner = key.partition(".")
+        if dot and section not in SECTIONS:
+            raise ConfigError(f"{key}: unknown section; known: {', '.join(SECTIONS)}")
         if dot:
             node.setdefault(section, {})[inner] = value
         elif key != "name":
             segmenter[key] = value
     return build(METHODS, node, "model")
-
-
-def read_settings(kind: type[SettingsT], node: Node | None, path: str) -> SettingsT:
-    """A settings dataclass from a mapping.
-
-    Raises:
-        ConfigError: unknown key, wrong type or value, named by its path.
-    """
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(kind), dict(node or {}))
-        return OmegaConf.to_object(merged)  # type: ignore[return-value]
-    except OmegaConfBaseException as error:
-        key = f"{path}.{error.full_key}" if error.full_key else path
-        raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from error
-    except ConfigError as error:
-        raise ConfigError(f"{path}.{error}") from error

@@ -16,6 +16,8 @@ from entitysam.masa.sampling import sample_boxes
 from entitysam.masa.track_head import TrackHead
 from entitysam.structures import BoxTargets, PairOutput
 
+BOXES_PER_BATCH = 1024  # boxes that are pooled at once; 50 MB with 256 channels
+
 
 @dataclass
 class MasaFeatures:
@@ -100,7 +102,8 @@ class MASA(Network):
             [N, E], not normalised.
         """
         scaled = boxes.to(self.device).float() * features.scale
-        return self.track_head(features.maps, [scaled])
+        # Boxes are independent of each other; the pooled features of one batch bound the memory.
+        return torch.cat([self.track_head(features.maps, [batch]) for batch in scaled.split(BOXES_PER_BATCH)])
 
     def propose(self, features: MasaFeatures, limit: int = 300) -> tuple[Tensor, Tensor]:
         """Class-agnostic proposals; the model has to be in eval mode.

@@ -1,59 +1,65 @@
-"""How much a candidate looks like a track (MASA's supplement, J.4, Eq. 1). Pure functions of tensors; N candidates, M tracks."""
+"""Similarity of candidates and tracks (MASA's supplement, J.4, Eq. 1). Pure functions of tensors: N candidates, M tracks."""
+
+from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import box_iou
 
 
-def bidirectional_softmax(dots: Tensor) -> Tensor:
+def bidirectional_softmax(dots: Tensor, normaliser: Tensor | None = None) -> Tensor:
     """s_1 of Eq. 1: mean of the softmax over the tracks and the softmax over the candidates.
 
     Args:
-        dots: [N, M] products of the embeddings.
+        dots: [N, M] dot products of the embeddings.
+        normaliser: [M] log of the sum of exp(dots) over all candidates, if `dots` are the rows of only some of them.
 
     Returns:
         [N, M] in 0..1.
     """
-    return (dots.softmax(0) + dots.softmax(1)) / 2
+    over_candidates = dots.softmax(0) if normaliser is None else (dots - normaliser).exp()
+    return (over_candidates + dots.softmax(1)) / 2
+
+
+def log_sum_over_candidates(parts: Sequence[Tensor], tracks: Tensor) -> Tensor:
+    """[M] log of the sum of exp(dot product) over the candidates, given in parts [n, C]; `tracks`: [M, C]."""
+    return torch.stack([(part @ tracks.T).logsumexp(0) for part in parts]).logsumexp(0)
 
 
 def cosine(dots: Tensor, candidates: Tensor, tracks: Tensor) -> Tensor:
-    """s_2 of Eq. 1: cosine of every pair, [N, M] in -1..1; 0 for an embedding of length 0.
+    """s_2 of Eq. 1: cosine similarity [N, M] in -1..1; 0 for embeddings of length 0.
 
     Args:
-        dots: [N, M] products of the embeddings.
-        candidates, tracks: [N, C], [M, C] the embeddings.
+        dots: [N, M] dot products of the embeddings.
+        candidates, tracks: embeddings [N, C], [M, C].
     """
-    lengths = candidates.norm(dim=1)[:, None] * tracks.norm(dim=1)
+    lengths = candidates.norm(dim=1)[:, None] * tracks.norm(dim=1)  # [N, M]
     return dots / lengths.clamp(min=torch.finfo(dots.dtype).tiny)
 
 
-def appearance(candidates: Tensor, tracks: Tensor, with_cosine: bool = True) -> Tensor:
-    """s of Eq. 1, or s_1 alone.
+def appearance(
+    candidates: Tensor, tracks: Tensor, with_cosine: bool = True, normaliser: Tensor | None = None
+) -> Tensor:
+    """s of Eq. 1, [N, M].
 
     Args:
         candidates, tracks: embeddings [N, C], [M, C].
-        with_cosine: mean of s_1 and s_2; False: s_1.
+        with_cosine: True: mean of s_1 and s_2; False: s_1.
+        normaliser: see `bidirectional_softmax`.
     """
-    dots = candidates @ tracks.T
-    soft = bidirectional_softmax(dots)
+    dots = candidates @ tracks.T  # [N, M]
+    soft = bidirectional_softmax(dots, normaliser)
     return (soft + cosine(dots, candidates, tracks)) / 2 if with_cosine else soft
 
 
 def overlap(candidates: Tensor, tracks: Tensor) -> Tensor:
-    """IoU [N, M] of boxes [N, 4] and [M, 4], xyxy; boxes have an area."""
+    """IoU [N, M] of boxes [N, 4] and [M, 4] (x1, y1, x2, y2) with positive area."""
     return box_iou(candidates, tracks)
 
 
 def centre_distance(candidates: Tensor, tracks: Tensor) -> Tensor:
-    """Distance [N, M] between the centres of boxes [N, 4] and [M, 4], xyxy, in their unit."""
+    """Distance [N, M] between the centres of boxes [N, 4] and [M, 4] (x1, y1, x2, y2), in the unit of the boxes."""
     return torch.cdist(_centres(candidates), _centres(tracks))
-
-
-def mean_embedding(embeddings: Tensor) -> Tensor:
-    """Direction [C] of the mean of unit vectors along [n, C]: one embedding for several looks at a thing."""
-    return F.normalize(F.normalize(embeddings, dim=1).mean(0), dim=0)
 
 
 def _centres(boxes: Tensor) -> Tensor:

@@ -1,9 +1,10 @@
-"""Algorithm 1 of MASA's supplement: candidates of each frame become tracks by the similarity of their embeddings.
+"""Algorithm 1 of MASA's supplement: associates the candidates of each frame with tracks.
 
-The tracker keeps nothing: time and identity live in a `TrackerState` that goes in and comes out, so that several videos
-may share a tracker and an old state stays valid.
+`Tracker` is stateless. The tracks are in a `TrackerState` that is passed in and returned, so that several videos can
+share a tracker and an old state stays valid.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,109 +13,24 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from entitysam.masa import similarity
-from entitysam.registry import ConfigError
+from entitysam.masa.settings import SETTINGS, TrackerSettings, read_setting
 
-NOT_TRACKED = 0  # id of a candidate that belongs to no track; tracks count from 1
-REFERENCE_FPS = 30.0  # `max_jump` is given at this frame rate
-SIMILARITIES = ("masa", "bidirectional_softmax", "iou")
+__all__ = ["NOT_TRACKED", "SETTINGS", "Candidates", "Tracker", "TrackerSettings", "TrackerState", "read_setting"]
 
-
-@dataclass(frozen=True)
-class TrackerSettings:
-    """Thresholds of Algorithm 1, in its letters, and what the settings of the published table differ in.
-
-    Attributes:
-        gamma: a candidate above this confidence starts a track.
-        beta_obj: a candidate above this confidence may continue a track.
-        beta: least similarity for that.
-        similarity: "masa" (Eq. 1), "bidirectional_softmax" (its first half), or "iou" (of boxes, without embeddings).
-        momentum: weight of the new embedding in a track's; the old one has the rest.
-        memory_frames: a track can be continued up to so many frames after it was last seen.
-        candidate_frames: so long a candidate that neither continued nor started a track is kept. It draws similar
-            candidates of the next frames to itself and away from the tracks.
-        max_jump: largest step of a box's centre from frame to frame, in pixels at 30 frames per second; over gaps it
-            adds up. None = no limit.
-        duplicate_iou: a candidate that overlaps a more confident one by more is a duplicate.
-        weak_score, weak_duplicate_iou: the same limit for candidates below `weak_score`.
-        within_category: tracks keep to one category.
-    """
-
-    gamma: float
-    beta_obj: float
-    beta: float
-    similarity: str = "masa"
-    momentum: float = 0.8
-    memory_frames: int = 10
-    candidate_frames: int = 0
-    max_jump: float | None = None
-    duplicate_iou: float = 1.0
-    weak_score: float = 0.5
-    weak_duplicate_iou: float = 0.3
-    within_category: bool = False
-
-    def __post_init__(self) -> None:
-        if self.similarity not in SIMILARITIES:
-            raise ConfigError(f"similarity: one of {', '.join(SIMILARITIES)}, not '{self.similarity}'")
-        for name in ("gamma", "beta_obj", "momentum", "duplicate_iou", "weak_score", "weak_duplicate_iou"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name}: must be in 0..1, not {getattr(self, name)}")
-        for name in ("memory_frames", "candidate_frames"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name}: must not be negative, not {getattr(self, name)}")
-
-
-# The three settings of the published configurations (thresholds of duplicates are the code's, the paper has none).
-SETTINGS = {
-    "tao": TrackerSettings(gamma=1e-4, beta_obj=1e-4, beta=0.5),
-    "video": TrackerSettings(gamma=0.1, beta_obj=0.01, beta=0.5, max_jump=100.0),
-    "bdd": TrackerSettings(
-        gamma=0.5,
-        beta_obj=0.3,
-        beta=0.6,
-        similarity="bidirectional_softmax",
-        candidate_frames=1,
-        duplicate_iou=0.7,
-        weak_score=0.3,
-    ),
-}
-IOU_BETA = 0.3  # least overlap of IoU association, as in SORT (Bewley et al., ICIP 2016)
-
-
-def read_setting(name: str, association: str = "masa", **changes: object) -> TrackerSettings:
-    """A published setting with changes.
-
-    Args:
-        name: "tao", "video" or "bdd".
-        association: "masa", or "iou" for the baseline without embeddings: IoU of boxes, `beta` 0.3, no `max_jump`.
-        changes: fields of `TrackerSettings`.
-
-    Raises:
-        ConfigError: unknown name or field, or a value out of its range.
-    """
-    if name not in SETTINGS:
-        raise ConfigError(f"setting: one of {', '.join(SETTINGS)}, not '{name}'")
-    if association not in ("masa", "iou"):
-        raise ConfigError(f"association: masa or iou, not '{association}'")
-    unknown = set(changes) - set(TrackerSettings.__dataclass_fields__)
-    if unknown:
-        raise ConfigError(
-            f"tracker.{min(unknown)}: unknown key; known: {', '.join(TrackerSettings.__dataclass_fields__)}"
-        )
-    setting = SETTINGS[name]
-    if association == "iou":
-        setting = replace(setting, similarity="iou", beta=IOU_BETA, max_jump=None, candidate_frames=0)
-    return replace(setting, **changes)  # type: ignore[arg-type]
+NOT_TRACKED = 0  # id of a candidate that belongs to no track; ids of tracks start at 1
+REFERENCE_FPS = 30.0  # frame rate that `max_jump` refers to
+BLOCK_ELEMENTS = 1 << 21  # largest matrix of pairs that is held at once; bounds the memory for frames of many boxes
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """The object candidates of one frame.
+    """The detections of one frame as the tracker takes them.
 
     Attributes:
-        boxes: float [N, 4] xyxy in pixels.
+        boxes: float [N, 4] (x1, y1, x2, y2) in pixels.
         scores: float [N] confidence in 0..1.
-        embeddings: float [N, C], of any length; None where similarity is "iou".
-        categories: int64 [N]; None = all of one category.
+        embeddings: float [N, C], not normalised; None if similarity is "iou".
+        categories: int64 [N]; None = one category for all.
     """
 
     boxes: Tensor
@@ -125,8 +41,8 @@ class Candidates:
     def __len__(self) -> int:
         return len(self.boxes)
 
-    def __getitem__(self, rows: Tensor) -> "Candidates":
-        """Those of a mask bool [N] or of indices."""
+    def __getitem__(self, rows: Tensor | slice) -> "Candidates":
+        """The candidates at a bool mask [N] or at indices."""
         embeddings = None if self.embeddings is None else self.embeddings[rows]
         categories = None if self.categories is None else self.categories[rows]
         return Candidates(self.boxes[rows], self.scores[rows], embeddings, categories)
@@ -134,14 +50,14 @@ class Candidates:
 
 @dataclass(frozen=True)
 class TrackerState:
-    """What is known after some frames: M tracks and kept candidates. Not to be changed.
+    """M tracks and kept candidates after some frames; immutable.
 
     Attributes:
         frame: number of the last frame; -1 before the first.
         next_id: id of the next track.
         ids: int64 [M]; `NOT_TRACKED` for kept candidates.
-        last_seen: int64 [M] frame.
-        boxes, embeddings, categories: [M, ...] the last box and category, the averaged embedding; as in `Candidates`.
+        last_seen: int64 [M] frame of the last match.
+        tracks: M entries: the last box, score and category, and the averaged embedding.
     """
 
     frame: int
@@ -163,12 +79,12 @@ class TrackerState:
 class Tracker:
     """Algorithm 1.
 
-    A track is continued by one candidate per frame at most: candidates choose in the order of their confidence among the
-    tracks that are left, as in the published code (the paper's listing leaves it open).
+    Each track is continued by at most one candidate per frame. Candidates choose among the remaining tracks by descending
+    confidence, as in the published code (the paper does not specify it).
 
     Args:
-        settings: see there.
-        fps: frames per second of the frame numbers, for `max_jump`; None = 30.
+        settings: thresholds.
+        fps: frame rate of the frame numbers, for `max_jump`; None = 30.
     """
 
     def __init__(self, settings: TrackerSettings, fps: float | None = None) -> None:
@@ -178,34 +94,33 @@ class Tracker:
     def step(self, state: TrackerState, candidates: Candidates, frame: int) -> tuple[np.ndarray, TrackerState]:
         """Associates the candidates of a frame.
 
-        Candidates whose box or score is not finite, or whose box has no area, are no candidates. Frames without any
-        may be given or left out.
+        Candidates whose box or score is not finite, or whose box has no area, are ignored. Frames without candidates may
+        be passed or skipped.
 
         Args:
-            state: after earlier frames.
+            state: state after the previous frame.
             candidates: of this frame, in any order.
-            frame: its number; greater than that of the state.
+            frame: frame number, greater than that of the state.
 
         Returns:
-            ids int64 [N] of the candidates as given, `NOT_TRACKED` for duplicates, weak and unusable ones; and the
-            state behind this frame.
+            ids int64 [N] of the candidates in the given order, `NOT_TRACKED` for duplicates, weak and ignored ones; and
+            the state after this frame.
 
         Raises:
-            ValueError: frames out of order, no embeddings or not finite ones, or of another length than before.
+            ValueError: frames out of order; embeddings that are missing, not finite, or of another length than before.
         """
         if frame <= state.frame:
             raise ValueError(f"frame {frame} comes after frame {state.frame}: frames must be in order")
         self._check(candidates, state, frame)
         if candidates.categories is None:
             candidates = replace(candidates, categories=torch.zeros_like(candidates.scores, dtype=torch.int64))
-        ids = np.full(len(candidates), NOT_TRACKED, np.int64)
-        chosen = self._without_duplicates(candidates)
-        known = _select(state, self._alive(state, frame))
-        kept = candidates[chosen]
-        matched = self._match(kept, known, frame)
-        kept_ids = np.append(known.ids, NOT_TRACKED)[matched]  # -1 is the last place
-        new = (matched < 0) & (_numpy(kept.scores) > self.settings.gamma)
+        chosen = self._without_duplicates(candidates)  # [K] by descending confidence
+        kept, known = candidates[chosen], _select(state, self._alive(state, frame))
+        matched = self._match(kept, known, frame)  # [K] index into `known`, -1 = none
+        kept_ids = np.append(known.ids, NOT_TRACKED)[matched]  # -1 indexes the appended element
+        new = (matched < 0) & (_numpy(kept.scores) > self.settings.gamma)  # lines 10 and 11
         kept_ids[new] = np.arange(state.next_id, state.next_id + new.sum())
+        ids = np.full(len(candidates), NOT_TRACKED, np.int64)
         ids[_numpy(chosen)] = kept_ids
         return ids, self._updated(known, kept, matched, kept_ids, frame, state.next_id + int(new.sum()))
 
@@ -231,11 +146,17 @@ class Tracker:
         settings = self.settings
         weak = scores[order] < settings.weak_score
         limit = torch.where(weak, min(settings.weak_duplicate_iou, settings.duplicate_iou), settings.duplicate_iou)
-        overlap = box_iou(boxes[order], boxes[order])
-        return order[~(overlap > limit[:, None]).tril(-1).any(1)]
+        boxes = boxes[order]
+        duplicate = torch.zeros_like(weak)
+        for rows in _row_blocks(len(order), len(order)):
+            overlap = box_iou(boxes[rows], boxes[: rows.stop])  # [n, stop]
+            # Column j of row i is a more confident candidate only for j < i.
+            above = (overlap > limit[rows, None]).tril(rows.start - 1)
+            duplicate[rows] = above.any(1)
+        return order[~duplicate]
 
     def _alive(self, state: TrackerState, frame: int) -> np.ndarray:
-        """bool [M]: tracks and kept candidates that may still be matched."""
+        """bool [M]: tracks and kept candidates that can still be matched."""
         patience = np.where(state.ids == NOT_TRACKED, self.settings.candidate_frames, self.settings.memory_frames)
         return frame - state.last_seen <= patience
 
@@ -244,27 +165,45 @@ class Tracker:
         matched = np.full(len(candidates), -1)
         if not len(known) or not len(candidates):
             return matched
-        left = _numpy(self._similarity(candidates, known, frame)).copy()
         beta, can_continue = self.settings.beta, _numpy(candidates.scores) > self.settings.beta_obj
-        for row in np.flatnonzero(can_continue & (left.max(1) > beta)):
-            best = int(left[row].argmax())
-            if left[row, best] > beta and known.ids[best] != NOT_TRACKED:
-                matched[row] = best
-                left[:, best] = -np.inf
+        taken = np.zeros(len(known), bool)
+        for rows, scores in self._similarity(candidates, known, frame):
+            left = _numpy(scores).copy()  # [n, M]
+            left[:, taken] = -np.inf
+            for row in np.flatnonzero(can_continue[rows] & (left.max(1) > beta)):
+                best = int(left[row].argmax())
+                if left[row, best] > beta and known.ids[best] != NOT_TRACKED:
+                    matched[rows.start + row] = best
+                    left[:, best] = -np.inf
+                    taken[best] = True
         return matched
 
-    def _similarity(self, candidates: Candidates, known: TrackerState, frame: int) -> Tensor:
-        """[N, M] similarity; minus infinity where a pair cannot be."""
+    def _similarity(self, candidates: Candidates, known: TrackerState, frame: int) -> Iterator[tuple[slice, Tensor]]:
+        """Blocks of rows and their similarity [n, M]; minus infinity for pairs that cannot be matched."""
         settings, tracks = self.settings, known.tracks
-        if settings.similarity == "iou":
-            scores = similarity.overlap(candidates.boxes, tracks.boxes)
-        else:
-            assert candidates.embeddings is not None
-            assert tracks.embeddings is not None
-            scores = similarity.appearance(candidates.embeddings, tracks.embeddings, settings.similarity == "masa")
+        blocks = _row_blocks(len(candidates), len(known))
+        normaliser = None
+        if settings.similarity != "iou" and len(blocks) > 1:
+            # The softmax over all candidates needs the sum over all blocks.
+            parts = [candidates.embeddings[rows] for rows in blocks]  # type: ignore[index]
+            normaliser = similarity.log_sum_over_candidates(parts, tracks.embeddings)  # type: ignore[arg-type]
+        for rows in blocks:
+            part = candidates[rows]
+            if settings.similarity == "iou":
+                scores = similarity.overlap(part.boxes, tracks.boxes)
+            else:
+                assert part.embeddings is not None
+                assert tracks.embeddings is not None
+                with_cosine = settings.similarity == "masa"
+                scores = similarity.appearance(part.embeddings, tracks.embeddings, with_cosine, normaliser)
+            yield rows, self._exclude(scores, part, known, frame)
+
+    def _exclude(self, scores: Tensor, candidates: Candidates, known: TrackerState, frame: int) -> Tensor:
+        """Scores [n, M] with minus infinity for pairs too far apart or of different categories."""
+        settings, tracks = self.settings, known.tracks
         if settings.max_jump is not None:
             frames = torch.from_numpy(frame - known.last_seen).to(scores)
-            reach = frames * settings.max_jump * (REFERENCE_FPS / self.fps)
+            reach = frames * settings.max_jump * (REFERENCE_FPS / self.fps)  # [M] pixels
             too_far = similarity.centre_distance(candidates.boxes, tracks.boxes) > reach
             scores = scores.masked_fill(too_far, -torch.inf)
         if settings.within_category:
@@ -276,31 +215,31 @@ class Tracker:
     def _updated(
         self, known: TrackerState, kept: Candidates, matched: np.ndarray, ids: np.ndarray, frame: int, next_id: int
     ) -> TrackerState:
-        """The state with matched tracks renewed (line 9), new ones (line 11) and, where wanted, the other candidates."""
-        rows, places = np.flatnonzero(matched >= 0), matched[matched >= 0]
+        """The next state: matched tracks updated (line 9), new tracks (line 11) and kept candidates appended."""
+        rows, targets = np.flatnonzero(matched >= 0), matched[matched >= 0]
         others = (matched < 0) & ((ids != NOT_TRACKED) | (self.settings.candidate_frames > 0))
         tracks, last_seen = known.tracks, known.last_seen.copy()
-        last_seen[places] = frame
-        renewed, added = kept[_index(rows, kept)], kept[_index(np.flatnonzero(others), kept)]
+        last_seen[targets] = frame
+        updated, added = kept[_index(rows, kept)], kept[_index(np.flatnonzero(others), kept)]
         if len(rows):
-            tracks = _renew(tracks, renewed, _index(places, kept), self.settings.momentum)
+            tracks = _update_tracks(tracks, updated, _index(targets, kept), self.settings.momentum)
         if len(added):
             tracks = _concatenate(tracks, added) if len(known) else added
         seen = np.concatenate([last_seen, np.full(len(added), frame)])
         return TrackerState(frame, next_id, np.concatenate([known.ids, ids[others]]), seen, tracks)
 
 
-def _renew(tracks: Candidates, latest: Candidates, places: Tensor, momentum: float) -> Candidates:
-    """Tracks whose boxes, scores and categories are the latest, and whose embeddings move there by `momentum`."""
+def _update_tracks(tracks: Candidates, latest: Candidates, rows: Tensor, momentum: float) -> Candidates:
+    """Replaces boxes, scores and categories of the tracks at `rows`; embeddings are a moving average."""
     embeddings, categories = tracks.embeddings, tracks.categories
     if embeddings is not None and latest.embeddings is not None:
-        mixed = momentum * latest.embeddings + (1 - momentum) * embeddings[places]
-        embeddings = embeddings.index_copy(0, places, mixed)
+        mixed = momentum * latest.embeddings + (1 - momentum) * embeddings[rows]
+        embeddings = embeddings.index_copy(0, rows, mixed)
     if categories is not None and latest.categories is not None:
-        categories = categories.index_copy(0, places, latest.categories)
+        categories = categories.index_copy(0, rows, latest.categories)
     boxes, scores = tracks.boxes, tracks.scores
     return Candidates(
-        boxes.index_copy(0, places, latest.boxes), scores.index_copy(0, places, latest.scores), embeddings, categories
+        boxes.index_copy(0, rows, latest.boxes), scores.index_copy(0, rows, latest.scores), embeddings, categories
     )
 
 
@@ -317,6 +256,12 @@ def _select(state: TrackerState, rows: np.ndarray) -> TrackerState:
     chosen = np.flatnonzero(rows)
     tracks = state.tracks[_index(chosen, state.tracks)]
     return replace(state, ids=state.ids[chosen], last_seen=state.last_seen[chosen], tracks=tracks)
+
+
+def _row_blocks(rows: int, columns: int) -> list[slice]:
+    """Rows in blocks of at most `BLOCK_ELEMENTS` matrix elements; one block for frames of the usual size."""
+    size = max(1, BLOCK_ELEMENTS // max(1, columns))
+    return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
 
 
 def _index(rows: np.ndarray, candidates: Candidates) -> Tensor:

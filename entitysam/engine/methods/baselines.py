@@ -11,6 +11,7 @@ import numpy as np
 from entitysam.esam.video import IoULinker, segment_frames
 from entitysam.inference.segmenter import VideoSegmenter
 from entitysam.registry import METHODS, ConfigError, build
+from entitysam.settings import parse_value
 
 FrameEntities = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # RGB frame -> ids 1..n int [H, W], scores [n]
 
@@ -144,7 +145,7 @@ def parse_baseline(text: str) -> dict[str, Any]:
         key, equals, value = word.partition("=")
         if not equals:
             raise ConfigError(f"--baseline {text}: '{word}' is not key=value")
-        node[key] = _number(value)
+        node[key] = parse_value(value)
     return node
 
 
@@ -169,12 +170,3 @@ def build_baseline(text: str, open_model: Callable[[], Any], inference: dict[str
     if node["name"] == "per_frame":
         return build(METHODS, node, "baseline", model=open_model(), inference=inference)
     return build(METHODS, node, "baseline")
-
-
-def _number(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text

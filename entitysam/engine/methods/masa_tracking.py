@@ -1,8 +1,9 @@
 """MASA as a method of an evaluation: tracks given detections through the videos of a data set."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,25 @@ from entitysam.engine.methods.masa import box_of_mask, needs_model, open_masa, t
 from entitysam.masa.tracker import Tracker
 from entitysam.masa.video import Detect, TrackedFrame, VideoTracker
 from entitysam.registry import ConfigError
+from entitysam.settings import read_settings
 from entitysam.structures import Detections, Video
 
 TRUTH = "truth"  # instead of a file: the annotated boxes or masks, without their ids
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """Keys of `evaluation.tracker` besides those of the tracker itself; see `VideoTracking`."""
+
+    detections: str | None = None
+    proposals: int = 0
+    fps: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.proposals <= 10_000:
+            raise ConfigError(f"proposals: must be in 0..10000, not {self.proposals}")
+        if self.fps is not None and not (math.isfinite(self.fps) and self.fps > 0):
+            raise ConfigError(f"fps: must be positive and finite, not {self.fps}")
 
 
 class VideoTracking:
@@ -47,8 +64,10 @@ class VideoTracking:
     def __init__(self, config: DictConfig, weights: str, dataset: EvaluationSet, device: torch.device) -> None:
         node = to_dict(config)["evaluation"]["tracker"]
         detections = node.pop("detections", None)
-        detections = node.pop("observations", detections)  # the key's earlier name, in configs that users saved
-        self.proposals, self.fps = int(node.pop("proposals", 0)), node.pop("fps", None)
+        detections = node.pop("observations", detections)  # earlier name of the key, in saved configs
+        own = {key: node.pop(key) for key in ("proposals", "fps") if key in node}
+        options = read_settings(EvaluationOptions, {"detections": detections, **own}, "evaluation.tracker")
+        self.proposals, self.fps = options.proposals, options.fps
         self.settings = tracker_settings(node)
         if not detections and not self.proposals:
             raise ConfigError("evaluation.tracker.detections: missing; a file of detections, or 'truth'")

@@ -10,9 +10,10 @@ from entitysam.esam.mask_generation import MaskGenerationConfig
 from entitysam.esam.prompting import PromptingConfig
 from entitysam.esam.recovery import RecoveryConfig
 from entitysam.esam.refinement import RefinementConfig
-from entitysam.esam.settings import SEGMENTERS, method_from_options, read_settings
+from entitysam.esam.settings import SEGMENTERS, method_from_options
 from entitysam.esam.superpixels import SuperpixelConfig
 from entitysam.registry import METHODS, ConfigError, build
+from entitysam.settings import read_settings
 
 SECTIONS = {
     "prompting": PromptingConfig,
@@ -75,7 +76,11 @@ def test_words_of_a_baseline(no_sam):
     ("kind", "node", "message"),
     [
         (RefinementConfig, {"tolernace": 0.1}, "model.x.tolernace"),
-        (RefinementConfig, {"tolerance": "much"}, "model.x.tolerance"),
+        (RefinementConfig, {"tolerance": "much"}, "model.x.tolerance: must be a valid number, not 'much'"),
+        (RefinementConfig, {"enabled": 1}, "model.x.enabled: must be a valid boolean, not '1'"),
+        (RefinementConfig, {"neighbours": [5]}, "model.x.neighbours: must be a valid integer"),
+        (RefinementConfig, 5, "model.x: must be a mapping of keys to values, not '5'"),
+        (PromptingConfig, {"points_per_side": 10**9}, "model.x.points_per_side: must be at most 1024"),
         (PromptingConfig, {"points_per_side": 0}, "model.x.points_per_side: must be at least 1, not 0"),
         (SuperpixelConfig, {"max_side": 0}, "model.x.max_side: must be at least 1"),
         (SuperpixelConfig, {"method": "watershed"}, "model.x.method: no method called 'watershed'"),
@@ -93,3 +98,10 @@ def test_a_wrong_key_costs_no_download(monkeypatch):
     monkeypatch.setitem(SEGMENTERS._obj_map, "segment_anything", built)
     with pytest.raises(ConfigError, match=r"model\.recovery\.rho"):
         settings.esam({"name": "segment_anything"}, recovery={"rho": 1})
+
+
+def test_a_section_that_does_not_exist():
+    with pytest.raises(ConfigError, match=r"name\.x: unknown section; known: segmenter, prompting"):
+        method_from_options({"name": "esam", "name.x": 1})
+    with pytest.raises(ConfigError, match=r"model\.segmenter: must be a mapping with a name, not '5'"):
+        settings.esam(5)

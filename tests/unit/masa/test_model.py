@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from support.masa_small import pair, small
 
 from entitysam.engine.build import build_model
+from entitysam.masa import model as masa_model
 from entitysam.masa.criterion import MasaCriterion
 from entitysam.masa.model import MASA
 from entitysam.registry import ConfigError
@@ -158,3 +159,17 @@ def test_two_views_can_be_learned():
 def test_configs_that_cannot_be_built(change, words):
     with pytest.raises(ConfigError, match=words):
         build_model(small("masa_tiny") | change)
+
+
+def test_embeddings_of_many_boxes_are_computed_in_batches(monkeypatch):
+    """A frame of thousands of boxes does not hold the pooled features of all of them at once."""
+    network = build_model(small("masa_tiny")).eval()
+    features = network.encode(torch.randint(0, 256, (3, 60, 80), generator=torch.Generator().manual_seed(0)))
+    corner = 40 * torch.rand(25, 2, generator=torch.Generator().manual_seed(1))
+    boxes = torch.cat([corner, corner + 12], 1)
+    whole, sizes, head = network.embed(features, boxes), [], network.track_head.forward
+    monkeypatch.setattr(network.track_head, "forward", lambda maps, b: sizes.append(len(b[0])) or head(maps, b))
+    monkeypatch.setattr(masa_model, "BOXES_PER_BATCH", 10)
+    torch.testing.assert_close(network.embed(features, boxes), whole)
+    assert sizes == [10, 10, 5]
+    assert network.embed(features, boxes[:0]).shape == (0, whole.shape[1])

@@ -6,8 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from entitysam.masa import similarity
+from entitysam.masa import tracker as tracker_module
 from entitysam.masa.tracker import SETTINGS, Candidates, Tracker, TrackerSettings, TrackerState, read_setting
 from entitysam.registry import ConfigError
 
@@ -297,9 +299,19 @@ def test_wrong_input_is_named():
         ("tao", "masa", {"gamma": 2.0}, "gamma: must be in 0..1"),
         ("tao", "masa", {"memory_frames": -1}, "memory_frames: must not be negative"),
         ("tao", "masa", {"similarity": "dot"}, "similarity: one of masa"),
+        ("tao", "masa", {"beta": [1]}, r"tracker\.beta: must be a valid number, not '\[1\]'"),
+        ("tao", "masa", {"beta": math.nan}, r"tracker\.beta: must be in -1\.\.1, not nan"),
+        ("tao", "masa", {"gamma": "0.5"}, r"tracker\.gamma: must be a valid number, not '0\.5'"),
+        ("tao", "masa", {"gamma": True}, r"tracker\.gamma: must be a valid number, not 'True'"),
+        ("tao", "masa", {"gamma": None}, r"tracker\.gamma: must be a valid number, not 'None'"),
+        ("tao", "masa", {"memory_frames": 1.5}, r"tracker\.memory_frames: must be a valid integer, not '1\.5'"),
+        ("tao", "masa", {"max_jump": math.inf}, r"tracker\.max_jump: must be positive and finite"),
+        ("tao", "masa", {"within_category": 1}, r"tracker\.within_category: must be a valid boolean, not '1'"),
+        ("tao", "masa", {"similarity": {"a": 1}}, r"tracker\.similarity: must be a valid string"),
+        ("tao", "masa", {"name": "x"}, r"tracker\.name: unknown key"),
     ],
 )
-def test_settings_that_cannot_be(name, association, changes, message):
+def test_wrong_settings_name_their_key(name, association, changes, message):
     with pytest.raises(ConfigError, match=message):
         read_setting(name, association, **changes)
 
@@ -311,3 +323,51 @@ def test_the_published_settings():
         "video": (0.1, 0.01, 0.5, 0.8, 10),
         "bdd": (0.5, 0.3, 0.6, 0.8, 10),
     }
+
+
+class LargestTensor(TorchDispatchMode):
+    """Records the largest number of elements of any tensor that an operation returns."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        result = function(*arguments, **(keywords or {}))
+        for value in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(value, torch.Tensor):
+                self.largest = max(self.largest, value.numel())
+        return result
+
+
+def crowd(count, seed=0):
+    """Candidates in a dense field of small boxes, many of them duplicates, with random embeddings."""
+    generator = torch.Generator().manual_seed(seed)
+    corner = 1000 * torch.rand(count, 2, generator=generator)
+    found = torch.cat([corner, corner + 5 + 20 * torch.rand(count, 2, generator=generator)], 1)
+    features = torch.randn(count, 8, generator=generator)
+    return Candidates(found, torch.rand(count, generator=generator), features, torch.arange(count) % 3)
+
+
+@pytest.mark.parametrize("name", ["tao", "video", "bdd", "iou"])
+def test_blocks_of_rows_do_not_change_the_result(name, monkeypatch):
+    settings = read_setting("tao", "iou") if name == "iou" else replace(SETTINGS[name], within_category=True)
+    results = []
+    for elements in (tracker_module.BLOCK_ELEMENTS, 700):
+        monkeypatch.setattr(tracker_module, "BLOCK_ELEMENTS", elements)
+        state, ids = TrackerState.initial(), []
+        for frame in range(3):
+            found, state = Tracker(settings).step(state, crowd(60, seed=frame % 2), frame)
+            ids.append(found.tolist())
+        results.append(ids)
+    assert results[0] == results[1]
+    assert results[0][2] != [0] * 60
+
+
+@pytest.mark.parametrize("settings", [SETTINGS["video"], read_setting("tao", "iou")])
+def test_thousands_of_boxes_on_a_frame_take_bounded_memory(settings):
+    """No tensor of all pairs is made: 20,000 boxes a frame once took 6.7 GB."""
+    state, tracker = TrackerState.initial(), Tracker(settings)
+    with LargestTensor() as memory:
+        for frame in range(2):
+            ids, state = tracker.step(state, crowd(4000, seed=frame), frame)
+    assert (ids > 0).sum() > 1000
+    assert memory.largest <= 2 * tracker_module.BLOCK_ELEMENTS  # two coordinates of each pair
