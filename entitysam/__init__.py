@@ -1,4 +1,4 @@
-"""entitysam: every entity of a video, segmented and tracked, without prompts and without categories."""
+"""entitysam: segments and tracks every entity of a video, without prompts and without categories."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -6,23 +6,24 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from entitysam import ops
     from entitysam.checkpoint import load_weights
-    from entitysam.engine.build import build_model
+    from entitysam.engine.build import build_model, load_model
     from entitysam.inference.segmenter import VideoSegmenter, segment_video
     from entitysam.models.entity_sam import EntitySAM
 
 __version__ = "0.1.0"
-__all__ = ["EntitySAM", "VideoSegmenter", "build_model", "load_weights", "ops", "segment_video"]
+__all__ = ["EntitySAM", "VideoSegmenter", "build_model", "load_model", "load_weights", "ops", "segment_video"]
 _HOME = {
     "EntitySAM": "entitysam.models.entity_sam",
     "VideoSegmenter": "entitysam.inference.segmenter",
     "build_model": "entitysam.engine.build",
+    "load_model": "entitysam.engine.build",
     "load_weights": "entitysam.checkpoint",
     "segment_video": "entitysam.inference.segmenter",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a part when it is first used: torch takes seconds, and `entitysam --help` needs none of it."""
+    """Imports a public name when it is first used: torch takes seconds to import, and `entitysam --help` does not need it."""
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
     if name in ("ops", "inference"):

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from entitysam import checkpoint_masa as masa_names
+from entitysam.errors import CheckpointError as CheckpointError
 
 TABLE = [
     ("dual_encoder.image_encoder.trunk.blocks.*.mlp.fc1.*", "image_encoder.trunk.blocks.*.mlp.layers.0.*"),
@@ -78,14 +79,6 @@ UNUSED_SAM2 = [
     "sam_mask_decoder.pred_obj_score_head.*",
 ]
 DINOV2_RELEASE = re.compile(r"(cls_token|pos_embed|mask_token|register_tokens|patch_embed\..*|blocks\..*|norm\..*)")
-HUB = {  # model -> (repository, file, page to get it from by hand)
-    "vits": ("mqye/entitysam", "checkpoints/vit-s/model_0009999.pth"),
-    "vitl": ("mqye/entitysam", "checkpoints/vit-l/model_0009999.pth"),
-}
-
-
-class CheckpointError(ValueError):
-    """A weight file that cannot be read or does not belong to the model; the message names the tensors."""
 
 
 @dataclass(frozen=True)
@@ -328,26 +321,3 @@ def save_weights(path: str | Path, model: nn.Module, config: Mapping[str, Any]) 
     # `save_file` would make a file that nobody else may read.
     partial.write_bytes(safetensors.torch.save(state, {"format": "entitysam", "config": json.dumps(config)}))
     partial.replace(path)
-
-
-def fetch_weights(model: str, folder: str | Path = "checkpoints") -> Path:
-    """The published weights of "vits" or "vitl": from `folder`, the hub's cache, or downloaded with progress.
-
-    Raises:
-        CheckpointError: unknown model, or not to be had; the message says what to download and where to put it.
-    """
-    from huggingface_hub import hf_hub_download
-
-    if model not in HUB:
-        raise CheckpointError(f"no published weights for '{model}'; there are: {', '.join(HUB)}")
-    repository, file = HUB[model]
-    local = Path(folder) / f"entitysam_{model}.pth"
-    if local.is_file():
-        return local
-    try:
-        return Path(hf_hub_download(repository, file))
-    except Exception as error:  # offline, refused, gone: the remedy is the same
-        raise CheckpointError(
-            f"cannot download the weights of {model}: {type(error).__name__}. By hand: get '{file}' of the hub repository "
-            f"'{repository}' and put it at {local}"
-        ) from error

@@ -16,7 +16,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from entitysam.registry import ConfigError
+from entitysam.errors import ConfigError
+from entitysam.shipped import shipped_folder
 
 Part = dict[str, Any]  # {name: as registered, key: argument}; its keys are checked by `registry.build`
 
@@ -101,13 +102,6 @@ class Config:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     seed: int = 0
     output_dir: str = "output/run"
-
-
-def shipped_folder(name: str) -> Path:
-    """`configs/` or `checkpoints/`: inside an installed wheel below the package, in a checkout beside it."""
-    package = Path(__file__).resolve().parent
-    inside = package / name
-    return inside if inside.is_dir() else package.parent / name
 
 
 def read_shipped(group: str, name: str) -> dict[str, Any]:

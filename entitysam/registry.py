@@ -6,6 +6,8 @@ from typing import Any
 
 from fvcore.common.registry import Registry as ClassNameRegistry
 
+from entitysam.errors import ConfigError as ConfigError
+
 
 class Registry(ClassNameRegistry):
     """fvcore's registry, with the names of the YAML files instead of class names: `@MODELS.register("hiera")`."""
@@ -26,10 +28,6 @@ CLASSIFIERS = Registry("classifier")
 METHODS = Registry("method")
 
 NUMBERS = (int, float, bool)  # arguments with these annotations are checked before they are passed
-
-
-class ConfigError(ValueError):
-    """A config that cannot be built; the message names the key by its full path."""
 
 
 def build(registry: Registry, node: Mapping[str, Any], path: str = "", **children: Any) -> Any:

@@ -15,8 +15,7 @@ import safetensors.torch
 
 import entitysam
 from entitysam.checkpoint import CheckpointError, load_weights, save_weights, to_published
-from entitysam.cli.shared.models import config_of
-from entitysam.engine.build import model_config
+from entitysam.engine.build import config_of, model_config
 from entitysam.engine.train.state import save_atomically
 
 

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from entitysam import distributed
 from entitysam.config import from_dict, load_config, shipped_folder, to_dict, to_yaml
-from entitysam.engine.build import build_model, pick_device
+from entitysam.engine.build import open_model, pick_device
 from entitysam.engine.evaluate.formats.base import Segmented
 from entitysam.engine.evaluate.loop import input_type, read_frames
 from entitysam.engine.evaluate.run import build_dataset, build_evaluation, build_prediction_format, make_labeller
@@ -42,7 +42,6 @@ from entitysam.engine.train.state import save_atomically
 from entitysam.engine.train.trainer import (
     FINAL,
     NonFiniteLoss,
-    autocast,
     clip_generator,
     clip_gradients,
     clips_per_worker,
@@ -50,7 +49,9 @@ from entitysam.engine.train.trainer import (
 )
 from entitysam.inference.segmenter import VideoSegmenter
 from entitysam.losses.entity_criterion import mean_num_masks
+from entitysam.precision import autocast
 from entitysam.registry import CRITERIA, DATASETS, ConfigError, build
+from entitysam.shipped import RANDOM
 from entitysam.structures import Clip
 
 TRAIN, TEST = "entitysam_train", "entitysam_test"  # the data sets of the config that is run
@@ -181,8 +182,9 @@ class EntitySAMArchitecture(nn.Module):
     def __init__(self, cfg: CfgNode) -> None:
         super().__init__()
         config = from_detectron2(cfg)
-        self.network = build_model(config.model)
-        training.load_initial_weights(self.network, config.weights)
+        values = to_dict(config)
+        weights = values["weights"] or RANDOM
+        self.network = open_model(values["model"], weights, seed=config.seed, partial=True).model
         self.criterion = build(CRITERIA, config.criterion, "criterion")
         self.amp, self.seed = config.train.amp, config.seed
         self.inference = to_dict(config)["inference"]

@@ -13,6 +13,7 @@ from entitysam.classification.classifier import Answer, ClassifierError, OnDone
 from entitysam.classification.labels import Label
 from entitysam.classification.visual_prompts import VisualPrompt
 from entitysam.registry import CLASSIFIERS, ConfigError
+from entitysam.shipped import RANDOM
 
 TEMPLATES = (
     "a photo of a {}.",
@@ -21,7 +22,6 @@ TEMPLATES = (
     "a close-up photo of {}.",
     "{} in a scene.",
 )
-RANDOM = "random"
 
 
 class ClipClassifier:

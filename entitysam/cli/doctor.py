@@ -123,8 +123,8 @@ def _has_decoder(name: str) -> bool:
 
 
 def find_weights(folder: Path) -> Iterator[Finding]:
-    from entitysam.checkpoint import HUB
     from entitysam.cli.shared.models import tiny_weights
+    from entitysam.shipped import HUB
 
     tiny = tiny_weights()
     text = (

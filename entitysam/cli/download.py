@@ -1,6 +1,6 @@
-"""Fetches published weights through the hub's cache and checks every tensor's name and shape.
+"""Downloads published weights into the hub's cache and checks the name and shape of every tensor.
 
-Without a network it says what to get by hand and where to put it.
+Without a connection it says which file to get by hand and where to put it.
 
 examples:
   entitysam download vit-s
@@ -14,32 +14,34 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="vit-s, vit-l or tiny")
-    parser.add_argument(
-        "--dir", type=Path, metavar="FOLDER", help="put a copy there (default: stay in the hub's cache)"
-    )
+    parser.add_argument("--dir", type=Path, metavar="FOLDER", help="put a copy there (default: only the hub's cache)")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    import torch
-
-    from entitysam.checkpoint import CheckpointError, fetch_weights, load_weights
-    from entitysam.cli.shared.models import tiny_weights
-    from entitysam.engine.build import ALIASES, build_model, model_config
+    """Fetches the file before torch is imported: a missing connection is reported at once."""
+    from entitysam import shipped
+    from entitysam.errors import CheckpointError
     from entitysam.io.files import make_folder, whole_file
 
-    name = ALIASES.get(arguments.model, arguments.model)
-    config = model_config(name)
+    name = shipped.check_model_name(arguments.model)
     folder = make_folder(arguments.dir) if arguments.dir else Path("checkpoints")
-    if name == "tiny":
-        file = tiny_weights()
-        if not file.is_file():
-            raise CheckpointError("the weights of 'tiny' come with entitysam, and this installation has none")
+    if name in shipped.TINY:
+        file = shipped.default_weights(name)
+        if file is None:
+            raise CheckpointError(f"the weights of '{name}' come with entitysam, and this installation has none")
+        target = folder / file.name
     else:
-        file = fetch_weights(name, folder)
-    with torch.device("meta"):
-        model = build_model(config)
+        file = shipped.fetch_weights(name, folder)
+        target = folder / f"entitysam_{name}.pth"
+
+    import torch
+
+    from entitysam.checkpoint import load_weights
+    from entitysam.engine.build import build_model, model_config
+
+    with torch.device("meta"):  # shapes alone
+        model = build_model(model_config(name))
     report = load_weights(model, file)
-    target = folder / (file.name if name == "tiny" else f"entitysam_{name}.pth")
     if arguments.dir and file.resolve() != target.resolve():
         with whole_file(target) as temporary:
             shutil.copyfile(file, temporary)

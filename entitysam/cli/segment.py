@@ -32,6 +32,7 @@ from entitysam.cli.shared.labels import Naming, add_label_arguments, open_labell
 
 if TYPE_CHECKING:
     from entitysam.io.readers.source import FrameSource
+    from entitysam.masa.reid import Reidentifier
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Opens the input, then the output, then the model: what is cheap to check fails first."""
+    from entitysam.cli.shared.models import check_model_options, open_model
+    from entitysam.cli.shared.settings import read_settings
     from entitysam.io.files import as_stem, check_folder
     from entitysam.io.readers.source import InputError, open_frames
 
@@ -66,20 +69,18 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.reid is not None and (arguments.online or source.is_live):
             raise InputError(f"{arguments.input}: --reid needs the whole video: neither --online nor a camera")
         words, arguments.overrides = split_classifier_words(arguments.overrides)
+        check_model_options(arguments)
+        overrides, inference = read_settings(arguments)
         naming = open_labeller(arguments, words)
         if source.is_live and naming:
             raise InputError(f"{arguments.input}: --labels needs an input that can be read again, not a live one")
         title = as_stem(Path(arguments.input).stem)
         out = check_folder(arguments.out or Path("out") / title)
 
-        from entitysam.cli.shared.models import open_model
         from entitysam.cli.shared.progress import warn
         from entitysam.cli.shared.results import Job, run_job
         from entitysam.cli.shared.resume import input_identity, origin_of
-        from entitysam.cli.shared.settings import read_settings
-        from entitysam.engine.methods.masa import open_reidentifier
 
-        overrides, inference = read_settings(arguments)
         opened = open_model(arguments.model, arguments.weights, arguments.device, overrides)
         if opened.weights is None:
             warn(f"{arguments.model} runs with random weights: what it finds means nothing")
@@ -93,12 +94,18 @@ def run(arguments: argparse.Namespace) -> int:
             online=arguments.online,
             resume=arguments.resume,
             quiet=arguments.quiet,
-            reidentifier=None if arguments.reid is None else open_reidentifier(arguments.reid, arguments.device),
+            reidentifier=None if arguments.reid is None else _open_reidentifier(arguments),
         )
         run_job(job, opened, inference)
         if naming:
             _name(arguments, out, source, naming)
     return 0
+
+
+def _open_reidentifier(arguments: argparse.Namespace) -> "Reidentifier":
+    from entitysam.engine.methods.masa import open_reidentifier  # MASA is imported only where it runs
+
+    return open_reidentifier(arguments.reid, arguments.device)
 
 
 def _name(arguments: argparse.Namespace, out: Path, source: "FrameSource", naming: Naming) -> None:

@@ -1,7 +1,6 @@
 """SAM ViT-B, ViT-L and ViT-H as published, through the `segment-anything` package (extra `sam`)."""
 
 import math
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,12 +13,12 @@ from torch import Tensor, nn
 
 from entitysam.checkpoint import CheckpointError, read_weights
 from entitysam.esam.interpolation import resample
+from entitysam.precision import AMP, autocast
 from entitysam.registry import ConfigError
+from entitysam.shipped import RANDOM, fetch_from_hub
 
-RANDOM = "random"
 HUB_REPOSITORY = "ybelkada/segment-anything"
 HUB_FILES = {"vit_b": "sam_vit_b_01ec64.pth", "vit_l": "sam_vit_l_0b3195.pth", "vit_h": "sam_vit_h_4b8939.pth"}
-AMP = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 PATCH, MASK_STRIDE = 16, 4
 
 
@@ -65,7 +64,7 @@ class SAMSegmenter:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(device)
-        self.dtype = AMP[amp]
+        self.amp = amp
         self.model = model.to(self.device).eval().requires_grad_(False)
 
     @torch.no_grad()
@@ -78,7 +77,7 @@ class SAMSegmenter:
         pixels = Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy())
         resized = torch.from_numpy(np.array(pixels.resize((width, height), Image.Resampling.BILINEAR)))
         batch = self.model.preprocess(resized.permute(2, 0, 1)[None].to(self.device))
-        with torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext():
+        with autocast(self.amp, self.device):
             features = self.model.image_encoder(batch)
         return SAMImage(self.model, features.float(), (height, width), scale)
 
@@ -187,19 +186,11 @@ def fetch_sam_weights(model: str, folder: str | Path = "checkpoints") -> Path:
     Raises:
         CheckpointError: not to be had; the message says what to download and where to put it.
     """
-    from huggingface_hub import hf_hub_download
-
     file = HUB_FILES[model]
     local = Path(folder) / file
     if local.is_file():
         return local
-    try:
-        return Path(hf_hub_download(HUB_REPOSITORY, f"checkpoints/{file}"))
-    except Exception as error:  # offline, refused, gone: the remedy is the same
-        raise CheckpointError(
-            f"cannot download the weights of SAM {model}: {type(error).__name__}. By hand: get '{file}' from the page of "
-            f"segment-anything and put it at {local}, or name it with --weights"
-        ) from error
+    return fetch_from_hub(HUB_REPOSITORY, f"checkpoints/{file}", f"the weights of SAM {model}", local)
 
 
 def _load(network: nn.Module, path: Path, model: str) -> None:

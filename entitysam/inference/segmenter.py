@@ -1,7 +1,7 @@
 """A video in, its entities out: offline by the published protocol, or online, frame by frame."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,10 +16,10 @@ from entitysam.inference.online import Event, OnlineEntities
 from entitysam.inference.panoptic import PanopticMerge
 from entitysam.io.readers.source import open_frames
 from entitysam.ops import fill_holes
+from entitysam.precision import autocast
 from entitysam.structures import FrameOutput, VideoSegments
 
 STATE_PERIOD = 50  # frames between saved states, where a spool folder is given
-AMP = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class FrameModel(Protocol):
@@ -117,12 +117,11 @@ class VideoSegmenter:
         amp: str = "fp32",
         count_warmup: bool = True,
     ):
-        if amp not in AMP:
-            raise ValueError(f"amp must be one of {', '.join(AMP)}, not '{amp}'")
         self.model = model
         self.warmup_frames = warmup_frames
         self.hole_area = hole_area
-        self.amp = AMP[amp]
+        self.amp = amp
+        self._autocast()  # refuses an unknown precision
         self.count_warmup = count_warmup
         self.settings: dict[str, Any] = {
             "score_threshold": score_threshold,
@@ -132,7 +131,7 @@ class VideoSegmenter:
         }
 
     def _autocast(self) -> AbstractContextManager:
-        return nullcontext() if self.amp is None else torch.autocast(self.model.device.type, dtype=self.amp)
+        return autocast(self.amp, self.model.device)
 
     def _passes(self, frame: np.ndarray, state: Any, first: bool) -> tuple[list[FrameOutput], Any]:
         """The passes over one frame, whose features are computed once, and the state behind them; the last one's masks count."""

@@ -2,18 +2,17 @@
 
 import json
 
-import huggingface_hub
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from entitysam import __version__
+from entitysam import __version__, shipped
 from entitysam.checkpoint import CheckpointError, save_weights
 from entitysam.cli import COMMANDS, doctor, main, parse
 from entitysam.cli.shared import models, settings
-from entitysam.cli.shared.resume import first_difference
-from entitysam.engine.build import build_model, model_config
+from entitysam.engine.build import build_model, config_of, model_config, opening
+from entitysam.io.record_store import first_difference
 from entitysam.registry import ConfigError
 
 SMALL_MODEL = {"image_size": 64, "num_entities": 4}
@@ -170,15 +169,15 @@ def test_debug_shows_the_traceback(tmp_path, capsys):
 
 
 def test_demo(tmp_path, monkeypatch, capsys, small_weights):
-    monkeypatch.setattr(models, "tiny_weights", lambda: tmp_path / "not-there")
-    monkeypatch.setattr(models, "model_config", lambda name: {**model_config(name), **SMALL_MODEL})
+    monkeypatch.setattr(opening, "default_weights", lambda name: None)
+    monkeypatch.setattr(opening, "model_config", lambda name: {**model_config(name), **SMALL_MODEL})
     assert main(["demo", "-o", str(tmp_path / "demo"), "--frames", "3", "-q", "--device", "cpu"]) == 0
     captured = capsys.readouterr()
     assert "random" in captured.err
     assert "contact_sheet.png" in captured.out
     assert len(list((tmp_path / "demo" / "masks").iterdir())) == 3
     assert json.loads((tmp_path / "demo" / "tracks.json").read_text())["frames"] == ["00000", "00001", "00002"]
-    monkeypatch.setattr(models, "tiny_weights", lambda: small_weights)
+    monkeypatch.setattr(opening, "default_weights", lambda name: small_weights)
     assert main(["demo", "-o", str(tmp_path / "demo"), "--frames", "2", "-q", "--device", "cpu"]) == 0
     assert "random" not in capsys.readouterr().err
     assert len(list((tmp_path / "demo" / "masks").iterdir())) == 2
@@ -186,10 +185,8 @@ def test_demo(tmp_path, monkeypatch, capsys, small_weights):
 
 
 def test_download_without_a_network_says_what_to_do(tmp_path, monkeypatch, capsys):
-    def offline(*_, **__):
-        raise ConnectionError("no route to host")
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *names: None)
+    monkeypatch.setattr(shipped, "hub_is_reachable", lambda: False)
     monkeypatch.chdir(tmp_path)
     assert_refused(capsys, ["download", "vit-s"], "checkpoints/vit-s/model_0009999.pth")
     assert_refused(capsys, ["download", "vit-l", "--dir", "here"], "here/entitysam_vitl.pth")
@@ -197,15 +194,15 @@ def test_download_without_a_network_says_what_to_do(tmp_path, monkeypatch, capsy
 
 
 def test_download_checks_and_copies(tmp_path, monkeypatch, capsys, small_weights):
-    monkeypatch.setattr(models, "tiny_weights", lambda: small_weights)
+    monkeypatch.setattr(shipped, "default_weights", lambda name: small_weights)
     assert_refused(capsys, ["download", "tiny"], "wrong shape")
     whole = tmp_path / "entitysam_tiny.safetensors"
     save_weights(whole, build_model("tiny"), model_config("tiny"))
-    monkeypatch.setattr(models, "tiny_weights", lambda: whole)
+    monkeypatch.setattr(shipped, "default_weights", lambda name: whole)
     assert main(["download", "tiny", "--dir", str(tmp_path / "copy")]) == 0
     assert (tmp_path / "copy" / "entitysam_tiny.safetensors").read_bytes() == whole.read_bytes()
     assert "tensors, all in order" in capsys.readouterr().out
-    monkeypatch.setattr(models, "tiny_weights", lambda: tmp_path / "none")
+    monkeypatch.setattr(shipped, "default_weights", lambda name: None)
     assert_refused(capsys, ["download", "tiny"], "this installation has none")
 
 
@@ -237,5 +234,5 @@ def test_first_difference_in_words():
 
 def test_a_weight_file_of_unknown_make_needs_a_name(tmp_path):
     torch.save({"w": torch.zeros(2)}, tmp_path / "w.pt")
-    with pytest.raises(CheckpointError, match="use --model NAME --weights"):
-        models.config_of(tmp_path / "w.pt")
+    with pytest.raises(CheckpointError, match="--model NAME --weights"):
+        config_of(tmp_path / "w.pt")

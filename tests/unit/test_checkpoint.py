@@ -11,11 +11,9 @@ import torch
 from golden.seeded_weights import seeded_state_dict
 
 import entitysam
-from entitysam import checkpoint
 from entitysam.checkpoint import (
     CheckpointError,
     describe,
-    fetch_weights,
     load_weights,
     published_name,
     read_weights,
@@ -291,35 +289,3 @@ def test_a_file_of_something_else(model, tmp_path):
 def test_no_such_file(model, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no weight file .*nowhere\.pt"):
         load_weights(model, tmp_path / "nowhere.pt")
-
-
-# The hub --------------------------------------------------------------------------------------------------------------
-
-
-def test_weights_at_hand_are_not_downloaded(tmp_path):
-    (tmp_path / "entitysam_vits.pth").touch()
-    assert fetch_weights("vits", tmp_path) == tmp_path / "entitysam_vits.pth"
-
-
-def test_downloads_from_the_hub(tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *names: asked.append(names) or tmp_path / "got.pth")
-    assert fetch_weights("vitl", tmp_path) == tmp_path / "got.pth"
-    assert asked == [("mqye/entitysam", "checkpoints/vit-l/model_0009999.pth")]
-
-
-def test_offline_says_what_to_download_and_where_to_put_it(tmp_path, monkeypatch):
-    def offline(*names):
-        raise ConnectionError("no route")
-
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", offline)
-    with pytest.raises(CheckpointError) as error:
-        fetch_weights("vits", tmp_path)
-    for part in ("checkpoints/vit-s/model_0009999.pth", "mqye/entitysam", str(tmp_path / "entitysam_vits.pth")):
-        assert part in str(error.value)
-
-
-def test_no_published_weights_of_that_name():
-    with pytest.raises(CheckpointError, match="no published weights for 'tiny'; there are: vits, vitl"):
-        fetch_weights("tiny")
-    assert set(checkpoint.HUB) == {"vits", "vitl"}

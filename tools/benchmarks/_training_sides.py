@@ -19,9 +19,10 @@ from entitysam.data.synthetic.render import render_video
 from entitysam.data.training.pseudo_video import PseudoVideo
 from entitysam.data.training.samples import ImageSample
 from entitysam.engine.train.optim import build_optimizer
-from entitysam.engine.train.trainer import autocast, clip_generator, clip_gradients
+from entitysam.engine.train.trainer import clip_generator, clip_gradients
 from entitysam.losses import EntityCriterion
 from entitysam.models.entity_sam import EntitySAM
+from entitysam.precision import autocast
 from entitysam.structures import Clip
 
 Outputs = Sequence[Tensor]  # mask logits [Q, T, S/4, S/4], IoU [Q, T], entity logits [Q, 2]

@@ -20,8 +20,9 @@ from benchmarks._sides import Ours, Side, Theirs, clip, new_model, new_reference
 from benchmarks._stages import Clock, Stages, matmul_rate, synchronise
 from entitysam.engine.build import pick_device
 from entitysam.inference.panoptic import PanopticMerge
-from entitysam.inference.segmenter import AMP, VideoSegmenter
+from entitysam.inference.segmenter import VideoSegmenter
 from entitysam.ops import fill_holes
+from entitysam.precision import AMP
 from entitysam.registry import ConfigError
 
 WARM_FRAMES = 8  # seven fill the memory; one more, so that everything has run with a full one

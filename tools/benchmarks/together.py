@@ -11,8 +11,9 @@ import torch
 from benchmarks.model import CLOCKS, describe
 from entitysam.config import TrainConfig
 from entitysam.engine.build import build_model, pick_device
-from entitysam.engine.train.trainer import AMP_DTYPES, backward
+from entitysam.engine.train.trainer import backward
 from entitysam.losses import EntityCriterion
+from entitysam.precision import AMP
 from entitysam.structures import Clip, Targets
 
 ENTITIES = 10
@@ -26,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=3, help="timed, after one of warm-up (default: 3)")
     parser.add_argument("--num-points", type=int, default=512, help="criterion.num_points (default: 512)")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--dtype", choices=AMP_DTYPES, default="fp32")
+    parser.add_argument("--dtype", choices=AMP, default="fp32")
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
 
 

@@ -21,7 +21,7 @@ from benchmarks._stages import REST, Stages, matmul_rate, synchronise
 from benchmarks._training_sides import Outputs, TheirTraining, TrainingSide, new_side
 from benchmarks.model import CLOCKS, OURS, PUBLISHED, describe
 from entitysam.engine.build import pick_device
-from entitysam.engine.train.trainer import AMP_DTYPES
+from entitysam.precision import AMP
 from entitysam.registry import ConfigError
 
 TOLERANCE = 1e-4
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, default=8, metavar="T", help="of the clip (default: 8, stage 2)")
     parser.add_argument("--steps", type=int, default=1, help="timed steps, after one of warm-up (default: 1)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: auto)")
-    parser.add_argument("--dtype", choices=AMP_DTYPES, help="autocast (default: bf16 on CUDA, fp32 elsewhere)")
+    parser.add_argument("--dtype", choices=AMP, help="autocast (default: bf16 on CUDA, fp32 elsewhere)")
     parser.add_argument("--clock", choices=CLOCKS, default="wall",
                         help="cpu: time this process had; for one thread on a machine that others use too")  # fmt: skip
     parser.add_argument("--store-activations", action="store_true",
@@ -98,7 +98,7 @@ def measure_speed(names: Sequence[str], arguments: argparse.Namespace, device: t
     if PUBLISHED in seconds:
         print(f"{'ratio':<10} {seconds[PUBLISHED] / seconds[OURS]:8.2f} (target {SPEED_TARGET})")
     show_stages(stages, seconds, arguments.steps)
-    rate = matmul_rate(device, AMP_DTYPES[arguments.dtype] or torch.float32, clock)
+    rate = matmul_rate(device, AMP[arguments.dtype] or torch.float32, clock)
     print(f"matrix products run at {rate / 1e9:.0f} GFLOP/s here")
 
 

@@ -1,19 +1,19 @@
-"""Options that several commands have. Nothing heavy is imported here: `--help` answers at once."""
+"""Options that several commands share. Neither torch nor any other large package is imported here."""
 
 import argparse
 from pathlib import Path
 
-RANDOM = "random"
+from entitysam.shipped import RANDOM
 
 
-def add_model_arguments(parser: argparse.ArgumentParser, default: str = "vit-s") -> None:
-    """Which network, with which weights, where and how it computes."""
+def add_model_arguments(parser: argparse.ArgumentParser, default: str = "tiny") -> None:
+    """The options of the network: its name, weights, input size, device and precision."""
     group = parser.add_argument_group("model")
     group.add_argument(
         "--model",
         default=default,
         metavar="NAME|FILE",
-        help=f"tiny, vit-s, vit-l, or a weight file (default: {default}; published weights are fetched when needed)",
+        help=f"tiny, vit-s, vit-l, or a weight file (default: {default}; the weights of vit-s and vit-l are downloaded when needed)",
     )
     group.add_argument("--weights", metavar="FILE", help=f"weights for the named model, or '{RANDOM}'")
     group.add_argument("--image-size", type=int, metavar="S", help="side of the network's input, a multiple of 32")
@@ -22,7 +22,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, default: str = "vit-s")
 
 
 def add_output_arguments(parser: argparse.ArgumentParser, default: str | None = None) -> None:
-    """Where results go, and how much is said on the way."""
+    """The result folder and the amount of output on the terminal."""
     help_text = f"folder for the results (default: {default or 'out/ and the name of the input'})"
     parser.add_argument("-o", "--out", type=Path, default=default and Path(default), metavar="FOLDER", help=help_text)
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress bar; the summary is still printed")

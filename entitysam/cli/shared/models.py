@@ -1,100 +1,64 @@
-"""From `--model` and `--weights` to a network that is ready to run."""
+"""`--model`, `--weights` and their options: checked before torch is imported, then opened."""
 
+import argparse
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+from entitysam.errors import ConfigError
+from entitysam.shipped import HUB, RANDOM, TINY, check_model_name, default_weights, is_weight_file, shipped_folder
 
-from entitysam.checkpoint import CheckpointError, describe, fetch_weights, load_weights, read_weights
-from entitysam.cli.shared.arguments import RANDOM
-from entitysam.config import shipped_folder
-from entitysam.engine.build import ALIASES, build_model, model_config, pick_device
-from entitysam.models.entity_sam import EntitySAM
-from entitysam.registry import ConfigError
+if TYPE_CHECKING:
+    from entitysam.engine.build import OpenedModel
 
-WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth")
+DEVICES = re.compile(r"auto|(cpu|cuda|mps|xpu|hpu|npu|mtia|meta)(:\d+)?")
 
 
-@dataclass
-class OpenedModel:
-    """A model in eval mode on its device.
+def check_model_options(arguments: argparse.Namespace) -> None:
+    """Refuses options of `add_model_arguments` that cannot work, within a fraction of a second.
 
-    Attributes:
-        model: the network.
-        weights: the file its weights came from; None = random ones.
-        identity: what decides the model's output, as plain data: equal for equal models.
+    A published model whose weights are neither on the disk nor can be downloaded is refused here, too.
+
+    Raises:
+        ConfigError: unknown model or device, a value out of its range, two weight files.
+        CheckpointError: weights that cannot be downloaded.
+        FileNotFoundError: no such weight file.
     """
+    name, weights = arguments.model, arguments.weights
+    if is_weight_file(name):
+        if weights is not None:
+            raise ConfigError(f"two weight files: --model {name} and --weights {weights}")
+        weights = name
+    else:
+        name = check_model_name(name)
+        if weights is None and name in HUB:
+            default_weights(name)
+    if weights not in (None, RANDOM) and not Path(weights).is_file():
+        raise FileNotFoundError(f"no weight file {weights}")
+    if not DEVICES.fullmatch(arguments.device):
+        raise ConfigError(f"device '{arguments.device}' is not there (auto, cpu, cuda, cuda:1, mps)")
+    size = arguments.image_size
+    if size is not None and (size <= 0 or size % 32):
+        raise ConfigError(f"model.image_size: must be a positive multiple of 32, not {size}")
 
-    model: EntitySAM
-    weights: Path | None
-    identity: dict[str, Any]
 
-
-def open_model(name: str, weights: str | None, device: str, overrides: dict[str, Any]) -> OpenedModel:
-    """Builds a model and loads its weights.
+def open_model(name: str, weights: str | None, device: str, overrides: dict[str, Any]) -> "OpenedModel":
+    """The EntitySAM of a command line.
 
     Args:
         name: "tiny", "vit-s", "vit-l", or a weight file.
         weights: a file, "random", or None for those that belong to the name.
-        device: as for `pick_device`.
+        device: see `engine.build.pick_device`.
         overrides: of the model's config node.
 
     Raises:
-        ConfigError: unknown model, key or device.
-        CheckpointError, FileNotFoundError: weights that cannot be had, read or used.
+        ConfigError, CheckpointError, FileNotFoundError: see `engine.build.open_model`.
     """
-    target = pick_device(device)
-    file: Path | None
-    if Path(name).suffix in WEIGHT_SUFFIXES or Path(name).is_file():
-        if weights is not None:
-            raise ConfigError(f"two weight files: --model {name} and --weights {weights}")
-        file = Path(name)
-        config = config_of(file)
-    else:
-        config = model_config(name)
-        file = weight_file(ALIASES.get(name, name), weights)
-    torch.manual_seed(0)  # random weights are the same ones in every run
-    model = build_model(config, **overrides)
-    if not isinstance(model, EntitySAM):
-        raise ConfigError(
-            f"--model {name}: a {type(model).__name__}, which segments nothing; `entitysam track` takes it"
-        )
-    identity: dict[str, Any] = {"config": config, "overrides": overrides, "weights": RANDOM}
-    if file is not None:
-        load_weights(model, file)
-        status = file.stat()
-        identity["weights"] = [str(file.resolve()), status.st_size, status.st_mtime_ns]
-    return OpenedModel(model.to(target), file, identity)
+    from entitysam.engine import build
 
-
-def weight_file(name: str, weights: str | None) -> Path | None:
-    """The file with the weights of a named model; None for random ones."""
-    if weights is not None:
-        return None if weights == RANDOM else Path(weights)
-    if name == "tiny":
-        shipped = tiny_weights()
-        return shipped if shipped.is_file() else None
-    return fetch_weights(name)
+    return build.open_model(name, weights, device=device, overrides=overrides, kind="entity_sam")
 
 
 def tiny_weights() -> Path:
-    """Where the weights of `tiny` are, if they came with this installation."""
-    return shipped_folder("checkpoints") / "entitysam_tiny.safetensors"
-
-
-def config_of(file: Path) -> dict[str, Any]:
-    """The model config node of a weight file: the one inside, or that of the published model it holds.
-
-    Raises:
-        CheckpointError: it has none and is no published model.
-    """
-    state, config = read_weights(file)
-    if config is not None:
-        return config
-    what = describe(state)
-    published = re.search(r"\b(vits|vitl)\b", what)
-    if published is None:
-        raise CheckpointError(f"{file}: carries no config and seems to be {what}; use --model NAME --weights {file}")
-    return model_config(published[1])
+    """The place of the shipped weights of `tiny`; the file may be missing from an installation."""
+    return shipped_folder("checkpoints") / TINY["tiny"]

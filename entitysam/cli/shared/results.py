@@ -7,18 +7,20 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from entitysam.cli.shared.models import OpenedModel
 from entitysam.cli.shared.progress import FrameBar, frame_bar, note, warn
 from entitysam.cli.shared.resume import ResumeFolder
 from entitysam.cli.shared.stopping import StopRequest
+from entitysam.engine.build import OpenedModel
 from entitysam.inference.segmenter import FrameResult, VideoSegmenter
 from entitysam.io.files import whole_file
 from entitysam.io.id_maps import read_ids
 from entitysam.io.readers.source import FrameSource, InputError
 from entitysam.io.writers.segments import MASKS, ResultWriter, WrittenResult, remove_results
-from entitysam.masa.reid import Reidentifier, SegmentedFrames
+
+if TYPE_CHECKING:
+    from entitysam.masa.reid import Reidentifier, SegmentedFrames
 
 JOURNAL = "frames.jsonl"
 EVENTS = "events.json"
@@ -50,14 +52,14 @@ class Job:
     online: bool = False
     resume: bool = False
     quiet: bool = False
-    reidentifier: Reidentifier | None = None
+    reidentifier: "Reidentifier | None" = None
 
 
 def run_job(job: Job, opened: OpenedModel, inference: dict[str, Any]) -> WrittenResult:
     """Segments, writes the results, shows warnings and prints the summary line."""
     started = time.monotonic()
     online = job.online or job.source.is_live
-    identity = {"input": job.identity, "model": opened.identity, "inference": inference, "online": online}
+    identity = {"input": job.identity, "model": opened.fingerprint, "inference": inference, "online": online}
     resume = ResumeFolder(job.out, identity, job.resume)
     if job.resume and not resume.continues:
         note(f"{job.out}: nothing to resume, starting from the first frame", job.quiet)

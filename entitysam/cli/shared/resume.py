@@ -1,64 +1,54 @@
-"""`OUT/.resume`: what an interrupted run leaves behind for `--resume`."""
+"""`OUT/.resume`: the records of an unfinished run, for `--resume`."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
-from entitysam.inference.logit_store import STATE
-from entitysam.io.files import make_folder, whole_file
-from entitysam.registry import ConfigError
+from entitysam.errors import ConfigError
+from entitysam.io.record_store import RecordStore
+from entitysam.io.record_store import file_fingerprint as input_identity
+from entitysam.io.record_store import first_difference as first_difference
+
+__all__ = ["FOLDER", "ResumeFolder", "input_identity", "origin_of"]
 
 FOLDER = ".resume"
-RECORD = "run.json"
 
 
 class ResumeFolder:
-    """Keeps the intermediate results of one run, and the identity of the run they belong to.
+    """The record store of one run in its result folder.
 
     Args:
         out: the result folder.
-        identity: everything that decides the result (input, model, options), as plain data.
-        resume: continue an unfinished run. Otherwise what one left is thrown away.
+        fingerprint: everything that determines the result (input, model, options), as plain data.
+        resume: continue an unfinished run. Otherwise its records are removed.
 
     Attributes:
-        path: the folder for intermediate results.
-        continues: whether there is something to continue.
+        records: the store.
+        path: its folder.
+        continues: whether there is an unfinished run to continue.
 
     Raises:
-        ConfigError: the unfinished run had another identity; the message says what differs.
+        ConfigError: the unfinished run had another fingerprint; the message names the first difference.
     """
 
-    def __init__(self, out: Path, identity: dict[str, Any], resume: bool) -> None:
+    def __init__(self, out: Path, fingerprint: dict[str, Any], resume: bool) -> None:
         self._out = out
         self.path = out / FOLDER
-        record = self.path / RECORD
-        identity = json.loads(json.dumps(identity, default=str))
-        self.continues = False
-        if resume and record.is_file():
-            difference = first_difference(json.loads(record.read_text(encoding="utf-8")), identity)
-            if difference:
-                raise ConfigError(
-                    f"{out}: the unfinished run there was another one ({difference}); start without --resume"
-                )
-            self.continues = True
-            return
-        shutil.rmtree(self.path, ignore_errors=True)
-        make_folder(self.path)
-        with whole_file(record) as temporary:
-            temporary.write_text(json.dumps(identity, indent=1), encoding="utf-8")
+        if not resume:
+            shutil.rmtree(self.path, ignore_errors=True)
+        try:
+            self.records = RecordStore.start(self.path, fingerprint, resume)
+        except ConfigError as error:
+            raise ConfigError(str(error).replace(str(self.path), str(out), 1)) from error
+        self.continues = self.records.continues
 
     def remove(self) -> None:
-        """The run is complete: nothing is left to resume."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Removes the records: the run is complete."""
+        self.records.remove()
 
-    def keep_progress(self, first: str = STATE) -> bool:
-        """After an error: whether there is something to resume; where there is not, leaves no trace of the run.
-
-        Args:
-            first: name of the file that is there as soon as there is something.
-        """
-        if (self.path / first).is_file():
+    def keep_progress(self, first: str = "state.pt") -> bool:
+        """After an error: whether there are records to resume from. If there are none, every trace of the run is removed."""
+        if len(self.records) or (self.path / first).is_file():
             return True
         self.remove()
         if not any(self._out.iterdir()):
@@ -66,30 +56,7 @@ class ResumeFolder:
         return False
 
 
-def input_identity(source: str) -> list[Any]:
-    """What tells whether an input is still the same: absolute path, and size and time of the file or of every file."""
-    path = Path(source)
-    if not path.exists():
-        return [source]
-    files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
-    return [str(path.resolve()), [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files]]
-
-
 def origin_of(source: str, stride: int, max_frames: int | None) -> dict[str, Any]:
-    """What opens an input's frames again, from any folder: keyword arguments of `io.readers.source.open_frames`."""
+    """Keyword arguments of `io.readers.source.open_frames` that open an input again, from any working directory."""
     place = source if "://" in source else str(Path(source).resolve())
     return {"source": place, "stride": stride, "max_frames": max_frames}
-
-
-def first_difference(before: Any, now: Any, where: str = "") -> str:
-    """In words, the first place where two pieces of plain data differ; empty where they are equal."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in [*before, *(key for key in now if key not in before)]:
-            difference = first_difference(before.get(key), now.get(key), f"{where}.{key}" if where else str(key))
-            if difference:
-                return difference
-        return ""
-    if before == now:
-        return ""
-    old, new = (text if len(text) < 40 else "..." for text in (json.dumps(before), json.dumps(now)))
-    return f"{where} changed" if "..." in (old, new) else f"{where} was {old}, is {new}"

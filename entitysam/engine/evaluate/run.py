@@ -15,7 +15,8 @@ from torch import nn
 from entitysam import distributed
 from entitysam.config import from_dict, to_dict
 from entitysam.data.evaluation.base import EvaluationSet
-from entitysam.engine.build import pick_device
+from entitysam.engine.build import open_model, pick_device
+from entitysam.engine.build.opening import ENTITY_SAM
 from entitysam.engine.evaluate.formats import instances, panoptic, semantic, tracks
 from entitysam.engine.evaluate.formats.base import ENTITY, PredictionFormat
 from entitysam.engine.evaluate.loop import (
@@ -25,7 +26,6 @@ from entitysam.engine.evaluate.loop import (
     measure_saved,
     predict_and_measure,
 )
-from entitysam.engine.evaluate.model import open_model, weights_identity
 from entitysam.engine.evaluate.progress import FOLDER, IDENTITY, Records
 from entitysam.engine.evaluate.report.plots import write_plots
 from entitysam.engine.evaluate.report.result import EvaluationResult, write_report
@@ -36,6 +36,7 @@ from entitysam.engine.methods.masa_tracking import VideoTracking
 from entitysam.evaluation import build_evaluators
 from entitysam.inference.segmenter import VideoSegmenter
 from entitysam.io.files import make_folder
+from entitysam.io.record_store import file_fingerprint
 from entitysam.registry import DATASETS, ConfigError, build
 
 logger = logging.getLogger(__name__)
@@ -138,7 +139,10 @@ def _predict(
     labeller = make_labeller(config, dataset, prediction_format.folder / SHEETS)
 
     def model() -> nn.Module:
-        return open_model(config, options.weights).to(device)
+        if not options.weights:
+            raise ConfigError("no weights; give --weights FILE, or --predictions DIR, or --baseline NAME")
+        given = to_dict(config)["model"]
+        return open_model(given, options.weights, device=str(device), kind=ENTITY_SAM, seed=config.seed).model
 
     tracking = None
     if options.baseline:
@@ -149,7 +153,11 @@ def _predict(
         method = VideoSegmenter(model(), **inference)  # type: ignore[arg-type]
         if config.evaluation.reid:
             method = ReidentifyingSegmenter(method, open_reidentifier(config.evaluation.reid, str(device)))
-    identity = {"weights": weights_identity(options.weights), "baseline": options.baseline, **identity_of(config)}
+    identity = {
+        "weights": file_fingerprint(options.weights) if options.weights else "",
+        "baseline": options.baseline,
+        **identity_of(config),
+    }
     records = start_records(prediction_format.folder, identity, options.resume)
     result = predict_and_measure(
         dataset, method, prediction_format, evaluators, records, options.limit_videos, options.quiet, labeller

@@ -5,13 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from pycocotools import mask as coco_mask
 from torch import nn
 
-from entitysam.checkpoint import CheckpointError, load_weights, read_weights
-from entitysam.config import shipped_folder
-from entitysam.engine.build import build_model, pick_device
+from entitysam.engine.build import open_model, pick_device
+from entitysam.engine.build.opening import MASA
 from entitysam.engine.methods.baselines import FrameEntities, parse_baseline, per_frame
 from entitysam.esam.settings import method_from_options
 from entitysam.inference.segmenter import VideoSegmenter
@@ -19,10 +17,10 @@ from entitysam.io.writers.annotations import describe_entities
 from entitysam.masa.reid import MergedVideo, Reidentifier
 from entitysam.masa.tracker import TrackerSettings, read_setting
 from entitysam.registry import ConfigError
+from entitysam.shipped import RANDOM, TINY, shipped_folder
 from entitysam.structures import Detections
 
-RANDOM = "random"
-TINY = "masa_tiny"
+DEFAULT = "masa_tiny"
 PROPOSAL_LIMIT = 300  # MASA's supplement, I.1
 PROPOSALS = ("fast", "entitysam", "esam", "sam")
 
@@ -40,23 +38,11 @@ def open_masa(weights: str | Path | None = None, model: str | Mapping[str, Any] 
         CheckpointError, FileNotFoundError: weights that cannot be had, read or used.
         ConfigError: unknown model.
     """
+    if not weights and not model:
+        return open_model(DEFAULT, kind=MASA).model
     if weights == RANDOM:
-        torch.manual_seed(0)  # random weights are the same ones in every run
-        return _as_masa(build_model(model or TINY), str(weights))
-    path = Path(weights) if weights else shipped_folder("checkpoints") / f"{TINY}.safetensors"
-    _, embedded = read_weights(path)
-    node = model or embedded
-    if not node:
-        raise CheckpointError(f"{path}: carries no config; say which model it is, e.g. model=masa_r50")
-    opened = _as_masa(build_model(node), str(path))
-    load_weights(opened, path)
-    return opened
-
-
-def _as_masa(model: nn.Module, source: str) -> nn.Module:
-    if not hasattr(model, "embed"):
-        raise CheckpointError(f"{source}: holds a {type(model).__name__}, not a MASA")
-    return model
+        return open_model(model or DEFAULT, RANDOM, kind=MASA).model
+    return open_model(model, weights or shipped_folder("checkpoints") / TINY[DEFAULT], kind=MASA).model
 
 
 def tracker_settings(node: Mapping[str, Any]) -> TrackerSettings:

@@ -2,25 +2,24 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from omegaconf import DictConfig
 from torch import nn
 
 from entitysam import distributed
-from entitysam.checkpoint import load_weights
 from entitysam.config import from_dict, to_dict, to_yaml
 from entitysam.data.training.loader import build_loader
-from entitysam.engine.build import build_model, pick_device
+from entitysam.engine.build import open_model, pick_device
 from entitysam.engine.evaluate.run import check_evaluation, evaluate
 from entitysam.engine.train.run_logger import peak_memory_gb, set_up_logging
 from entitysam.engine.train.trainer import ClipSource, Criterion, Evaluation, backward, clips_per_worker, fit
-from entitysam.registry import CRITERIA, DATASETS, ConfigError, build
+from entitysam.registry import CRITERIA, DATASETS, build
+from entitysam.shipped import RANDOM
 from entitysam.structures import Clip
 
 logger = logging.getLogger(__name__)
@@ -45,9 +44,9 @@ def run(values: dict[str, Any], resume: bool = False, dry_run: bool = False) -> 
         folder = Path(config.output_dir)
         set_up_logging(None if dry_run else folder)
         clips_per_worker(config.train)
-        torch.manual_seed(config.seed)
-        model = build_model(config.model).to(device)
-        load_initial_weights(model, config.weights)
+        values = to_dict(config)
+        weights = values["weights"] or RANDOM
+        model = open_model(values["model"], weights, device=str(device), seed=config.seed, partial=True).model
         criterion = build(CRITERIA, config.criterion, "criterion")
         logger.info("%s", describe(model, config))
         clips_from = clip_source(config, device)
@@ -58,41 +57,6 @@ def run(values: dict[str, Any], resume: bool = False, dry_run: bool = False) -> 
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "config.yaml").write_text(to_yaml(config))
         return fit(model, criterion, clips_from, config, device, resume, evaluation(config))
-
-
-def load_initial_weights(model: nn.Module, weights: str | Sequence[str]) -> None:
-    """Loads one file, or several that hold different parts; none leaves the model random.
-
-    Args:
-        weights: files; "timm" stands for the weights from timm's hub of EntitySAM's semantic encoder or of MASA's backbone.
-
-    Raises:
-        ConfigError, CheckpointError, FileNotFoundError: weights that cannot be used.
-    """
-    for path in [weights] if isinstance(weights, str) else weights:
-        if path == "timm":
-            trunk = timm_trunk(model)
-            name = f"{trunk.pretrained_cfg['architecture']}.{trunk.pretrained_cfg['tag']}"
-            released = timm.create_model(name, pretrained=True, num_classes=0).state_dict()
-            trunk.load_state_dict({name: tensor for name, tensor in released.items() if name in trunk.state_dict()})
-            logger.info("timm: weights of %s", name)
-        elif path:
-            report = load_weights(model, path)
-            logger.info("%s: %d tensors of %s", path, report.loaded, report.kind)
-
-
-def timm_trunk(model: nn.Module) -> Any:
-    """The part of a model that timm has weights for.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    for part in ("dual_encoder.semantic_encoder.trunk", "backbone.trunk"):
-        try:
-            return model.get_submodule(part)
-        except AttributeError:
-            continue
-    raise ConfigError("weights: 'timm' needs a model.semantic_encoder or a model.backbone of timm")
 
 
 def clip_source(config: DictConfig, device: torch.device) -> ClipSource:

@@ -21,11 +21,11 @@ from entitysam.engine.train.run_logger import RunLogger
 from entitysam.engine.train.state import CheckpointFolder, TrainingState, save_atomically
 from entitysam.engine.train.visualize import training_picture
 from entitysam.losses.entity_criterion import mean_num_masks
+from entitysam.precision import autocast
 from entitysam.registry import ConfigError
 from entitysam.structures import Clip, ClipOutput, PairOutput
 
 logger = logging.getLogger(__name__)
-AMP_DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 FINAL = "model_final.pt"  # weights and config alone, to evaluate or to start the next stage from
 
@@ -186,18 +186,6 @@ def backward(
                     sums[name] = sums.get(name, 0) + loss.detach() / len(batch)
             scaler.scale(total).backward()
     return sums, outputs[-1].detach()
-
-
-def autocast(amp: str, device: torch.device):
-    """The autocast of `train.amp`; a null context for fp32.
-
-    Raises:
-        ConfigError: unknown precision.
-    """
-    if amp not in AMP_DTYPES:
-        raise ConfigError(f"train.amp: {', '.join(AMP_DTYPES)}, not '{amp}'")
-    dtype = AMP_DTYPES[amp]
-    return torch.autocast(device.type, dtype=dtype) if dtype is not None else nullcontext()
 
 
 def clip_generator(seed: int, index: int, device: torch.device) -> torch.Generator:

@@ -8,6 +8,7 @@ pytest.importorskip("segment_anything", reason="the extra 'sam' is not installed
 
 from segment_anything import SamPredictor, sam_model_registry
 
+from entitysam import shipped
 from entitysam.checkpoint import CheckpointError
 from entitysam.esam import sam_backend
 from entitysam.esam.prompting import PromptingConfig
@@ -103,12 +104,8 @@ def test_weights_are_checked(tiny, tmp_path, monkeypatch):
 
 
 def test_offline_says_what_to_do(tmp_path, monkeypatch):
-    import huggingface_hub
-
-    def refuse(*_, **__):
-        raise ConnectionError("no network")
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *names: None)
+    monkeypatch.setattr(shipped, "hub_is_reachable", lambda: False)
     with pytest.raises(CheckpointError, match=r"sam_vit_l_0b3195.pth.*put it at"):
         sam_backend.fetch_sam_weights("vit_l", tmp_path)
     (tmp_path / "sam_vit_l_0b3195.pth").touch()

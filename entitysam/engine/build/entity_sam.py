@@ -1,0 +1,71 @@
+"""EntitySAM from its config node."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+import entitysam.layers.image_encoder
+import entitysam.layers.semantic_encoder  # noqa: F401  (both register their parts)
+from entitysam.models.dual_encoder import DualEncoder
+from entitysam.models.entity_decoder import EntityDecoder
+from entitysam.models.entity_sam import EntitySAM
+from entitysam.models.memory import Memory, NoMemory  # noqa: F401  (register their parts)
+from entitysam.models.prompt_generator import PromptGenerator  # noqa: F401
+from entitysam.registry import MODELS, ConfigError, build
+
+
+@MODELS.register("entity_sam")
+def entity_sam(
+    channels: int,
+    num_entities: int,
+    image_encoder: Mapping[str, Any],
+    memory: Mapping[str, Any] | None,
+    entity_decoder: Mapping[str, Any],
+    semantic_encoder: Mapping[str, Any] | None = None,
+    prompt_generator: Mapping[str, Any] | None = None,
+    image_size: int = 1024,
+    entity_score: str = "max",
+    frozen: list[str] | None = None,
+    checkpoint_activations: bool = False,
+) -> EntitySAM:
+    """EntitySAM from its config node: builds the children, then the whole."""
+    image = _encoder(image_encoder, "model.image_encoder", channels)
+    semantic = None if semantic_encoder is None else _encoder(semantic_encoder, "model.semantic_encoder", channels)
+    dual_encoder = DualEncoder(image, semantic, channels)
+    prompts = None
+    if prompt_generator is not None:
+        enhanced = dual_encoder.enhanced_channels
+        prompts = build(MODELS, prompt_generator, "model.prompt_generator",
+                        num_entities=num_entities, channels=channels, enhanced_channels=enhanced)  # fmt: skip
+    decoder: EntityDecoder = build(MODELS, entity_decoder, "model.entity_decoder",
+                                   num_entities=num_entities, channels=channels, predicts_entity=prompts is None)  # fmt: skip
+    try:
+        return EntitySAM(
+            dual_encoder,
+            build(MODELS, memory or {"name": "no_memory"}, "model.memory", channels=channels),
+            prompts,
+            decoder,
+            image_size=image_size,
+            frozen=[name for name in frozen or [] if not _is_absent(name, semantic, prompts)],
+            entity_score=entity_score,
+            checkpoint_activations=checkpoint_activations,
+        )
+    except AttributeError as error:
+        raise ConfigError(f"model.frozen: {error}") from error
+
+
+def _encoder(node: Mapping[str, Any], path: str, channels: int) -> nn.Module:
+    """An encoder for maps of `channels` channels; a pretrained ViT keeps a width of its own."""
+    width = {} if node.get("name") == "timm_vit" else {"channels": channels}
+    try:
+        return build(MODELS, node, path, **width)
+    except (RuntimeError, TypeError) as error:  # a trunk that timm does not know, or arguments it does not take
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _is_absent(name: str, semantic: nn.Module | None, prompts: nn.Module | None) -> bool:
+    """A frozen part that this model was built without."""
+    return (semantic is None and name.startswith("dual_encoder.semantic_encoder")) or (
+        prompts is None and name.startswith("prompt_generator")
+    )

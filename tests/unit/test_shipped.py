@@ -1,0 +1,127 @@
+"""Shipped and published weights: names, the hub, and a missing connection."""
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from entitysam import shipped
+from entitysam.errors import CheckpointError, ConfigError
+from entitysam.shipped import check_model_name, default_weights, fetch_weights, hub_is_reachable
+
+
+def test_local_weights_are_not_downloaded(tmp_path):
+    (tmp_path / "entitysam_vits.pth").touch()
+    assert fetch_weights("vits", tmp_path) == tmp_path / "entitysam_vits.pth"
+
+
+@pytest.fixture
+def empty_cache(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *names: None)
+
+
+def test_downloads_from_the_hub(tmp_path, monkeypatch, empty_cache):
+    asked = []
+    monkeypatch.setattr(shipped, "hub_is_reachable", lambda: True)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *names: asked.append(names) or tmp_path / "got.pth")
+    assert fetch_weights("vitl", tmp_path) == tmp_path / "got.pth"
+    assert asked == [("mqye/entitysam", "checkpoints/vit-l/model_0009999.pth")]
+
+
+def test_cached_weights_need_no_connection(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *names: str(tmp_path / "cached.pth"))
+    monkeypatch.setattr(shipped, "hub_is_reachable", lambda: pytest.fail("no connection is needed"))
+    assert fetch_weights("vits", tmp_path) == tmp_path / "cached.pth"
+
+
+def test_without_a_connection_the_download_is_not_tried(tmp_path, monkeypatch, empty_cache):
+    monkeypatch.setattr(shipped, "hub_is_reachable", lambda: False)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *names: pytest.fail("retries for a minute"))
+    with pytest.raises(CheckpointError) as error:
+        fetch_weights("vits", tmp_path)
+    for part in ("checkpoints/vit-s/model_0009999.pth", "mqye/entitysam", str(tmp_path / "entitysam_vits.pth")):
+        assert part in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_failed_download_says_what_to_get(tmp_path, monkeypatch, empty_cache):
+    def fail(*names):
+        raise OSError("connection reset")
+
+    monkeypatch.setattr(shipped, "hub_is_reachable", lambda: True)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
+    with pytest.raises(CheckpointError, match=r"cannot download the weights of vits: OSError. By hand: get"):
+        fetch_weights("vits", tmp_path)
+
+
+def test_hub_probe(monkeypatch):
+    """A port that nobody listens on is refused; HF_HUB_OFFLINE asks nothing."""
+    for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        assert not hub_is_reachable()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert not hub_is_reachable()
+
+
+def test_names():
+    assert check_model_name("vit-l") == "vitl"
+    with pytest.raises(ConfigError, match=r"unknown model 'huge'; known: tiny, vitl, vits"):
+        check_model_name("huge")
+    with pytest.raises(ConfigError, match=r"unknown model 'masa'; known: masa_"):
+        check_model_name("masa")
+    with pytest.raises(CheckpointError, match="no published weights for 'tiny'; there are: vits, vitl"):
+        fetch_weights("tiny")
+    assert default_weights("tiny").name == "entitysam_tiny.safetensors"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("segment", "nowhere.mp4"),
+        ("segment", "IMAGE", "--model", "no.pth"),
+        ("segment", "IMAGE", "--model", "vit-xxl"),
+        ("segment", "IMAGE", "--device", "toaster"),
+        ("segment", "IMAGE", "--image-size", "100"),
+        ("segment", "IMAGE", "--threshold", "1.5"),
+        ("segment", "IMAGE", "--stride", "0"),
+        ("segment", "IMAGE", "speed=3"),
+        ("segment", "IMAGE", "inference.warmup=3"),
+        ("download", "vit-m"),
+        ("--help",),
+    ],
+)
+def test_a_refused_argument_is_refused_before_torch_is_imported(tmp_path, words):
+    from PIL import Image
+
+    Image.new("RGB", (40, 40)).save(tmp_path / "IMAGE.png")
+    command = [word.replace("IMAGE", str(tmp_path / "IMAGE.png")) for word in words]
+    if words[0] == "segment":
+        command += ["-o", str(tmp_path / "out")]
+    program = (
+        "import sys\nfrom entitysam.cli import main\n"
+        "try:\n    code = main(sys.argv[1:])\nexcept SystemExit as error:\n    code = error.code\n"
+        "print('torch' in sys.modules, code)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *command], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.splitlines()[-1] == f"False {0 if words == ('--help',) else 2}", done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_segment_imports_what_it_needs():
+    """Beside torch and timm: neither MASA nor torchvision's operators nor torch._dynamo, where timm does without them."""
+    program = (
+        "import sys, torch, timm\nbefore = set(sys.modules)\n"
+        "import entitysam, entitysam.cli.shared.results\n"
+        "entitysam.load_model('tiny', 'cpu')\n"
+        "heavy = ('entitysam.masa', 'entitysam.esam', 'torchvision', 'torch._dynamo', 'matplotlib', 'skimage')\n"
+        "print([name for name in sys.modules if name not in before and name.startswith(heavy)])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=Path(__file__).parents[2]
+    )
+    assert done.stdout.strip() == "[]", done.stderr
