@@ -1,4 +1,4 @@
-"""The types that cross borders between the parts of the project.
+"""The types that the parts of the project exchange.
 
 Shape legend, used everywhere: B batch, T frames, Q entities (queries), N targets, K tokens per entity, C channels,
 H W image rows and columns, S side of the square model input, h w feature grid (S/16), P points, M memories.
@@ -18,14 +18,14 @@ from torch import Tensor
 
 @dataclass
 class FrameOutput:
-    """What the network says of one frame.
+    """Output of the network for one frame; leading batch dimensions where several frames are decoded together.
 
     Attributes:
         mask_logits: [Q, S/4, S/4], before hole filling.
         iou: [Q] predicted mask IoU in 0..1.
         entity_logits: [Q, 2]; index 1 is trained as "entity".
         points: [Q, 2] point prompt of each query, (x, y) in pixels of the S x S input (see quirk 2 of `docs/QUIRKS.md`).
-        score: [Q] expected IoU in 0..1 (paper section 3.3.3).
+        score: [Q] expected IoU in 0..1 (paper section 3.3.3, equation 6).
     """
 
     mask_logits: Tensor
@@ -37,7 +37,7 @@ class FrameOutput:
 
 @dataclass
 class ClipOutput:
-    """What the network says of a whole training clip.
+    """Output of the network for a training clip.
 
     Attributes:
         entity_logits: [Q, 2], averaged over the frames.
@@ -55,12 +55,12 @@ class ClipOutput:
 
 @dataclass
 class PairOutput:
-    """What MASA says of two views of a picture in training; K boxes of the key view, R of the reference view.
+    """Output of MASA for two views of an image in training; K boxes of the key view, R of the reference view.
 
     Attributes:
         key, reference: [K, E] and [R, E] embeddings, not normalised.
-        key_instances, reference_instances: int64 [K] and [R] row of the instance in `BoxTargets`; -1 = background, which
-            only the reference view has.
+        key_instances, reference_instances: int64 [K] and [R] row of the instance in `BoxTargets`; -1 = background, only
+            in the reference view.
         key_boxes, reference_boxes: [K, 4] and [R, 4] (x1, y1, x2, y2) in pixels of the views.
         detection: losses of the detection head on the key view, by name.
     """
@@ -101,8 +101,40 @@ class Targets:
 
 
 @dataclass
+class TargetMaps:
+    """The entities of a clip as id maps, 1 to 4 bytes per pixel instead of 1 byte per pixel and entity.
+
+    This is the form in which targets travel from the data workers to the device; `to` expands them there.
+
+    Attributes:
+        ids: uint8 or int32 [T, S, S]; 0 = no entity, entity n of `Targets` has id n + 1.
+        categories: int64 [N], as in `Targets`.
+    """
+
+    ids: Tensor
+    categories: Tensor
+
+    @property
+    def masks(self) -> Tensor:
+        """bool [N, T, S, S] on the device of the maps."""
+        numbers = torch.arange(1, len(self) + 1, device=self.ids.device).to(self.ids.dtype)
+        return self.ids == numbers[:, None, None, None]  # [T, S, S] == [N, 1, 1, 1]
+
+    def to(self, device: torch.device | str) -> Targets:
+        """Moves the maps and expands them to masks on the device."""
+        moved = TargetMaps(self.ids.to(device, non_blocking=True), self.categories.to(device, non_blocking=True))
+        return Targets(moved.masks, moved.categories)
+
+    def pin_memory(self) -> "TargetMaps":
+        return TargetMaps(self.ids.pin_memory(), self.categories.pin_memory())
+
+    def __len__(self) -> int:
+        return len(self.categories)
+
+
+@dataclass
 class BoxTargets:
-    """The instances of a clip by their boxes; a row is one instance on every frame, which is what MASA learns from.
+    """The instances of a clip as boxes, for MASA; a row is one instance on all frames.
 
     Attributes:
         boxes: float32 [N, T, 4] (x1, y1, x2, y2) in pixels; they may overlap; zeros where an instance is not visible.
@@ -128,13 +160,13 @@ class Clip:
 
     Attributes:
         frames: uint8 [T, 3, S, S] RGB; padding is 0 (114 in views for MASA).
-        targets: the entities.
-        source: the image file(s) it came from, for messages.
+        targets: the entities; `TargetMaps` on the host, `Targets` on the device; `BoxTargets` for MASA.
+        source: the image file(s) of the clip, for messages.
         index: position in the data order, for exact resume.
     """
 
     frames: Tensor
-    targets: Any  # Targets, or BoxTargets where the criterion asks for boxes
+    targets: Any
     source: str
     index: int = -1
 
@@ -147,13 +179,13 @@ class Clip:
 
 @dataclass
 class Video:
-    """One video of an evaluation data set; pixels are read when they are asked for.
+    """One video of an evaluation data set; pixels are read on demand.
 
     Attributes:
         video_id: its name in the benchmark's files.
         frame_files: image file of each frame, in order.
         height, width: size of the annotated frames in pixels.
-        annotation: what the reader knows of the ground truth; its form belongs to the data set's reader.
+        annotation: the ground truth in the form of the data set's reader.
     """
 
     video_id: str
@@ -168,12 +200,12 @@ class Video:
 
 @dataclass
 class VideoSegments:
-    """The result of a video: one non-overlapping entity map per frame.
+    """The segmentation of a video: one map of non-overlapping entities per frame.
 
     Attributes:
         ids: int32 [T, H, W]; 0 = no entity, 1..n otherwise.
         scores: float32 [n] score of segment id 1..n.
-        query_of_segment: int64 [n] the query behind segment id 1..n.
+        query_of_segment: int64 [n] the query that predicted segment id 1..n.
         frame_scores: float32 [n, T] score of each segment on each frame.
     """
 
@@ -184,7 +216,7 @@ class VideoSegments:
 
     @classmethod
     def of(cls, ids: ArrayLike, scores: ArrayLike) -> "VideoSegments":
-        """From maps [T, H, W] and a score per id 1..n that is the same on all frames; id i came from query i - 1."""
+        """From maps [T, H, W] and a score per id 1..n, the same on all frames; id i is taken as query i - 1."""
         maps, of_id = np.asarray(ids, np.int32), np.asarray(scores, np.float32)
         return cls(maps, of_id, np.arange(len(of_id)), np.tile(of_id[:, None], (1, len(maps))))
 

@@ -18,10 +18,10 @@ FOCAL_ALPHA, FOCAL_GAMMA = 0.5, 2.0
 
 
 def entity_loss(entity_logits: Tensor, query_index: Tensor) -> Tensor:
-    """Focal loss that tells matched from unmatched queries, plus cross-entropy of the matched towards "entity".
+    """Focal loss between matched and unmatched queries, plus the cross-entropy of matched queries towards "entity".
 
-    The focal term looks at both logits against the one-hot code of "entity" for matched queries and all zeros for the
-    others, summed and divided by the number of matched queries.
+    The targets of the focal term are the one-hot code of "entity" for matched queries and zeros for the others. It is
+    summed over both logits and all queries and divided by the number of matched queries.
 
     Args:
         entity_logits: [Q, 2]; index 1 is "entity".
@@ -58,8 +58,8 @@ def mask_losses(
     """
     if not len(target_masks):
         return 0 * mask_logits.float().sum(), 0 * mask_logits.float().sum()
-    logits = point_sample(mask_logits.float().flatten(0, 1)[:, None], points)[:, 0]
-    targets = sample_masks(target_masks.flatten(0, 1)[:, None], points)[:, 0]
+    logits = point_sample(mask_logits.float().flatten(0, 1)[:, None], points)[:, 0]  # [N * T, P]
+    targets = sample_masks(target_masks.flatten(0, 1)[:, None], points)[:, 0]  # [N * T, P]
     cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1).sum()
     probs = logits.sigmoid()
     dice = 1 - (2 * (probs * targets).sum(1) + 1) / (probs.sum(1) + targets.sum(1) + 1)
@@ -93,14 +93,14 @@ def iou_loss(pred_iou: Tensor, mask_logits: Tensor, target_masks: Tensor) -> Ten
 
 @CRITERIA.register("entity")
 class EntityCriterion(nn.Module):
-    """Matches queries to targets once per clip and adds up the four losses, in float32 under any autocast.
+    """Matches queries to targets once per clip and sums the four losses, in float32 whatever the autocast.
 
     Args:
         weights: factor of each loss in the total: entity, mask, dice, iou.
         costs: factor of each matching cost: mask, dice, entity.
         num_points: points per frame for matching and per mask and frame for the losses.
-        oversample_ratio: how many candidates are drawn per point of the losses.
-        importance_ratio: share of the points that are the most uncertain candidates; the rest are uniform.
+        oversample_ratio: candidates drawn per point of the losses.
+        importance_ratio: share of the points that are the most uncertain candidates; the rest are uniform (PointRend).
 
     Raises:
         ConfigError: a weight or cost of an unknown name.
@@ -122,7 +122,7 @@ class EntityCriterion(nn.Module):
         self.importance_ratio = importance_ratio
 
     def inputs(self, clips: Sequence[Clip], generators: Sequence[torch.Generator]) -> tuple[Tensor]:
-        """What the network is called with in training: frames alone.
+        """Arguments of the network in training: the frames alone.
 
         Raises:
             ConfigError: several clips at once that have more than one frame.
@@ -143,15 +143,15 @@ class EntityCriterion(nn.Module):
         """Losses of one clip.
 
         Args:
-            output: what the network says.
-            targets: its entities, on the device of `output`.
+            output: of the network.
+            targets: the entities of the clip, on the device of `output`.
             generator: source of the random points.
-            num_masks: normaliser of the mask losses; by default targets * frames averaged over the workers. A trainer
-                that accumulates gradients gives the average over all clips of the step.
+            num_masks: normaliser of the mask losses; by default targets * frames averaged over the workers. With gradient
+                accumulation, the average over all clips of the step.
 
         Returns:
-            Unweighted scalars `entity`, `mask`, `dice`, `iou` and the weighted `total`; all 0 (with a graph to every
-            output, so that no worker waits for a gradient) for a clip without targets.
+            Unweighted scalars `entity`, `mask`, `dice`, `iou` and the weighted `total`; all 0, with a graph to every
+            output, for a clip without targets. An infinite or NaN logit of an unmatched query leaves them finite.
         """
         with torch.autocast(output.mask_logits.device.type, enabled=False):
             mask_logits, iou = output.mask_logits.float(), output.iou.float()
@@ -164,8 +164,10 @@ class EntityCriterion(nn.Module):
             losses["mask"], losses["dice"] = mask_losses(matched, masks, points, num_masks)
             losses["iou"] = iou_loss(iou[queries], matched, masks)
             total = sum(self.weights[name] * loss for name, loss in losses.items())
-            # 0 * the outputs ties every trained parameter to the loss, whatever was matched.
-            losses["total"] = total + 0 * (mask_logits.sum() + iou.sum() + output.entity_logits.float().sum())
+            # Empty sums connect all outputs to the loss, so that every worker has a gradient for every trained parameter
+            # whatever was matched. They are 0 where an output is infinite, which 0 * output would not be.
+            outputs = (mask_logits, iou, output.entity_logits.float())
+            losses["total"] = total + sum(tensor.flatten()[:0].sum() for tensor in outputs)
         return losses
 
     @torch.no_grad()
@@ -179,8 +181,8 @@ class EntityCriterion(nn.Module):
 
     @torch.no_grad()
     def loss_points(self, mask_logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Points [N * T, num_points, 2] for masks [N, T, h, w]: the most uncertain of many candidates, then uniform."""
-        flat = mask_logits.flatten(0, 1)
+        """Points [N * T, num_points, 2] for masks [N, T, h, w]: the most uncertain of many candidates, then uniform ones."""
+        flat = mask_logits.flatten(0, 1)  # [N * T, h, w]
         uncertain = int(self.importance_ratio * self.num_points)
         candidates = draw_points((len(flat), int(self.oversample_ratio * self.num_points)), flat.device, generator)
         uniform = draw_points((len(flat), self.num_points - uncertain), flat.device, generator)
@@ -188,7 +190,7 @@ class EntityCriterion(nn.Module):
 
 
 def mean_num_masks(count: int | float, device: torch.device) -> Tensor:
-    """The number of target masks, averaged over the workers and at least 1. Every worker has to call it."""
+    """The number of target masks averaged over the workers, at least 1. A collective call: every worker has to make it."""
     return distributed.mean(torch.tensor(float(count), device=device)).clamp(min=1)
 
 

@@ -22,9 +22,9 @@ def matching_cost(
     points: Tensor,
     weights: Mapping[str, float] = COST_WEIGHTS,
 ) -> dict[str, Tensor]:
-    """Cost of giving target n to query q, on points shared by all masks and frames.
+    """Cost of assigning target n to query q, on points shared by all masks and frames.
 
-    Both mask terms are matrix products of [Q, T * P] and [T * P, N]; nothing of size Q x N x T x P is made.
+    Both mask terms are matrix products of [Q, T * P] and [T * P, N]; no tensor of size Q x N x T x P is needed.
 
     Args:
         entity_logits: [Q, 2]; index 1 is "entity".
@@ -37,6 +37,7 @@ def matching_cost(
         float32 [Q, N] each: `mask` (binary cross-entropy, mean over points), `dice`, `entity` and weighted `total`.
     """
     with torch.autocast(mask_logits.device.type, enabled=False):
+        # All masks and frames are channels of one map that is sampled at the same points: [1, Q * T, P] -> [Q, T * P].
         logits = point_sample(mask_logits.float().flatten(0, 1)[None], points[None]).view(len(mask_logits), -1)
         targets = sample_masks(target_masks.flatten(0, 1)[None], points[None]).view(len(target_masks), logits.shape[1])
         # bce(x, t) = softplus(x) - x t
@@ -50,10 +51,10 @@ def matching_cost(
 
 
 def match(cost: Tensor) -> tuple[Tensor, Tensor]:
-    """Hungarian assignment of the cheapest min(Q, N) pairs.
+    """Hungarian assignment of min(Q, N) pairs with the lowest total cost.
 
-    Non-finite costs count as very dear rather than fail here: the loss of such a clip is non-finite as well, and the
-    trainer then stops with the name of the image.
+    Non-finite costs are replaced by a high cost of 1e6, so that such a query is matched last. Where it is matched
+    nevertheless, the loss is not finite and the trainer stops with the names of the images.
 
     Args:
         cost: [Q, N].

@@ -1,4 +1,4 @@
-"""Point sampling of masks (PointRend): every function takes its points, only `draw_points` is random."""
+"""Point sampling of masks (PointRend). Only `draw_points` is random; the other functions take points as arguments."""
 
 import torch
 from torch import Tensor
@@ -9,8 +9,8 @@ from entitysam.ops import point_sample
 def sample_masks(masks: Tensor, points_norm: Tensor) -> Tensor:
     """Bilinear values of binary masks at points, without a float copy of the masks.
 
-    Same numbers as `point_sample(masks.float(), points_norm)`, but only the four neighbours of each point are read:
-    30 targets of 8 frames at 1024 x 1024 stay 0.25 GB of bool instead of 1 GB of float32.
+    Equals `point_sample(masks.float(), points_norm)`, but reads only the four neighbours of each point: 30 targets of
+    8 frames at 1024 x 1024 take 0.25 GB as bool instead of 1 GB as float32.
 
     Args:
         masks: bool or uint8 [B, C, H, W] of zeros and ones.
@@ -40,13 +40,13 @@ def sample_masks(masks: Tensor, points_norm: Tensor) -> Tensor:
 
 
 def draw_points(shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None = None) -> Tensor:
-    """Uniform points [*shape, 2] as (x, y) in [0, 1); a given generator draws on its own device."""
+    """Uniform points [*shape, 2] as (x, y) in [0, 1), drawn on the device of `generator` and moved to `device`."""
     source = device if generator is None else generator.device
     return torch.rand(*shape, 2, device=source, generator=generator).to(device)
 
 
 def most_uncertain_points(mask_logits: Tensor, candidates: Tensor, count: int) -> Tensor:
-    """The `count` candidates of each mask where its logit is nearest to zero.
+    """The `count` candidates of each mask whose logits are nearest to zero.
 
     Args:
         mask_logits: [B, h, w].

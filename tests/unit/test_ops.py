@@ -36,6 +36,35 @@ def test_holes_touching_at_a_corner_are_one():
     assert (ops.fill_holes(logits, 2, value=0.5)[[0, 1], [0, 1]] == 0.5).all()
 
 
+@pytest.mark.parametrize("share", [0.03, 0.3, 0.5, 0.8])
+def test_small_regions_by_tensor_operations_equal_connected_components(share):
+    """What is used where OpenCV would need a copy on the host."""
+    rng = np.random.default_rng(3)
+    maps = rng.random((6, 37, 53)) < share
+    maps[0], maps[1] = False, True
+    for max_area in (1, 2, 8, 20):
+        expected = np.zeros_like(maps)
+        for given, small in zip(maps, expected):
+            labels, count = ndimage.label(given, structure=np.ones((3, 3)))
+            areas = np.bincount(labels.ravel(), minlength=count + 1)
+            small[:] = given & (areas[labels] <= max_area)
+        np.testing.assert_array_equal(ops.small_regions(torch.from_numpy(maps), max_area).numpy(), expected)
+
+
+def test_long_thin_holes_are_filled_whole():
+    logits = torch.ones(1, 20, 20)
+    logits[0, 3, 2:10] = -1.0  # 8 cells in a row
+    logits[0, range(8, 17), range(8, 17)] = -1.0  # 9 cells on a diagonal
+    expected = ops.fill_holes(logits, 8) > 0
+    assert expected[0, 3].all()
+    assert not expected[0, 12, 12]
+    assert torch.equal(~expected, (logits <= 0) & ~ops.small_regions(logits <= 0, 8))
+
+
+def test_holes_off_the_cpu_need_no_copy():
+    assert ops.fill_holes(torch.zeros(2, 3, 8, 8, device="meta"), 8).shape == (2, 3, 8, 8)
+
+
 def test_holes_keep_dtype():
     assert ops.fill_holes(torch.randn(2, 8, 8).bfloat16()).dtype is torch.bfloat16
 

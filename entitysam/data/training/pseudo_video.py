@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from entitysam.data.images import DataError
-from entitysam.data.training.samples import ImageSample, VideoSample
+from entitysam.data.training.samples import ImageSample, VideoSample, compact_ids
 from entitysam.data.training.transforms import (
     Augmentation,
     AugmentationRanges,
@@ -17,7 +17,7 @@ from entitysam.data.training.transforms import (
     warp_frame,
 )
 from entitysam.registry import DATASETS, ConfigError
-from entitysam.structures import Clip, Targets
+from entitysam.structures import Clip, TargetMaps
 
 Random = np.random.Generator
 
@@ -52,7 +52,7 @@ class _Mapper:
         ids = np.stack([one for _, one in warped])
         return Clip(torch.from_numpy(frames), self._targets(ids, sample.categories, rng), sample.source)
 
-    def _targets(self, ids: np.ndarray, categories: dict[int, int], rng: Random) -> Targets:
+    def _targets(self, ids: np.ndarray, categories: dict[int, int], rng: Random) -> TargetMaps:
         """Targets of id maps uint [T, S, S]: entities seen on some frame, at most `max_targets`, drawn at random."""
         numbers = max(categories, default=0) + 1
         counts = cv2.calcHist([ids.reshape(-1, self.image_size)], [0], None, [numbers], [0, numbers])
@@ -60,10 +60,10 @@ class _Mapper:
         visible = visible[visible > 0]
         if self.max_targets is not None and len(visible) > self.max_targets:
             visible = np.sort(rng.choice(visible, self.max_targets, replace=False))
-        masks = np.empty((len(visible), *ids.shape), bool)
-        for mask, number in zip(masks, visible):
-            np.equal(ids, number, out=mask)
-        return Targets(torch.from_numpy(masks), torch.tensor([categories[int(n)] for n in visible], dtype=torch.int64))
+        maps = compact_ids(ids, visible).astype(np.uint8 if len(visible) < 256 else np.int32, copy=False)
+        return TargetMaps(
+            torch.from_numpy(maps), torch.tensor([categories[int(n)] for n in visible], dtype=torch.int64)
+        )
 
 
 @DATASETS.register("pseudo_video")

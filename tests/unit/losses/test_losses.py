@@ -181,9 +181,26 @@ def test_float32_inside_autocast():
 
 def test_non_finite_output_gives_a_non_finite_loss_and_no_crash():
     output, targets = random_clip()
-    output.mask_logits[1] = float("nan")
+    output.mask_logits[:] = float("nan")
     losses = EntityCriterion(num_points=64)(output, targets)
     assert not torch.isfinite(losses["total"])
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_non_finite_logit_of_an_unmatched_query_leaves_loss_and_gradients_finite(value):
+    """In fp16 a logit of an unmatched query may overflow; none of the losses depends on it."""
+    output, targets = random_clip()
+    output.mask_logits[5, 0, 2, 3] = value  # as an overflow in fp16 leaves it
+    output.mask_logits[5] += 1000.0  # the worst query of all, which is not matched
+    tensors = [output.entity_logits, output.iou, output.mask_logits]
+    for tensor in tensors:
+        tensor.requires_grad_()
+    criterion = EntityCriterion(num_points=64)
+    assert 5 not in criterion.match(output, targets, torch.Generator().manual_seed(1))[0]
+    losses = criterion(output, targets, torch.Generator().manual_seed(1))
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    losses["total"].backward()
+    assert all(torch.isfinite(tensor.grad).all() for tensor in tensors)
 
 
 def test_built_by_name_and_unknown_weight():
