@@ -1,8 +1,5 @@
 """E-SAM: every entity of an image from a frozen promptable segmenter, in the order of the paper's Figure 3."""
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,8 +22,8 @@ class EntityMap:
     """The entities of one image.
 
     Attributes:
-        ids: int32 [H, W]; 0 = no entity, 1..n otherwise.
-        scores: float32 [n] score of id 1..n in 0..1, descending.
+        ids: int32 [H, W]; 0 = no entity, 1..n = entities.
+        scores: float32 [n] score of ids 1..n in 0..1, descending.
     """
 
     ids: np.ndarray
@@ -35,40 +32,30 @@ class EntityMap:
 
 @dataclass
 class Trace:
-    """What happened on the way, for pictures and measurements; pass an empty one to `ESAM.segment`.
+    """Intermediate results; pass an empty one to `ESAM.segment` to have it filled.
 
     Attributes:
-        steps: entities after "AMG", "MMG", "EMR" and "USR" (those that ran).
-        superpixels: of the image.
+        steps: entities after "AMG" (SAM's automatic masks), "MMG", "EMR" and "USR", for the modules that are enabled.
+        superpixels: superpixels of the image.
         prompts: float [n, 2] additional prompts of USR, (x, y) image pixels.
-        seconds: time by stage.
-        keep_steps: whether `steps` is filled; each holds its masks' logits.
-        clock: what `seconds` are read from, e.g. `time.process_time`.
     """
 
     steps: dict[str, EntityLayers] = field(default_factory=dict)
     superpixels: Superpixels | None = None
     prompts: Tensor | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
-    keep_steps: bool = True
-    clock: Callable[[], float] = time.perf_counter
-
-    def step(self, name: str, layers: EntityLayers) -> None:
-        if self.keep_steps:
-            self.steps[name] = layers
 
 
 class ESAM:
     """Image -> disjoint entity masks with scores, without training.
 
-    The three modules can be switched off one by one (`enabled`, Table 3). With all of them off this is SAM's automatic
-    mask generator, its masks made disjoint by score.
+    Each of the three modules can be disabled (`enabled`, Table 3). With all of them disabled the result is that of SAM's
+    automatic mask generator, made disjoint by score.
 
     Args:
         segmenter: the frozen promptable segmenter.
-        prompting, superpixels, mask_generation, refinement, recovery: settings, see there.
-        max_pixels: largest image taken, in pixels (ours: 178 million, where Pillow warns as well; the entity map of one
-            such image takes 1.5 GB while it is drawn).
+        prompting, superpixels, mask_generation, refinement, recovery: settings of the steps; None = the defaults.
+        max_pixels: maximum image size in pixels (ours: 178 million, Pillow's own limit; drawing the entity map of such an
+            image takes 1.5 GB).
     """
 
     def __init__(
@@ -94,58 +81,42 @@ class ESAM:
         """Segments one image.
 
         Args:
-            image: uint8 [H, W, 3] RGB, [H, W] grey or [H, W, 4] RGBA (the colours below alpha count).
-            trace: filled with the steps, where given.
+            image: uint8 [H, W, 3] RGB, [H, W] grey or [H, W, 4] RGBA (alpha is ignored).
+            trace: filled with the intermediate results, if given.
 
         Raises:
-            ValueError: not such an array, an empty one, or more than `max_pixels` pixels.
+            ValueError: another dtype or shape, an empty image, or more than `max_pixels` pixels.
         """
-        pixels = torch.from_numpy(as_rgb(image, self.max_pixels)).permute(2, 0, 1)
-        trace = Trace(keep_steps=False) if trace is None else trace
-        with _timed(trace, "encode"):
-            encoded = self.segmenter.encode(pixels)
-        layers = self._find_entities(encoded, pixels, trace)
-        with _timed(trace, "draw"):
-            return entity_map(layers, *pixels.shape[1:])
-
-    def _find_entities(self, encoded: PromptableImage, pixels: Tensor, trace: Trace) -> EntityLayers:
-        """The modules in the order of Figure 3; the work is done on the mask grid."""
-        device, size = encoded.features.device, (pixels.shape[1], pixels.shape[2])
-        with _timed(trace, "prompt 32"):
-            coarse = self.prompt_grid(encoded, size, dense=False)
-        with _timed(trace, "superpixels"):
-            superpixels = compute_superpixels(pixels, encoded.mask_size, self.superpixels, device)
-        trace.superpixels = superpixels
-        with _timed(trace, "MMG"):
-            levels = generate_masks(coarse, superpixels, self.mask_generation, self.refinement.enabled)
-            layers = stack_masks(levels.objects)
-        if trace.keep_steps:
-            trace.step("AMG", stack_masks(automatic_masks(coarse.masks, self.mask_generation)))
-        if self.mask_generation.enabled:
-            trace.step("MMG", layers)
+        pixels = torch.from_numpy(as_rgb(image, self.max_pixels)).permute(2, 0, 1)  # [3, H, W]
+        height, width = pixels.shape[1:]
+        encoded = self.segmenter.encode(pixels)
+        coarse = self.prompt_grid(encoded, (height, width), dense=False)
+        superpixels = compute_superpixels(pixels, encoded.mask_size, self.superpixels, encoded.features.device)
+        levels = generate_masks(coarse, superpixels, self.mask_generation, self.refinement.enabled)
+        layers = stack_masks(levels.objects)
+        if trace is not None:
+            trace.superpixels = superpixels
+            trace.steps["AMG"] = stack_masks(automatic_masks(coarse.masks, self.mask_generation))
+            if self.mask_generation.enabled:
+                trace.steps["MMG"] = layers
         if self.refinement.enabled:
-            layers = self._refine(encoded, levels, superpixels, size, trace)
+            layers = self._refine(encoded, levels, superpixels, (height, width))
+            if trace is not None:
+                trace.steps["EMR"] = layers
         if self.recovery.enabled:
-            layers = self._recover(encoded, layers, levels, superpixels, size, trace)
-        return layers
+            layers, prompts = self._recover(encoded, layers, levels, superpixels, (height, width))
+            if trace is not None:
+                trace.steps["USR"], trace.prompts = layers, prompts
+        return entity_map(layers, height, width)
 
     def _refine(
-        self,
-        encoded: PromptableImage,
-        levels: MultiLevelMasks,
-        superpixels: Superpixels,
-        size: tuple[int, int],
-        trace: Trace,
+        self, encoded: PromptableImage, levels: MultiLevelMasks, superpixels: Superpixels, size: tuple[int, int]
     ) -> EntityLayers:
-        with _timed(trace, "prompt 64"):
-            dense = self.prompt_grid(encoded, size, dense=True)
-        with _timed(trace, "gallery"):
-            num_points = self.prompting.gallery_points_per_side**2
-            gallery = build_gallery(dense, num_points, self.mask_generation.object_nms, self.refinement.tolerance)
-        with _timed(trace, "EMR"):
-            layers = refine(levels.objects, gallery, superpixels, encoded.features, size, self.refinement)
-        trace.step("EMR", layers)
-        return layers
+        """EMR: object masks -> disjoint entities, guided by the gallery of the dense grid."""
+        dense = self.prompt_grid(encoded, size, dense=True)
+        num_points = self.prompting.gallery_points_per_side**2
+        gallery = build_gallery(dense, num_points, self.mask_generation.object_nms, self.refinement.tolerance)
+        return refine(levels.objects, gallery, superpixels, encoded.features, size, self.refinement)
 
     def _recover(
         self,
@@ -154,34 +125,33 @@ class ESAM:
         levels: MultiLevelMasks,
         superpixels: Superpixels,
         size: tuple[int, int],
-        trace: Trace,
-    ) -> EntityLayers:
-        with _timed(trace, "USR"):
-            labels = layers.grid_labels()
-            regions = uncovered_regions(labels, superpixels, self.recovery.min_uncovered)
-            details = MaskSet.cat([levels.parts, levels.subparts])
-            cells = prompt_points(regions, details, self.recovery.min_inside)
-            points = cells * cells.new_tensor([size[1] / labels.shape[1], size[0] / labels.shape[0]])
-        trace.prompts = points
+    ) -> tuple[EntityLayers, Tensor]:
+        """USR: prompts uncovered regions again; the entities, and the prompts [n, 2] as (x, y) image pixels."""
+        labels = layers.grid_labels()  # [h, w]
+        regions = uncovered_regions(labels, superpixels, self.recovery.min_uncovered)
+        details = MaskSet.cat([levels.parts, levels.subparts])
+        cells = prompt_points(regions, details, self.recovery.min_inside)  # [n, 2]
+        points = cells * cells.new_tensor([size[1] / labels.shape[1], size[0] / labels.shape[0]])
         if len(points):
-            with _timed(trace, "prompt again"):
-                prompted = prompt(encoded, points, self.prompting)
-            with _timed(trace, "USR"):
-                layers = recover(layers, labels, prompted, len(points), self.refinement.tolerance, self.recovery)
-        trace.step("USR", layers)
-        return layers
+            prompted = prompt(encoded, points, self.prompting)
+            layers = recover(layers, labels, prompted, len(points), self.refinement.tolerance, self.recovery)
+        return layers, points
 
     def prompt_grid(self, encoded: PromptableImage, size: tuple[int, int], dense: bool) -> PromptedMasks:
-        """Filtered masks of the coarse grid with logits, or object and best masks of the dense one; `size`: (H, W)."""
+        """Filtered masks of a point grid over an image of `size` (H, W).
+
+        Args:
+            dense: False: all masks of the coarse grid, with logits; True: object and best masks of the dense grid.
+        """
         settings = self.prompting
         points = point_grid(settings.gallery_points_per_side if dense else settings.points_per_side, *size)
         return prompt(encoded, points, settings, every_level=not dense, keep_logits=not dense)
 
 
 def entity_map(layers: EntityLayers, height: int, width: int) -> EntityMap:
-    """Draws the entities and numbers those that have pixels by descending score (ties: first come)."""
+    """Draws the entities and numbers those that have pixels by descending score; ties keep their order."""
     labels = layers.render(height, width)
-    present = torch.bincount(labels.flatten(), minlength=len(layers) + 1)[1:] > 0
+    present = torch.bincount(labels.flatten(), minlength=len(layers) + 1)[1:] > 0  # [E]
     order = layers.scores.argsort(descending=True, stable=True)
     order = order[present[order]]
     new_id = torch.zeros(len(layers) + 1, dtype=torch.int32, device=labels.device)
@@ -207,16 +177,6 @@ def as_rgb(image: np.ndarray, max_pixels: int) -> np.ndarray:
     if height * width > max_pixels:
         raise ValueError(
             f"the image has {height} x {width} pixels, more than max_pixels = {max_pixels}; "
-            "make it smaller, or raise max_pixels where there is memory for about 20 bytes per pixel"
+            "make it smaller, or raise max_pixels if there is memory for about 20 bytes per pixel"
         )
     return np.broadcast_to(image[:, :, :3], (height, width, 3)).copy()
-
-
-@contextmanager
-def _timed(trace: Trace, stage: str) -> Iterator[None]:
-    """Adds the time spent inside to a stage of the trace."""
-    start = trace.clock()
-    yield
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    trace.seconds[stage] = trace.seconds.get(stage, 0.0) + trace.clock() - start

@@ -88,18 +88,36 @@ def test_what_the_modules_may_do_to_the_covered_area():
         assert (last > 0).sum() >= (after > 0).sum()
 
 
-def test_trace_names_the_steps_and_the_time():
+def test_the_trace_has_the_enabled_steps():
     image, ids = scene()
     trace = Trace()
     method(ids).segment(image, trace)
     assert list(trace.steps) == ["AMG", "MMG", "EMR", "USR"]
-    assert {"encode", "prompt 32", "superpixels", "MMG", "prompt 64", "gallery", "EMR", "USR", "draw"} <= set(
-        trace.seconds
-    )
+    assert trace.superpixels is not None
+    assert trace.prompts is not None
     trace = Trace()
     method(ids, mmg=False, emr=False, usr=False).segment(image, trace)
     assert list(trace.steps) == ["AMG"]
     assert trace.prompts is None
+
+
+def test_tracing_does_not_change_the_result():
+    image, ids = scene()
+    plain, traced = method(ids).segment(image), method(ids).segment(image, Trace())
+    assert np.array_equal(plain.ids, traced.ids)
+    assert np.array_equal(plain.scores, traced.scores)
+
+
+def test_no_device_is_synchronised(monkeypatch):
+    """Timing is the benchmark's business; a GPU runs ahead of the host while an image is segmented."""
+
+    def refuse(*_):
+        raise AssertionError("a device was synchronised")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", refuse)
+    image, ids = scene()
+    assert method(ids).segment(image, Trace()).ids.max() > 0
 
 
 def test_mends_what_comes_in_pieces():
