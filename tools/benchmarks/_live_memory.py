@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from benchmarks._training_sides import OurTraining
+from benchmarks._training_implementations import OurTraining
 from entitysam import build_model
 from entitysam.losses import EntityCriterion
 from entitysam.structures import Clip, ClipOutput, Targets
@@ -72,18 +72,18 @@ def without_numbers(model: nn.Module, mode: FakeTensorMode) -> None:
 def simulated_peak(
     name: str, num_frames: int, image_size: int, dtype: str, checkpointed: bool, num_targets: int = 12
 ) -> tuple[float, float]:
-    """GiB of the second of two steps of our side, with the optimiser's states: peak, and held between steps."""
+    """GiB of the second of two steps of our implementation, with the optimiser's states: peak, and held between steps."""
     model = build_model(name, image_size=image_size, checkpoint_activations=checkpointed).train()
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         without_numbers(model, mode)
         frames = torch.zeros(num_frames, 3, image_size, image_size, dtype=torch.uint8)
         masks = torch.zeros(num_targets, num_frames, image_size, image_size, dtype=torch.bool)
         clip = Clip(frames, Targets(masks, torch.zeros(num_targets, dtype=torch.int64)), "")
-        side = OurTraining(model, clip, dtype, FirstMatched())
+        implementation = OurTraining(model, clip, dtype, FirstMatched())
         memory = LiveMemory()
         memory.hold([*model.parameters(), *model.buffers(), frames, masks])
         with memory:
-            side.step()
+            implementation.step()
             memory.peak = held = memory.live
-            side.step()
+            implementation.step()
     return memory.peak / 2**30, held / 2**30

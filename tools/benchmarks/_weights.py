@@ -1,4 +1,4 @@
-"""Random weights that make every part of a model matter: outputs of two implementations can then be compared."""
+"""Random weights that give every part of a model an effect on its output, to compare two implementations."""
 
 import math
 
@@ -9,10 +9,10 @@ from entitysam.checkpoint import to_published
 from entitysam.models.entity_sam import EntitySAM
 
 
-def lively_weights(model: EntitySAM, seed: int = 0) -> dict[str, Tensor]:
+def random_weights(model: EntitySAM, seed: int = 0) -> dict[str, Tensor]:
     """Values for all tensors of a model under their published names; products keep the size of their inputs.
 
-    The initial values of a new model would not do: residual scales of 1e-6 and constant position tables hide mistakes.
+    The initial values of a new model do not serve: residual scales of 1e-6 and constant position tables hide errors.
     """
     generator = torch.Generator().manual_seed(seed)
     published = to_published(model.state_dict())

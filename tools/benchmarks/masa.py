@@ -14,7 +14,7 @@ import torch
 from entitysam.masa.tracker import SETTINGS, Candidates, Tracker, TrackerState, read_setting
 
 SIDE = 40.0  # of a box, pixels
-COLUMNS = 20  # things stand on a grid so wide apart that no box is a duplicate
+COLUMNS = 20  # things stand on a grid so wide in_fresh_process that no box is a duplicate
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

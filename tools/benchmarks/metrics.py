@@ -125,16 +125,16 @@ def run_ours(share: int, shares: int, root: Path, name: str, videos: int) -> tup
     from entitysam.evaluation import PanopticSequence, PanopticVideo, build_evaluators, read_panoptic_png
 
     started = now()
-    sides = []
+    sequences = []
     for listing, maps in (("gt.json", "panomasksRGB"), ("pred.json", "pan_pred")):
         annotations = {v["video_id"]: v["annotations"] for v in json.loads((root / listing).read_text())["annotations"]}
-        sides.append((annotations, root / maps))
+        sequences.append((annotations, root / maps))
     evaluator = build_evaluators([{"name": name}])[name]
-    for video_id in sorted(sides[0][0])[:videos][share::shares]:
+    for video_id in sorted(sequences[0][0])[:videos][share::shares]:
         sequences = []
-        for annotations, folder in sides:
+        for annotations, folder in sequences:
             frames = annotations[video_id]
-            files = [folder / video_id / frame["file_name"] for frame in sides[0][0][video_id]]
+            files = [folder / video_id / frame["file_name"] for frame in sequences[0][0][video_id]]
             segments = [frame["segments_info"] for frame in frames]
             sequences.append(PanopticSequence(segments, lambda frame, files=files: read_panoptic_png(files[frame])))
         evaluator.update(PanopticVideo(video_id, *sequences))
@@ -167,16 +167,16 @@ def generate(root: Path, videos: int, frames: int, size: tuple[int, int], entiti
     for index in range(videos):
         video_id, rng = f"video_{index:03d}", np.random.default_rng(index)
         scene = Scene(rng, size, entities)
-        annotations: dict[str, list[Any]] = {side: [] for side in listings}
+        annotations: dict[str, list[Any]] = {name: [] for name in listings}
         for t in range(frames):
-            for side, maps, jitter in (("gt", "panomasksRGB", 0.0), ("pred", "pan_pred", 6.0)):
+            for name, maps, jitter in (("gt", "panomasksRGB", 0.0), ("pred", "pan_pred", 6.0)):
                 ids = scene.draw(t, jitter)
                 file = root / maps / video_id / f"{t:08d}.png"
                 file.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(ids_to_rgb(ids)).save(file)  # by Pillow, as the files of the benchmark
-                annotations[side].append({"file_name": file.name, "segments_info": segments_info(ids)})
-        for side, listing in listings.items():
-            listing.append({"video_id": video_id, "annotations": annotations[side]})
+                annotations[name].append({"file_name": file.name, "segments_info": segments_info(ids)})
+        for name, listing in listings.items():
+            listing.append({"video_id": video_id, "annotations": annotations[name]})
     names = [f"{t:08d}.png" for t in range(frames)]
     images = [{"video_id": v["video_id"], "images": [{"file_name": n} for n in names]} for v in listings["gt"]]
     categories = [{"id": 1, "isthing": 1, "name": "entity"}]

@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from benchmarks._implementations import Implementation, Ours, Published, clip, new_model, new_reference
 from benchmarks._memory import peak_memory
-from benchmarks._sides import Ours, Side, Theirs, clip, new_model, new_reference
 from benchmarks._stages import Clock, Stages, matmul_rate, synchronise
 from entitysam.engine.build import pick_device
 from entitysam.inference.panoptic import PanopticMerge
@@ -55,43 +55,43 @@ def run(arguments: argparse.Namespace) -> None:
     images = torch.stack([model.prepare(frame) for frame in clip(WARM_FRAMES + 2 * arguments.frames + 1)])
     warm, timed, watched, counted = images.split([WARM_FRAMES, arguments.frames, arguments.frames, 1])
     ours = Ours(model, arguments.dtype)
-    sides: dict[str, Side] = {OURS: ours}
-    take_turns(sides, warm, device, clock)
+    implementations: dict[str, Implementation] = {OURS: ours}
+    take_turns(implementations, warm, device, clock)
     print(f"peak memory with a full bank: {peak_memory(device):.0f} MiB")
     if arguments.reference:
         reference = new_reference(arguments.reference, arguments.model, arguments.image_size, weights, device,
                                   arguments.dtype)  # fmt: skip
-        sides[PUBLISHED] = Theirs(reference, images)
-        take_turns({PUBLISHED: sides[PUBLISHED]}, warm, device, clock)
-    laps, deviation = take_turns(sides, timed, device, clock)
-    stages = watch(sides, watched, counted, device, clock)
+        implementations[PUBLISHED] = Published(reference, images)
+        take_turns({PUBLISHED: implementations[PUBLISHED]}, warm, device, clock)
+    laps, deviation = take_turns(implementations, timed, device, clock)
+    stages = watch(implementations, watched, counted, device, clock)
     after_network(ours, watched, stages[OURS])
     show_speed(laps)
     show_stages(stages, arguments.frames)
     show_rate(stages, laps, matmul_rate(device, AMP[arguments.dtype] or torch.float32, clock))
     for frames in arguments.peak_frames:
-        for name in sides:
+        for name in implementations:
             print(f"peak memory of a video of {frames} frames, {name}: {peak_apart(name, arguments, frames):.0f} MiB")
     if arguments.reference:
         show_deviation(deviation, arguments.dtype)
 
 
 def take_turns(
-    sides: dict[str, Side], images: Tensor, device: torch.device, clock: Clock
+    implementations: dict[str, Implementation], images: Tensor, device: torch.device, clock: Clock
 ) -> tuple[dict[str, float], float]:
-    """Every side does a frame, then the next frame comes.
+    """Every implementation does a frame, then the next frame comes.
 
     Returns:
         mean seconds per frame of each, and the largest relative difference between outputs of the first and the last.
     """
-    seconds = dict.fromkeys(sides, 0.0)
+    seconds = dict.fromkeys(implementations, 0.0)
     deviation = 0.0
     for image in images:
         outputs = []
-        for name, side in sides.items():
+        for name, implementation in implementations.items():
             synchronise(device)
             started = clock()
-            outputs.append(side.step(image))
+            outputs.append(implementation.step(image))
             synchronise(device)
             seconds[name] += (clock() - started) / len(images)
         for own, other in zip(outputs[0], outputs[-1]):
@@ -100,16 +100,16 @@ def take_turns(
 
 
 def watch(
-    sides: dict[str, Side], images: Tensor, counted: Tensor, device: torch.device, clock: Clock
+    implementations: dict[str, Implementation], images: Tensor, counted: Tensor, device: torch.device, clock: Clock
 ) -> dict[str, Stages]:
-    """Time of every side's stages over some frames, in turns; operations of one more frame."""
-    stages = {name: Stages(device, clock) for name in sides}
-    for name, side in sides.items():
-        side.watch(stages[name])
-    take_turns(sides, images, device, clock)
-    for name, side in sides.items():
+    """Time of every implementation's stages over some frames, in turns; operations of one more frame."""
+    stages = {name: Stages(device, clock) for name in implementations}
+    for name, implementation in implementations.items():
+        implementation.watch(stages[name])
+    take_turns(implementations, images, device, clock)
+    for name, implementation in implementations.items():
         stages[name].counting = True
-        side.step(counted[0])
+        implementation.step(counted[0])
         stages[name].counting = False
     return stages
 
@@ -182,17 +182,17 @@ def show_stages(stages: dict[str, Stages], frames: int) -> None:
     """Per frame and stage: milliseconds, share of the time, GFLOP."""
     print("\n| stage |" + "".join(f" {name} ms | share | GFLOP |" for name in stages))
     print("| --- |" + " ---: | ---: | ---: |" * len(stages))
-    totals = {name: sum(side.seconds.values()) for name, side in stages.items()}
+    totals = {name: sum(measured.seconds.values()) for name, measured in stages.items()}
     for stage in stages[OURS].seconds:
         cells = [
-            f" {1000 * side.seconds[stage] / frames:.1f} | {side.seconds[stage] / totals[name]:.1%} |"
-            f" {side.flops[stage] / 1e9:.2f} |"
-            for name, side in stages.items()
+            f" {1000 * measured.seconds[stage] / frames:.1f} | {measured.seconds[stage] / totals[name]:.1%} |"
+            f" {measured.flops[stage] / 1e9:.2f} |"
+            for name, measured in stages.items()
         ]
         print(f"| {stage} |" + "".join(cells))
     cells = [
-        f" {1000 * totals[name] / frames:.1f} | | {sum(side.flops.values()) / 1e9:.2f} |"
-        for name, side in stages.items()
+        f" {1000 * totals[name] / frames:.1f} | | {sum(measured.flops.values()) / 1e9:.2f} |"
+        for name, measured in stages.items()
     ]
     print("| sum |" + "".join(cells) + "\n")
 
@@ -200,8 +200,8 @@ def show_stages(stages: dict[str, Stages], frames: int) -> None:
 def show_rate(stages: dict[str, Stages], seconds: dict[str, float], rate: float) -> None:
     """Operations per second of the network beside those of a large matrix product."""
     print(f"matrix products run at {rate / 1e9:.0f} GFLOP/s here")
-    for name, side in stages.items():
-        reached = sum(side.flops.values()) / seconds[name]
+    for name, measured in stages.items():
+        reached = sum(measured.flops.values()) / seconds[name]
         print(f"{name:<10} {reached / 1e9:.1f} GFLOP/s, {reached / rate:.0%} of it")
 
 

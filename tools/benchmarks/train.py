@@ -18,7 +18,7 @@ import torch
 from benchmarks._live_memory import simulated_peak
 from benchmarks._memory import held_memory, reset_peak
 from benchmarks._stages import REST, Stages, matmul_rate, synchronise
-from benchmarks._training_sides import Outputs, TheirTraining, TrainingSide, new_side
+from benchmarks._training_implementations import Outputs, PublishedTraining, TrainingImplementation, new_implementation
 from benchmarks.model import CLOCKS, OURS, PUBLISHED, describe
 from entitysam.engine.build import pick_device
 from entitysam.precision import AMP
@@ -38,10 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--clock", choices=CLOCKS, default="wall",
                         help="cpu: time this process had; for one thread on a machine that others use too")  # fmt: skip
     parser.add_argument("--store-activations", action="store_true",
-                        help="model.checkpoint_activations=false on our side")  # fmt: skip
+                        help="model.checkpoint_activations=false of this project")  # fmt: skip
     parser.add_argument("--reference", type=Path, metavar="DIR", help="checkout of the published EntitySAM")
     parser.add_argument("--simulate", action="store_true",
-                        help="peak memory on our side from the shapes of tensors alone; for any size on any machine")  # fmt: skip
+                        help="peak memory of this project from the shapes of tensors alone; for any size on any machine")  # fmt: skip
     parser.add_argument("--only", choices=("speed", "memory"), help="half of the measurement (default: both)")
 
 
@@ -63,12 +63,12 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.only != "memory":
         measure_speed(names, arguments, device)
     if arguments.only != "speed":
-        show_memory({name: apart(name, arguments) for name in names})
+        show_memory({name: in_fresh_process(name, arguments) for name in names})
 
 
-def build_side(name: str, arguments: argparse.Namespace, device: torch.device) -> TrainingSide:
+def build_implementation(name: str, arguments: argparse.Namespace, device: torch.device) -> TrainingImplementation:
     checkout = arguments.reference if name == PUBLISHED else None
-    return new_side(checkout, arguments.model, arguments.frames, arguments.image_size, device, arguments.dtype,
+    return new_implementation(checkout, arguments.model, arguments.frames, arguments.image_size, device, arguments.dtype,
                     not arguments.store_activations)  # fmt: skip
 
 
@@ -78,19 +78,19 @@ def build_side(name: str, arguments: argparse.Namespace, device: torch.device) -
 def measure_speed(names: Sequence[str], arguments: argparse.Namespace, device: torch.device) -> None:
     """Warms up, compares, times whole steps and then their stages, and prints."""
     clock = CLOCKS[arguments.clock]
-    sides = {name: build_side(name, arguments, device) for name in names}
-    outputs = warm_up(sides)
-    if PUBLISHED in sides:
+    implementations = {name: build_implementation(name, arguments, device) for name in names}
+    outputs = warm_up(implementations)
+    if PUBLISHED in implementations:
         show_deviation(outputs, arguments.dtype)
-    stages = {name: Stages(device, clock) for name in sides}
-    for name, side in sides.items():
-        side.watch(stages[name])
-    seconds = dict.fromkeys(sides, 0.0)
+    stages = {name: Stages(device, clock) for name in implementations}
+    for name, implementation in implementations.items():
+        implementation.watch(stages[name])
+    seconds = dict.fromkeys(implementations, 0.0)
     for _ in range(arguments.steps):
-        for name, side in sides.items():
+        for name, implementation in implementations.items():
             synchronise(device)
             started = clock()
-            side.step()
+            implementation.step()
             synchronise(device)
             seconds[name] += (clock() - started) / arguments.steps
     for name, each in seconds.items():
@@ -102,15 +102,15 @@ def measure_speed(names: Sequence[str], arguments: argparse.Namespace, device: t
     print(f"matrix products run at {rate / 1e9:.0f} GFLOP/s here")
 
 
-def warm_up(sides: dict[str, TrainingSide]) -> dict[str, Outputs]:
+def warm_up(implementations: dict[str, TrainingImplementation]) -> dict[str, Outputs]:
     """A step of each, without the randomness that the published training leaves in frozen parts."""
     outputs = {}
-    for name, side in sides.items():
-        if isinstance(side, TheirTraining):
-            side.frozen_parts_train(False)
-        outputs[name] = side.step()
-        if isinstance(side, TheirTraining):
-            side.frozen_parts_train(True)
+    for name, implementation in implementations.items():
+        if isinstance(implementation, PublishedTraining):
+            implementation.frozen_parts_train(False)
+        outputs[name] = implementation.step()
+        if isinstance(implementation, PublishedTraining):
+            implementation.frozen_parts_train(True)
     return outputs
 
 
@@ -128,9 +128,11 @@ def show_stages(stages: dict[str, Stages], seconds: dict[str, float], steps: int
     print("\n| stage |" + "".join(f" {name} ms | share |" for name in stages))
     print("| --- |" + " ---: | ---: |" * len(stages))
     for stage in stages[OURS].seconds:
-        cells = [cell(side.seconds[stage] / steps, seconds[name]) for name, side in stages.items()]
+        cells = [cell(measured.seconds[stage] / steps, seconds[name]) for name, measured in stages.items()]
         print(f"| {stage} |" + "".join(cells))
-    rest = [cell(seconds[name] - sum(side.seconds.values()) / steps, seconds[name]) for name, side in stages.items()]
+    rest = [
+        cell(seconds[name] - sum(measured.seconds.values()) / steps, seconds[name]) for name, measured in stages.items()
+    ]
     print(f"| {REST} |" + "".join(rest) + "\n")
 
 
@@ -158,7 +160,7 @@ class Needs:
     flops: dict[str, int]
 
 
-def apart(name: str, arguments: argparse.Namespace) -> Needs:
+def in_fresh_process(name: str, arguments: argparse.Namespace) -> Needs:
     """The needs of one implementation, measured in a fresh process."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(needs, name, arguments).result()
@@ -167,16 +169,16 @@ def apart(name: str, arguments: argparse.Namespace) -> Needs:
 def needs(name: str, arguments: argparse.Namespace) -> Needs:
     """Two steps: one counts operations and leaves the optimiser's states behind, one is watched."""
     device = pick_device(arguments.device)
-    side = build_side(name, arguments, device)
+    implementation = build_implementation(name, arguments, device)
     model = held_memory(device)
     stages = Stages(device)
-    side.watch(stages)
+    implementation.watch(stages)
     stages.counting = True
-    side.step()
+    implementation.step()
     stages.counting = False
     states = held_memory(device) - model
     reset_peak(device)
-    side.step()
+    implementation.step()
     return Needs(model, states, {stage: peak - model for stage, peak in stages.peaks.items()}, stages.flops)
 
 
@@ -184,13 +186,13 @@ def show_memory(needed: dict[str, Needs]) -> None:
     print("\n| stage |" + "".join(f" {name} peak MiB | GFLOP |" for name in needed))
     print("| --- |" + " ---: | ---: |" * len(needed))
     for stage in sorted(needed[OURS].peaks, key=lambda stage: stage == REST):
-        cells = [f" {side.peaks[stage]:.0f} | {side.flops.get(stage, 0) / 1e9:.1f} |" for side in needed.values()]
+        cells = [f" {one.peaks[stage]:.0f} | {one.flops.get(stage, 0) / 1e9:.1f} |" for one in needed.values()]
         print(f"| {stage} |" + "".join(cells))
-    highest = {name: max(side.peaks.values()) for name, side in needed.items()}
-    cells = [f" {highest[name]:.0f} | {sum(side.flops.values()) / 1e9:.1f} |" for name, side in needed.items()]
+    highest = {name: max(one.peaks.values()) for name, one in needed.items()}
+    cells = [f" {highest[name]:.0f} | {sum(one.flops.values()) / 1e9:.1f} |" for name, one in needed.items()]
     print("| step |" + "".join(cells))
-    for name, side in needed.items():
-        print(f"{name:<10} peak {highest[name]:.0f} MiB above the loaded model ({side.model:.0f} MiB), "
-              f"{side.states:.0f} MiB of it between steps")  # fmt: skip
+    for name, one in needed.items():
+        print(f"{name:<10} peak {highest[name]:.0f} MiB above the loaded model ({one.model:.0f} MiB), "
+              f"{one.states:.0f} MiB of it between steps")  # fmt: skip
     if PUBLISHED in needed:
         print(f"{'ratio':<10} {highest[OURS] / highest[PUBLISHED]:8.2f} (target {MEMORY_TARGET})")

@@ -143,7 +143,9 @@ def config_of(file: str | Path) -> dict[str, Any]:
     what = describe(state)
     published = re.search(r"\b(vits|vitl)\b", what)
     if published is None:
-        raise CheckpointError(f"{file}: carries no config and seems to be {what}; name its model, e.g. --model NAME --weights {file}")
+        raise CheckpointError(
+            f"{file}: carries no config and seems to be {what}; name its model, e.g. --model NAME --weights {file}"
+        )
     return model_config(published[1])
 
 
@@ -160,7 +162,9 @@ def _load(network: nn.Module, file: str, partial: bool) -> None:
     logger.info("%s: %d tensors of %s", file, report.loaded, report.kind)
     lacking = [name for name in report.untouched if not name.endswith("num_batches_tracked")]
     if lacking and not partial:
-        raise CheckpointError(f"{file}: a {report.kind} release is no whole model; it lacks {', '.join(lacking[:3])}, ...")
+        raise CheckpointError(
+            f"{file}: a {report.kind} release is no whole model; it lacks {', '.join(lacking[:3])}, ..."
+        )
 
 
 def load_timm_weights(network: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""The two implementations in training behind one face: an optimiser step on a clip, and stages to watch."""
+"""Both implementations in training with one interface: an optimiser step on a clip, and stages to measure."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks._implementations import watch_ours, watch_published
 from benchmarks._reference import Reference
-from benchmarks._sides import watch_ours, watch_theirs
 from benchmarks._stages import Stages
-from benchmarks._weights import lively_weights
+from benchmarks._weights import random_weights
 from entitysam import build_model, load_weights
 from entitysam.checkpoint import to_published
 from entitysam.config import load_config
@@ -26,25 +26,25 @@ from entitysam.precision import autocast
 from entitysam.structures import Clip
 
 Outputs = Sequence[Tensor]  # mask logits [Q, T, S/4, S/4], IoU [Q, T], entity logits [Q, 2]
-PICTURE = 2  # of the synthetic pictures; one with many entities
+IMAGE_INDEX = 2  # of the synthetic images; one with many entities
 
 
 def training_clip(num_frames: int, image_size: int) -> Clip:
-    """A pseudo-video of a synthetic picture, always the same."""
-    frames, ids, categories = render_video(PICTURE, 1, (480, 640))
+    """The pseudo-video of one synthetic image."""
+    frames, ids, categories = render_video(IMAGE_INDEX, 1, (480, 640))
     sample = ImageSample(frames[0], ids[0], categories, "synthetic")
     return PseudoVideo(num_frames, image_size, scale=(0.9, 1.1))(sample, np.random.default_rng(0))
 
 
 def training_model(name: str, image_size: int, device: torch.device, checkpointed: bool) -> EntitySAM:
-    """A model in training mode, with random weights that make every part matter."""
+    """A model in training mode, with random weights that give every part an effect on the output."""
     model = build_model(name, image_size=image_size, checkpoint_activations=checkpointed)
-    load_weights(model, lively_weights(model))
+    load_weights(model, random_weights(model))
     return model.to(device).train()
 
 
-class TrainingSide(ABC):
-    """An implementation in the middle of a training.
+class TrainingImplementation(ABC):
+    """An implementation that trains on one clip.
 
     Attributes:
         stages: measures the following steps.
@@ -60,10 +60,10 @@ class TrainingSide(ABC):
 
     @abstractmethod
     def watch(self, stages: Stages) -> None:
-        """Has the following steps measured."""
+        """Measures the following steps."""
 
     def step(self) -> Outputs:
-        """One optimiser step; returns what the network said before it."""
+        """One optimiser step; returns the outputs before the update."""
         total, outputs = self.losses()
         with self.stages.stage("backward"):
             total.backward()
@@ -74,7 +74,7 @@ class TrainingSide(ABC):
         return [output.detach().float() for output in outputs]
 
 
-class OurTraining(TrainingSide):
+class OurTraining(TrainingImplementation):
     """This project, as `engine.train.trainer` does a step."""
 
     def __init__(self, model: EntitySAM, clip: Clip, dtype: str, criterion: EntityCriterion | None = None) -> None:
@@ -95,7 +95,7 @@ class OurTraining(TrainingSide):
         watch_ours(self.model, stages)
 
 
-class TheirTraining(TrainingSide):
+class PublishedTraining(TrainingImplementation):
     """The published implementation, as its `train_net.py` does a step: frozen parts in training mode, criterion inside
     the autocast, one parameter group per tensor."""
 
@@ -115,7 +115,7 @@ class TheirTraining(TrainingSide):
         model.criterion.forward = remembered
 
     def frozen_parts_train(self, mode: bool) -> None:
-        """Whether dropout and stochastic depth of the frozen parts act, as they do in the published training."""
+        """Whether dropout and stochastic depth of the frozen parts are active, as in the published training."""
         for part in (self.model.image_encoder, self.model.memory_attention, self.model.dinov2_feature_extractor):
             part.train(mode)
 
@@ -128,14 +128,14 @@ class TheirTraining(TrainingSide):
 
     def watch(self, stages: Stages) -> None:
         self.stages = stages
-        watch_theirs(self.model, stages)
+        watch_published(self.model, stages)
         stages.watch("criterion", self.model.prepare_targets, "process")
         stages.watch("criterion", self.model.criterion)
 
 
-def new_side(
+def new_implementation(
     checkout: Path | None, name: str, num_frames: int, size: int, device: torch.device, dtype: str, checkpointed: bool
-) -> TrainingSide:
+) -> TrainingImplementation:
     """Our training, or with a checkout the published one, on the same clip with the same weights."""
     clip = training_clip(num_frames, size).to(device)
     model = training_model(name, size, device, checkpointed)
@@ -143,4 +143,4 @@ def new_side(
         return OurTraining(model, clip, dtype)
     trained = to_published({name: p for name, p in model.named_parameters() if p.requires_grad})
     reference = Reference(checkout, name, size, to_published(model.state_dict()), device, dtype, training=True)
-    return TheirTraining(reference, set(trained), clip, dtype)
+    return PublishedTraining(reference, set(trained), clip, dtype)

@@ -1,4 +1,4 @@
-"""The two implementations behind one face: a step per frame, and stages to watch."""
+"""This project and the published implementation with one interface: a step per frame, and stages to measure."""
 
 import itertools
 from collections.abc import Iterator
@@ -11,22 +11,22 @@ from torch import Tensor
 
 from benchmarks._reference import Reference
 from benchmarks._stages import Stages
-from benchmarks._weights import lively_weights
+from benchmarks._weights import random_weights
 from entitysam import build_model, load_weights
 from entitysam.data.synthetic.render import demo_clip
 from entitysam.inference.segmenter import VideoSegmenter
 from entitysam.models.entity_sam import EntitySAM
 
 
-class Side(Protocol):
-    """An implementation in the middle of a video."""
+class Implementation(Protocol):
+    """An implementation that processes a video frame by frame."""
 
     def step(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """The next frame, normalised [3, S, S] -> mask logits [Q, S/4, S/4] before hole filling, score [Q]."""
         ...
 
     def watch(self, stages: Stages) -> None:
-        """Has the stages of the following frames measured."""
+        """Measures the stages of the following frames."""
         ...
 
 
@@ -47,8 +47,8 @@ class Ours:
         watch_ours(self.model, stages)
 
 
-class Theirs:
-    """The published implementation. It wants the whole video, in the order of processing, from the start."""
+class Published:
+    """The published implementation. It takes the whole video at once, in the order of processing."""
 
     def __init__(self, reference: Reference, images: Tensor):
         self.reference = reference
@@ -59,7 +59,7 @@ class Theirs:
         return output.mask_logits.float(), output.score.float()
 
     def watch(self, stages: Stages) -> None:
-        watch_theirs(self.reference.predictor, stages)
+        watch_published(self.reference.predictor, stages)
 
 
 def watch_ours(model: EntitySAM, stages: Stages) -> None:
@@ -76,7 +76,7 @@ def watch_ours(model: EntitySAM, stages: Stages) -> None:
     stages.watch("memory write", model.memory, "write")
 
 
-def watch_theirs(predictor: Any, stages: Stages) -> None:
+def watch_published(predictor: Any, stages: Stages) -> None:
     """The parts of the published network as the same stages."""
     stages.watch("image encoder", predictor.image_encoder)
     stages.watch("image encoder", predictor.sam_mask_decoder.conv_s0)
@@ -92,9 +92,9 @@ def watch_theirs(predictor: Any, stages: Stages) -> None:
 
 
 def new_model(name: str, image_size: int, device: torch.device) -> tuple[EntitySAM, dict[str, Tensor]]:
-    """A model with random weights that make every part matter, and those weights."""
+    """A model with random weights that give every part an effect on the output, and those weights."""
     model = build_model(name, image_size=image_size)
-    weights = lively_weights(model)
+    weights = random_weights(model)
     load_weights(model, weights)
     return model.to(device), weights
 
@@ -107,5 +107,5 @@ def new_reference(
 
 
 def clip(count: int) -> Iterator[np.ndarray]:
-    """Frames of the demo clip, over and over: uint8 [270, 480, 3]."""
+    """Frames of the demo clip, repeated: uint8 [270, 480, 3]."""
     return itertools.islice(itertools.cycle(demo_clip()[0]), count)
