@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Files that are either complete or absent."""
 
 import os
 import re
@@ -13,26 +13,41 @@ class OutputError(OSError):
 
 
 @contextmanager
+def output_errors(path: Path | str) -> Iterator[None]:
+    """Turns an `OSError` of the block (a full disk, missing permissions) into an `OutputError` that names `path`."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def create_file(path: Path) -> None:
+    """Creates an empty file; an existing file or symbolic link of that name is removed, not followed."""
+    path.unlink(missing_ok=True)
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+
+
+@contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yields a hidden name beside `path` to write to; at the end it becomes `path`, after an error it is removed.
+    """Yields a hidden path beside `path` to write to; it is renamed to `path` at the end and removed after an error.
 
     Raises:
-        OutputError: the folder is not there or cannot be written to.
+        OutputError: the folder is missing, cannot be written to, or the disk is full.
     """
     temporary = path.with_name(f".{path.name}.part")
     try:
-        temporary.unlink(missing_ok=True)  # a symbolic link lying there would be followed
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
+        with output_errors(path):
+            create_file(temporary)
+            yield temporary
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def make_folder(folder: Path) -> Path:
-    """Creates a folder (and those above it) and checks that files can be written there.
+    """Creates a folder (and its parents) and checks that files can be written there.
 
     Raises:
         OutputError: they cannot.
@@ -47,10 +62,10 @@ def make_folder(folder: Path) -> Path:
 
 
 def check_folder(folder: Path) -> Path:
-    """Checks that a folder is there or could be created, and leaves everything as it is.
+    """Checks that a folder exists or can be created, without changing anything.
 
     Raises:
-        OutputError: something else has its name, or what is above it cannot be written to.
+        OutputError: a file has its name, or its closest existing parent cannot be written to.
     """
     existing = next(path for path in [folder, *folder.resolve().parents] if path.exists())
     if not existing.is_dir():
@@ -61,5 +76,6 @@ def check_folder(folder: Path) -> Path:
 
 
 def as_stem(name: str) -> str:
-    """A name made fit to be a file's stem on every system."""
-    return re.sub(r'[\\/:*?"<>|\x00-\x1f]', "_", name) or "_"
+    """Replaces the characters of a name that cannot be in a file name on every system; "_" for "", "." and ".."."""
+    stem = re.sub(r'[\\/:*?"<>|\x00-\x1f]', "_", name)
+    return stem if stem.strip(".") else "_"

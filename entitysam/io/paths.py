@@ -1,4 +1,4 @@
-"""Joins names that were read from a file to the folder that they belong to, and never leaves that folder."""
+"""Joins names that were read from a file to their folder without leaving it, and splits glob patterns."""
 
 import os
 import re
@@ -42,6 +42,15 @@ def join_inside(root: str | Path, name: str, where: str, *, follow_links: bool =
         if link is not None:
             raise UnsafePathError(f"{where}: the file name {_shown(name)} leads through the symbolic link {link}")
     return path
+
+
+def split_pattern(source: str) -> tuple[Path, list[str]]:
+    """Splits a glob pattern into the longest leading path that exists, taken as written, and the parts after it."""
+    parts = Path(source).parts
+    count = 0
+    while count < len(parts) and Path(*parts[: count + 1]).exists():
+        count += 1
+    return Path(*parts[:count]), list(parts[count:])
 
 
 def _problem(name: object) -> str:

@@ -1,4 +1,4 @@
-"""The contact sheet: evenly chosen frames of a video, each original above its overlay."""
+"""The contact sheet: evenly spaced frames of a video, each original above its overlay."""
 
 import cv2
 import numpy as np
@@ -12,12 +12,12 @@ GAP = 3  # between a frame and its overlay
 
 
 class ContactSheet:
-    """Collects frames as they come and draws the sheet at the end, without knowing the video's length beforehand.
+    """Collects frames of a video of unknown length and draws the sheet at the end.
 
-    It keeps every k-th frame as a thumbnail and doubles k whenever there are too many, so memory is bounded.
+    Keeps every k-th frame as a thumbnail and doubles k whenever there are too many, so that memory is bounded.
 
     Args:
-        count: frames on the sheet (fewer where the video is shorter).
+        count: number of frames on the sheet (fewer for shorter videos).
         columns: frames side by side.
         width: of a thumbnail in pixels; smaller frames are not enlarged.
     """
@@ -31,20 +31,27 @@ class ContactSheet:
         self._kept: list[tuple[str, Image.Image, Image.Image]] = []
 
     def add(self, name: str, frame: np.ndarray, overlay: np.ndarray) -> None:
-        """Offers one frame: its name, uint8 [H, W, 3] RGB and the same with its entities drawn."""
+        """Adds one frame.
+
+        Args:
+            name: written above it.
+            frame: uint8 [H, W, 3] RGB.
+            overlay: uint8 [H', W', 3] RGB, the frame with its entities drawn; another size is scaled to that of the frame.
+        """
         if self._seen % self._step == 0:
-            self._kept.append((name, self._thumbnail(frame), self._thumbnail(overlay)))
+            thumbnail = self._thumbnail(frame)
+            self._kept.append((name, thumbnail, self._thumbnail(overlay).resize(thumbnail.size)))
             if len(self._kept) > 4 * self._count:
                 self._kept = self._kept[::2]
                 self._step *= 2
         self._seen += 1
 
     def chosen(self) -> list[str]:
-        """Names of the frames that are on the sheet, in order."""
+        """Names of the frames on the sheet, in order."""
         return [name for name, _, _ in self._choose()]
 
     def draw(self, title: str) -> Image.Image:
-        """The sheet with a title line.
+        """Draws the sheet with a title line.
 
         Raises:
             ValueError: no frame was added.
@@ -59,18 +66,18 @@ class ContactSheet:
         header = 2 * MARGIN + CAPTION
         sheet = Image.new("RGB", (columns * cell_width + MARGIN, header + rows * cell_height), BACKGROUND)
         canvas = ImageDraw.Draw(sheet)
-        write_line(canvas, (MARGIN, MARGIN), title, 18, sheet.width - 2 * MARGIN)
+        draw_text(canvas, (MARGIN, MARGIN), title, 18, sheet.width - 2 * MARGIN)
         for index, (name, frame, overlay) in enumerate(chosen):
             row, column = divmod(index, columns)
             left, top = MARGIN + column * cell_width, header + row * cell_height
-            write_line(canvas, (left, top), name, 15, width)
+            draw_text(canvas, (left, top), name, 15, width)
             sheet.paste(frame, (left, top + CAPTION))
             sheet.paste(overlay, (left, top + CAPTION + height + GAP))
         return sheet
 
     def _choose(self) -> list[tuple[str, Image.Image, Image.Image]]:
-        places = np.linspace(0, len(self._kept) - 1, min(self._count, len(self._kept)))
-        return [self._kept[place] for place in places.round().astype(int)]
+        indices = np.linspace(0, len(self._kept) - 1, min(self._count, len(self._kept)))
+        return [self._kept[index] for index in indices.round().astype(int)]
 
     def _thumbnail(self, pixels: np.ndarray) -> Image.Image:
         height, width = pixels.shape[:2]
@@ -80,9 +87,9 @@ class ContactSheet:
         return Image.fromarray(pixels)
 
 
-def write_line(canvas: ImageDraw.ImageDraw, place: tuple[int, int], text: str, size: int, width: int) -> None:
-    """One line of text, cut to a width in pixels."""
+def draw_text(canvas: ImageDraw.ImageDraw, position: tuple[int, int], text: str, size: int, width: int) -> None:
+    """Draws one line of text, cut to a width in pixels, with its upper left corner at `position` (x, y)."""
     font = ImageFont.load_default(size)
     while text and canvas.textlength(text, font) > width:
         text = text[:-2] + "…" if len(text) > 2 else ""
-    canvas.text(place, text, TEXT, font)
+    canvas.text(position, text, TEXT, font)

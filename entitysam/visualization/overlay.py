@@ -1,4 +1,4 @@
-"""Entity maps drawn over frames: tint, outline and number of every entity, in a colour that belongs to its id."""
+"""Draws entity maps over frames: tint, outline and id of every entity, in the colour of its id."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -9,14 +9,13 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 NUM_COLOURS = 255
-LABEL_MAP_SIDE = 480  # places for labels are searched on a map of at most this side
+LABEL_MAP_SIDE = 480  # label positions are searched on a map of at most this side
 
 
-def colour_of(ids: np.ndarray | int) -> np.ndarray:
-    """RGB colours of entity ids: uint8 [..., 3]; black for 0.
+def id_colours(ids: np.ndarray | int) -> np.ndarray:
+    """RGB colours of entity ids [...]: uint8 [..., 3]; black for 0.
 
-    A colour depends on the id alone: not on the other entities, the frame or the order. The first ids are the most
-    different from each other; after 255 they repeat.
+    A colour depends only on the id. The colours of the first ids differ most; after 255 ids they repeat.
     """
     ids = np.asarray(ids)
     return _palette()[np.where(ids > 0, (ids - 1) % NUM_COLOURS + 1, 0)]
@@ -24,13 +23,14 @@ def colour_of(ids: np.ndarray | int) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _palette() -> np.ndarray:
-    """uint8 [256, 3]: black, then 255 colours, each the one that looks most different from all before it."""
+    """uint8 [256, 3]: black, then 255 colours, each the one with the largest distance from all before it."""
     levels = np.linspace(0, 255, 18).round()
     rgb = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1).reshape(-1, 3)
     lab = oklab(rgb)
     chroma = np.hypot(lab[:, 1], lab[:, 2])
-    vivid = (chroma > 0.12) & (lab[:, 0] > 0.5) & (lab[:, 0] < 0.93)  # neither grey, nor too dark, nor too pale
+    vivid = (chroma > 0.12) & (lab[:, 0] > 0.5) & (lab[:, 0] < 0.93)  # not grey, dark or pale
     rgb, lab = rgb[vivid], lab[vivid]
+    # Farthest point sampling, from red on.
     chosen = [int(np.argmin(np.abs(rgb - (255, 60, 60)).sum(1)))]
     distance = np.linalg.norm(lab - lab[chosen[0]], axis=1)
     while len(chosen) < NUM_COLOURS:
@@ -40,7 +40,7 @@ def _palette() -> np.ndarray:
 
 
 def oklab(rgb: np.ndarray) -> np.ndarray:
-    """sRGB colours in 0..255, [..., 3] -> OKLab (lightness 0..1, a, b), where distances are near to what the eye sees.
+    """sRGB colours in 0..255, [..., 3] -> OKLab (lightness 0..1, a, b), where Euclidean distances are close to perceived ones.
 
     Björn Ottosson, "A perceptual color space for image processing", 2020.
     """
@@ -60,41 +60,44 @@ def draw_entities(
     labels: bool = True,
     names: Mapping[int, str] | None = None,
 ) -> np.ndarray:
-    """A copy of the frame with its entities tinted, outlined and numbered.
+    """Returns a copy of the frame with its entities tinted, outlined and numbered.
 
     Args:
         frame: uint8 [H, W, 3] RGB.
-        ids: int [H, W]; 0 = no entity, left as it is.
+        ids: int [H', W']; 0 = no entity, not drawn. A map of another size than the frame is scaled to it.
         opacity: of the tint, 0..1; outlines are opaque.
         labels: write each entity's id where it is widest.
-        names: written in front of the id, for the entities that have one.
+        names: entity id -> text in front of the id.
     """
-    colours = colour_of(ids)
+    if ids.shape != frame.shape[:2]:
+        ids = cv2.resize(ids.astype(np.int32), frame.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    colours = id_colours(ids)
     drawn = frame.copy()
     cv2.copyTo(cv2.addWeighted(frame, 1 - opacity, colours, opacity, 0), (ids > 0).astype(np.uint8), drawn)
-    outline, border = outlines(ids, width=max(1, round(min(ids.shape) / 270)))
+    outline, border = find_outlines(ids, width=max(1, round(min(ids.shape) / 270)))
     drawn[outline] = colours[outline]
     drawn[border] = 20
     return _draw_labels(drawn, ids, names or {}) if labels else drawn
 
 
-def outlines(ids: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where outlines run.
+def find_outlines(ids: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels of the outlines of a map.
 
     Args:
         ids: int [H, W].
         width: of the coloured line inside each entity, in pixels.
 
     Returns:
-        bool [H, W] pixels of entities within `width` of another id, and bool [H, W] the one-pixel line outside of it:
-        pixels that differ from the one to their left or above. The image's own border is no outline.
+        outline: bool [H, W], pixels of entities within `width` of another id.
+        border: bool [H, W], the one-pixel line outside of it: pixels that differ from the one to their left or above.
+            The border of the image is not an outline.
     """
     edge = np.zeros(ids.shape, np.uint8)
     edge[:, 1:] |= ids[:, 1:] != ids[:, :-1]
     edge[1:] |= ids[1:] != ids[:-1]
     border = edge.astype(bool)
     size = 2 * width + 1
-    # The line between two pixels is marked on its right or lower one, so the near side needs one step more.
+    # `edge` marks the right or lower one of two different pixels, hence `2 * width + 1` reaches `width` on both sides.
     near = cv2.dilate(edge, np.ones((size, size), np.uint8))
     return near.astype(bool) & (ids > 0) & ~border, border
 
@@ -104,33 +107,34 @@ def _draw_labels(drawn: np.ndarray, ids: np.ndarray, names: Mapping[int, str]) -
     font = ImageFont.load_default(size)
     image = Image.fromarray(drawn)
     canvas = ImageDraw.Draw(image)
-    for entity, (x, y), radius in label_places(ids):
+    for entity, (x, y), radius in label_positions(ids):
         if radius > 0.6 * size:
             stroke = max(1, size // 8)
             text = f"{names[entity]} {entity}" if entity in names else str(entity)
             half = canvas.textlength(text, font) / 2 + stroke
-            x = max(min(x, image.width - half), half)  # long names stay inside the picture
+            x = max(min(x, image.width - half), half)  # long names stay inside the image
             canvas.text((x, y), text, "white", font, anchor="mm", stroke_width=stroke, stroke_fill="black")
     return np.asarray(image)
 
 
-def label_places(ids: np.ndarray) -> list[tuple[int, tuple[float, float], float]]:
+def label_positions(ids: np.ndarray) -> list[tuple[int, tuple[float, float], float]]:
     """For each entity: (id, centre (x, y), radius) of about the largest circle inside it, in pixels of `ids`.
 
-    Of the places that are nearly as wide as the widest, the one nearest to the entity's middle is taken: long shapes
-    have many, and the number should not jump between them from frame to frame.
+    Among the positions whose radius is close to the largest, the one closest to the entity's centroid is taken: long
+    shapes have many of them, and the label should not jump between them from frame to frame.
     """
     step = -(-max(ids.shape) // LABEL_MAP_SIDE)
     small = ids[::step, ::step]
-    places = []
+    positions = []
     for index, slices in enumerate(ndimage.find_objects(small)):
         if slices is None:
             continue
+        # The border of the image counts as outside.
         inside = np.pad((small[slices] == index + 1).astype(np.uint8), 1)
         distance = cv2.distanceTransform(inside, cv2.DIST_L2, 3)
         wide = np.argwhere(distance >= 0.85 * distance.max())
         middle = np.argwhere(inside).mean(0)
         row, column = wide[((wide - middle) ** 2).sum(1).argmin()].tolist()
         x, y = (slices[1].start + column - 1) * step, (slices[0].start + row - 1) * step
-        places.append((index + 1, (float(x), float(y)), float(distance[row, column] * step)))
-    return places
+        positions.append((index + 1, (float(x), float(y)), float(distance[row, column] * step)))
+    return positions

@@ -55,7 +55,7 @@ def assert_refused(capsys, arguments, message, code=2):
         (["--image-size", "100"], "multiple of 32"),
         (["--stride", "0"], "stride must be at least 1"),
         (["--max-frames", "-1"], "max_frames must be at least 1"),
-        (["--drop-stale"], "only frames of a camera"),
+        (["--drop-stale"], "only for a camera"),
         (["--threshold", "1.5"], "inference.score_threshold: must be in 0..1, not 1.5"),
         (["--warmup-frames", "-1"], "inference.warmup_frames: must not be negative"),
         (["inference.warmup=3"], "inference.warmup"),

@@ -22,7 +22,7 @@ from entitysam.engine.evaluate.formats.base import Segmented
 from entitysam.io.files import as_stem, make_folder, whole_file
 from entitysam.registry import CLASSIFIERS, ConfigError, build
 from entitysam.structures import Video
-from entitysam.visualization.prompt_sheet import draw_sheet
+from entitysam.visualization.image_grid import draw_image_grid
 
 SHEETS = "shown"
 
@@ -147,7 +147,7 @@ def write_sheet(path: Path, title: str, shown: list[EntityCrop], answers: list[A
         answer = answers[one.entity - 1]
         captions.append(f"{one.entity}: {answer.name or 'unknown'} {answer.confidence:.0%}")
     make_folder(path.parent)
-    sheet = draw_sheet([crop.image for crop in shown], captions, f"{title} · {len(answers)} entities")
+    sheet = draw_image_grid([crop.image for crop in shown], captions, f"{title} · {len(answers)} entities")
     with whole_file(path) as temporary:
         sheet.save(temporary, format="PNG" if path.suffix == ".png" else "JPEG")
 

@@ -1,13 +1,14 @@
-"""What every kind of input offers to `FrameSource`, and the one error for inputs that cannot be read."""
+"""The interface of all inputs, and the error for inputs that cannot be read."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Generator
+from pathlib import Path
 
 import numpy as np
 
 
 class InputError(ValueError):
-    """An input that cannot be segmented; the message names the file (or camera) and what is wrong with it."""
+    """An input that cannot be read; the message names the file (or camera) and the reason."""
 
 
 class Decoder(ABC):
@@ -17,8 +18,10 @@ class Decoder(ABC):
         width, height: size of every frame in pixels, after rotation.
         fps: frames per second before striding, None where the input has none (a folder of images).
         num_frames: estimated number of frames before striding, None where it cannot be known.
-        is_live: frames come as they happen: there is no second pass.
-        warnings: what went wrong in the last pass without stopping it; one line each.
+        is_live: frames arrive in real time and there is no second pass.
+        warnings: problems of the last pass that did not stop it; one line each.
+        files: local files that are read.
+        time: seconds from the first frame to the frame that `frames` yielded last; None where the input has no times.
     """
 
     width: int
@@ -27,10 +30,12 @@ class Decoder(ABC):
     num_frames: int | None
     is_live: bool
     warnings: list[str]
+    files: list[Path] = []
+    time: float | None = None
 
     @abstractmethod
     def frames(self, stride: int) -> Generator[np.ndarray, None, None]:
-        """Every `stride`-th frame from the first on: uint8 [H, W, 3] RGB, decoded as the generator is advanced."""
+        """Yields every `stride`-th frame, the first included: uint8 [H, W, 3] RGB, decoded as the generator advances."""
 
     @abstractmethod
     def name(self, index: int) -> str:
@@ -42,6 +47,6 @@ class Decoder(ABC):
 
 
 def composite_on_black(rgba: np.ndarray) -> np.ndarray:
-    """uint8 [H, W, 4] -> [H, W, 3]: transparent pixels become black, the value that padding has in training."""
+    """uint8 [H, W, 4] -> [H, W, 3]: transparent pixels become black, the value of padding in training."""
     alpha = rgba[..., 3:].astype(np.uint16)
     return ((rgba[..., :3] * alpha + 127) // 255).astype(np.uint8)

@@ -1,5 +1,6 @@
-"""Cameras, through OpenCV."""
+"""Reads cameras through OpenCV."""
 
+import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 
@@ -11,7 +12,7 @@ from entitysam.io.readers.base import Decoder, InputError
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps OpenCV from printing its own account of a camera that is not there."""
+    """Suppresses OpenCV's own messages about a missing camera."""
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
@@ -21,10 +22,10 @@ def _quiet() -> Iterator[None]:
 
 
 class CameraDecoder(Decoder):
-    """Frames of camera `index` until it stops giving any.
+    """Frames of camera `index` until it stops giving any; times are those of the grab.
 
     Raises:
-        InputError: there is no such camera, or it gives no picture.
+        InputError: there is no such camera, or it gives no image.
     """
 
     num_frames = None
@@ -38,21 +39,24 @@ class CameraDecoder(Decoder):
             first = self._capture.read()[1] if self._capture.isOpened() else None
         if first is None:
             self._capture.release()
-            raise InputError(f"camera {index}: cannot be opened (not there, in use, or not permitted)")
+            raise InputError(f"camera {index}: cannot be opened (missing, in use, or not permitted)")
         self.height, self.width = first.shape[:2]
         rate = float(self._capture.get(cv2.CAP_PROP_FPS))
-        self.fps = rate if 0 < rate <= 1000 else None  # drivers that do not know say 0, -1 or nonsense
+        self.fps = rate if 0 < rate <= 1000 else None  # drivers return 0, -1 or other values where it is not known
 
     def name(self, index: int) -> str:
         return f"{index:05d}"
 
     def frames(self, stride: int) -> Generator[np.ndarray, None, None]:
-        index = 0
+        index, start = 0, None
         while self._capture.grab():
             if index % stride == 0:
+                now = time.monotonic()
+                start = now if start is None else start
                 works, bgr = self._capture.retrieve()
                 if not works:
                     return
+                self.time = now - start
                 yield cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
             index += 1
 

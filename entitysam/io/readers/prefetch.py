@@ -8,16 +8,16 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class ReadAhead(Generic[T]):
-    """Iterates over `items`, produced by a thread that stays at most `depth` items ahead.
+class Prefetcher(Generic[T]):
+    """Iterates over `items`, which a thread produces at most `depth` items ahead.
 
-    An exception of the producer is raised here, after the items before it. `close` (also at the end, and when the
-    object is dropped) stops the thread and closes `items` inside it.
+    An exception of the producer is raised here, after the items before it. `close` (also called at the end) stops the
+    thread, which closes `items`.
 
     Args:
-        items: a generator; only the thread touches it.
+        items: a generator; only the thread advances it.
         depth: items kept ready, at least 1.
-        newest_only: when the consumer is slow, forget old items instead of making the producer wait.
+        newest_only: when the consumer is slow, drop old items instead of making the producer wait.
     """
 
     def __init__(self, items: Generator[T, None, None], depth: int, newest_only: bool = False) -> None:
@@ -29,10 +29,10 @@ class ReadAhead(Generic[T]):
         self._stopped = False
         self._finished = False
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._produce, name="read-ahead", daemon=True)
+        self._thread = threading.Thread(target=self._produce, name="prefetch", daemon=True)
         self._thread.start()
 
-    def __iter__(self) -> "ReadAhead[T]":
+    def __iter__(self) -> "Prefetcher[T]":
         return self
 
     def __next__(self) -> T:
@@ -60,7 +60,7 @@ class ReadAhead(Generic[T]):
     def _produce(self) -> None:
         try:
             for item in self._items:
-                if not self._hand_over(item):
+                if not self._put(item):
                     break
         except BaseException as error:
             self._error = error
@@ -70,8 +70,8 @@ class ReadAhead(Generic[T]):
                 self._finished = True
                 self._changed.notify_all()
 
-    def _hand_over(self, item: T) -> bool:
-        """Queues one item; False once the consumer has closed."""
+    def _put(self, item: T) -> bool:
+        """Queues one item; returns False after `close`."""
         with self._changed:
             while len(self._ready) >= self._depth and not self._stopped:
                 if self._newest_only:

@@ -1,29 +1,33 @@
-"""Frames of anything that can be segmented: a video, a folder or glob of images, an image, a camera, a stream.
+"""Frames of a video, a folder or glob of images, an image, a camera, a stream, or of arrays in memory.
 
-Decoding is lazy and happens in a background thread, a few frames ahead of the consumer; no temporary files.
+Decoding is lazy and happens in a background thread, a few frames ahead of the consumer, without temporary files.
 """
 
-from collections.abc import Generator, Iterator
+import glob
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+from PIL import Image
 
 from entitysam.io.readers.base import Decoder, InputError
 from entitysam.io.readers.camera import CameraDecoder
-from entitysam.io.readers.images import SUFFIXES, ImagesDecoder, list_images
-from entitysam.io.readers.prefetch import ReadAhead
+from entitysam.io.readers.images import SUFFIXES, list_images, open_images
+from entitysam.io.readers.memory import MemoryDecoder
+from entitysam.io.readers.prefetch import Prefetcher
 from entitysam.io.readers.video import VideoDecoder
 
 __all__ = ["FrameSource", "InputError", "open_frames"]
 
-READ_AHEAD = 4  # frames kept ready: enough to hide decoding behind the network, 25 MB at 1920x1080
+Source = str | Path | int | Iterable[np.ndarray | Image.Image]
+PREFETCH = 4  # frames kept ready: enough to hide decoding behind the network, 25 MB at 1920x1080
 
 
 def open_frames(
-    source: str | Path | int,
+    source: Source,
     *,
     stride: int = 1,
     max_frames: int | None = None,
@@ -32,14 +36,15 @@ def open_frames(
     """Opens an input and reads its first frame.
 
     Args:
-        source: a video file or stream address that FFmpeg reads; a folder or glob of images (natural order); an image;
-            a camera's number (0, or "0" where no file has that name).
+        source: a video file or stream address that FFmpeg reads; a folder or glob of images (natural order); an image,
+            with all its pages where it has several; a camera's number (0, or "0" where no file has that name); a list,
+            array [T, H, W, 3] or generator of uint8 [H, W, 3] RGB arrays or PIL images.
         stride: take every `stride`-th frame, the first included.
-        max_frames: stop after so many frames (counted after striding).
-        drop_stale: live inputs only: when the consumer is slow, give it the newest frame and forget those between.
+        max_frames: stop after this many frames (counted after striding).
+        drop_stale: live inputs only: when the consumer is slow, give it the newest frame and drop those between.
 
     Raises:
-        InputError: nothing there, empty, not a video or image, no frames, images of different sizes.
+        InputError: missing or empty input, not a video or image, no frames, images of different sizes.
     """
     if stride < 1:
         raise InputError(f"stride must be at least 1, not {stride}")
@@ -48,21 +53,21 @@ def open_frames(
     decoder = _open_decoder(source)
     if drop_stale and not decoder.is_live:
         decoder.close()
-        raise InputError(f"{source}: only frames of a camera or live stream can be dropped as stale")
+        raise InputError(f"{source}: frames can be dropped only for a camera or live stream")
     return FrameSource(decoder, stride, max_frames, drop_stale)
 
 
 class FrameSource:
-    """An iterable of frames, uint8 [H, W, 3] RGB, all of one size; each `iter` is a new pass from the first frame.
+    """An iterable of frames, uint8 [H, W, 3] RGB, all of one size; each `iter` starts a new pass at the first frame.
 
-    Also a context manager. The second pass over a live input goes on where the first one stopped.
+    Also a context manager. A second pass over a live input continues where the first one stopped.
 
     Attributes:
         width, height: of every frame, in pixels.
         fps: frames per second that a pass gives (after striding), None where the input has no rate.
         num_frames: estimated number of frames of a pass, None where it cannot be known.
-        is_live: a camera or live stream: frames come as they happen.
-        decoded: frames that the current pass has given so far.
+        is_live: a camera or live stream: frames arrive in real time.
+        files: local files that are read.
     """
 
     def __init__(self, decoder: Decoder, stride: int = 1, max_frames: int | None = None, drop_stale: bool = False):
@@ -70,12 +75,18 @@ class FrameSource:
         self._stride = stride
         self._max_frames = max_frames
         self._drop_stale = drop_stale
-        self._pass: ReadAhead[np.ndarray] | None = None
+        self._pass: Prefetcher[tuple[np.ndarray, float | None]] | None = None
+        self._times: list[float | None] = []
         self.width = decoder.width
         self.height = decoder.height
         self.is_live = decoder.is_live
         self.fps = decoder.fps / stride if decoder.fps else None
-        self.decoded = 0
+        self.files = decoder.files
+
+    @property
+    def decoded(self) -> int:
+        """Number of frames that the current pass has given so far."""
+        return len(self._times)
 
     @property
     def num_frames(self) -> int | None:
@@ -87,28 +98,38 @@ class FrameSource:
 
     @property
     def warnings(self) -> list[str]:
-        """What was lost in the last pass, e.g. "clip.mp4: 3 of 40 frames could not be decoded"; complete at its end."""
+        """Problems of the last pass, e.g. "clip.mp4: 3 of 40 frames could not be decoded"; complete at its end."""
         return self._decoder.warnings
 
     def name(self, index: int) -> str:
         """Name of the `index`-th frame of a pass: an image's stem, otherwise its number in the video ("00000")."""
         return self._decoder.name(index * self._stride)
 
+    def time(self, index: int) -> float | None:
+        """Seconds from the first frame to the `index`-th frame of the current pass, which must have been given.
+
+        None where the input has no times (a folder of images).
+        """
+        return self._times[index]
+
     def __iter__(self) -> Iterator[np.ndarray]:
         self._end_pass()
-        depth = 1 if self._drop_stale else READ_AHEAD
-        self._pass = ReadAhead(self._decode(), depth, newest_only=self._drop_stale)
-        self.decoded = 0
-        return self._counted(self._pass)
+        depth = 1 if self._drop_stale else PREFETCH
+        self._pass = Prefetcher(self._decode(), depth, newest_only=self._drop_stale)
+        self._times = []
+        return self._consume(self._pass, self._times)
 
-    def _decode(self) -> Generator[np.ndarray, None, None]:
+    def _decode(self) -> Generator[tuple[np.ndarray, float | None], None, None]:
         with closing(self._decoder.frames(self._stride)) as frames:
-            yield from islice(frames, self._max_frames)
+            for frame in islice(frames, self._max_frames):
+                yield frame, self._decoder.time
 
-    def _counted(self, frames: ReadAhead[np.ndarray]) -> Iterator[np.ndarray]:
+    def _consume(
+        self, frames: Prefetcher[tuple[np.ndarray, float | None]], times: list[float | None]
+    ) -> Iterator[np.ndarray]:
         try:
-            for frame in frames:
-                self.decoded += 1
+            for frame, time in frames:
+                times.append(time)
                 yield frame
         finally:
             frames.close()
@@ -132,22 +153,24 @@ class FrameSource:
         self.close()
 
 
-def _open_decoder(source: str | Path | int) -> Decoder:
+def _open_decoder(source: Source) -> Decoder:
     if isinstance(source, int):
         return CameraDecoder(source)
+    if not isinstance(source, str | Path):
+        return MemoryDecoder(source)
     text, path = str(source), Path(source)
     if "://" in text:
         return VideoDecoder(text)
     if path.is_dir():
-        return ImagesDecoder(list_images(path), label=text)
+        return open_images(list_images(path), label=text)
     if not path.exists():
         if text.isdecimal():
             return CameraDecoder(int(text))
-        if any(character in text for character in "*?["):
-            return ImagesDecoder(list_images(text), label=text)
+        if glob.has_magic(text):
+            return open_images(list_images(text), label=text)
         raise InputError(f"{source}: no such file or folder")
     if path.stat().st_size == 0 and path.is_file():
         raise InputError(f"{source}: the file is empty")
     if path.suffix.lower() in SUFFIXES:
-        return ImagesDecoder([path], label=path.name)
+        return open_images([path], label=path.name)
     return VideoDecoder(path)

@@ -1,5 +1,6 @@
-"""Video files and network streams, through PyAV."""
+"""Reads video files and network streams through PyAV."""
 
+import os
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -8,19 +9,21 @@ import av
 import numpy as np
 
 from entitysam.io.readers.base import Decoder, InputError, composite_on_black
+from entitysam.io.readers.containers import is_intact
 
 LIVE_PROTOCOLS = ("rtsp", "rtsps", "rtp", "rtmp", "udp", "srt", "tcp")
-# FFmpeg takes any text for a terminal recording and draws its letters.
+# FFmpeg reads any text as a terminal recording and draws its letters.
 NOT_VIDEO = {"tty"}
-# A pass that ends more than this many frames before the announced duration lost them; below, headers are just rough.
+# Announced durations are rough: a pass that ends at most this many frames early is complete.
 DURATION_SLACK = 3
 
 
 class VideoDecoder(Decoder):
-    """Every frame of a video once, upright, as it is stored: variable frame rates are neither filled nor thinned.
+    """Every stored frame of a video once, upright: variable frame rates are neither filled nor thinned.
 
     Rotation and mirroring of the display matrix are applied; frames with an alpha channel are composited on black;
     frames of another size than the first (streams that change resolution) are scaled to it. Pixels are taken as square.
+    Where the container states neither a number of frames nor a duration, the packets of a local file are counted.
 
     Raises:
         InputError: not a video, or no frame of it can be decoded.
@@ -28,7 +31,11 @@ class VideoDecoder(Decoder):
 
     def __init__(self, source: str | Path) -> None:
         self.source = str(source)
-        self.label = self.source if "://" in self.source else Path(source).name
+        is_local = "://" not in self.source
+        self.files = [Path(source)] if is_local else []
+        self.label = Path(source).name if is_local else self.source
+        # An absolute path: FFmpeg takes "12:30.mp4" for an address with the protocol "12".
+        self._address = os.path.abspath(self.source) if is_local else self.source
         self.is_live = self.source.split("://")[0].lower() in LIVE_PROTOCOLS
         self.warnings: list[str] = []
         with self._open() as container:
@@ -37,7 +44,9 @@ class VideoDecoder(Decoder):
             self._announced = stream.frames
             self._duration = _duration(container, stream)
             self.num_frames = self._announced or round(self._duration * (self.fps or 0)) or None
-            first = next(_decode(container, stream, _Tally()), None)
+            first = next(_decode(container, stream, _Counts()), None)
+        if self.num_frames is None and self.files:
+            self.num_frames = self._count_packets()
         if first is None:
             raise InputError(f"{self.label}: no frame could be decoded")
         self._stored_size = first.width, first.height
@@ -47,18 +56,19 @@ class VideoDecoder(Decoder):
         return f"{index:05d}"
 
     def frames(self, stride: int) -> Generator[np.ndarray, None, None]:
-        """See `Decoder.frames`. Frames between are decoded (others depend on them) but not converted to RGB."""
+        """See `Decoder.frames`. Skipped frames are decoded (others depend on them) but not converted to RGB."""
         self.warnings = []
-        tally = _Tally()
+        counts = _Counts()
         with self._open() as container:
-            for index, frame in enumerate(_decode(container, _video_stream(container), tally)):
+            for index, frame in enumerate(_decode(container, _video_stream(container), counts)):
                 if index % stride == 0:
+                    self.time = counts.time
                     yield upright(frame, self._stored_size)
-        self._report_losses(tally)
+        self._report_losses(counts)
 
     def _open(self) -> Any:
         try:
-            container = av.open(self.source)
+            container = av.open(self._address)
         except (av.error.FFmpegError, OSError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise InputError(f"{self.label}: not a video that can be read ({reason})") from error
@@ -67,60 +77,83 @@ class VideoDecoder(Decoder):
             raise InputError(f"{self.label}: not a video (no video stream in it)")
         return container
 
-    def _report_losses(self, tally: "_Tally") -> None:
+    def _count_packets(self) -> int | None:
+        with self._open() as container:
+            try:
+                return sum(packet.size > 0 for packet in container.demux(_video_stream(container))) or None
+            except av.error.FFmpegError:
+                return None
+
+    def _report_losses(self, counts: "_Counts") -> None:
         announced = self._announced
-        lost = max(announced - tally.frames - tally.discarded, 0)
+        lost = max(announced - counts.frames - counts.discarded, 0)
         if not announced and self.fps and not self.is_live:
             announced = round(self._duration * self.fps)
-            lost = announced - round(tally.last_start * self.fps) - 1
+            lost = announced - round(counts.last_start * self.fps) - 1
             lost = lost if lost > DURATION_SLACK else 0
-        lost = max(lost, tally.errors)
+        lost = max(lost, counts.errors)
         if lost:
-            total = max(announced, tally.frames + lost)
+            total = max(announced, counts.frames + lost)
             self.warnings.append(f"{self.label}: {lost} of {total} frames could not be decoded")
+        elif self.files and not is_intact(self.files[0]):
+            self.warnings.append(
+                f"{self.label}: the file is damaged; frames besides the {counts.frames} may be missing"
+            )
 
 
-class _Tally:
-    """What one pass met: frames decoded, packets that failed, packets the container says to drop, last frame's seconds."""
+class _Counts:
+    """What one pass found.
+
+    Attributes:
+        frames: decoded frames.
+        errors: packets that could not be decoded.
+        discarded: packets that the container marks as not to be shown.
+        time: seconds from the first frame to the last one decoded; None where frames have no time stamps.
+        last_start: seconds from the start of the stream to the latest frame.
+    """
 
     def __init__(self) -> None:
         self.frames = 0
         self.errors = 0
         self.discarded = 0
+        self.time: float | None = None
         self.last_start = 0.0
 
 
-def _decode(container: Any, stream: Any, tally: _Tally) -> Generator[Any, None, None]:
-    """The video frames that decode; broken packets are counted and passed over, a broken container ends the pass."""
+def _decode(container: Any, stream: Any, counts: _Counts) -> Generator[Any, None, None]:
+    """Yields the frames that can be decoded; damaged packets are counted and skipped, a damaged container ends the pass."""
     start = float((stream.start_time or 0) * stream.time_base)
-    stream.thread_type = "SLICE"  # threads over frames are faster, but lose good frames around a broken one
+    first_time = 0.0
+    stream.thread_type = "SLICE"  # threads over frames are faster, but lose good frames around a damaged one
     packets = iter(container.demux(stream))
     while True:
         try:
             packet = next(packets, None)
         except av.error.FFmpegError:
-            tally.errors += 1
+            counts.errors += 1
             return
         if packet is None:
             return
-        tally.discarded += packet.is_discard
+        counts.discarded += packet.is_discard
         try:
             frames = packet.decode()
         except av.error.FFmpegError:
-            tally.errors += 1
+            counts.errors += 1
             continue
         for frame in frames:
-            tally.frames += 1
-            tally.last_start = max(tally.last_start, (frame.time or 0.0) - start)
+            first_time = frame.time or 0.0 if not counts.frames else first_time
+            counts.frames += 1
+            counts.time = None if frame.time is None else max(frame.time - first_time, 0.0)
+            counts.last_start = max(counts.last_start, (frame.time or 0.0) - start)
             yield frame
 
 
 def upright(frame: Any, stored_size: tuple[int, int]) -> np.ndarray:
-    """A decoded PyAV frame as it is meant to be seen: uint8 [H, W, 3] RGB, contiguous.
+    """A decoded PyAV frame with its rotation applied: uint8 [H, W, 3] RGB, contiguous.
 
     Args:
         frame: `av.VideoFrame` of any pixel format.
-        stored_size: (width, height) to scale to before rotating.
+        stored_size: (width, height) that it is scaled to before it is rotated.
     """
     width, height = stored_size
     if any(component.is_alpha for component in frame.format.components):
@@ -134,21 +167,22 @@ def upright(frame: Any, stored_size: tuple[int, int]) -> np.ndarray:
 
 
 def apply_display_matrix(pixels: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Turns and mirrors an image [H, W, ...] by the nearest multiple of 90 degrees of a display matrix.
+    """Rotates and mirrors an image [H, W, ...] by the multiple of 90 degrees that is closest to a display matrix.
 
     Args:
         matrix: int [3, 3], as containers store it: x' = m[0,0] x + m[1,0] y, y' = m[0,1] x + m[1,1] y.
     """
     (a, b), (c, d) = matrix[:2, :2].tolist()
     if abs(b) + abs(c) > abs(a) + abs(d):
-        pixels, flip_columns, flip_rows = pixels.swapaxes(0, 1), c < 0, b < 0
+        # x' depends on y: rows become columns.
+        pixels, flip_columns, flip_rows = pixels.swapaxes(0, 1), c < 0, b < 0  # [W, H, ...]
     else:
         flip_columns, flip_rows = a < 0, d < 0
     return pixels[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
 
 
 def _duration(container: Any, stream: Any) -> float:
-    """Announced length of the video stream in seconds, 0 where the container gives none."""
+    """Duration of the video stream in seconds as the container states it, 0 where it does not."""
     if stream.duration:
         return float(stream.duration * stream.time_base)
     tag = stream.metadata.get("DURATION", "")  # Matroska: 00:00:04.000000000
@@ -161,6 +195,6 @@ def _duration(container: Any, stream: Any) -> float:
 
 
 def _video_stream(container: Any) -> Any:
-    """The first video stream that is not the cover picture of a piece of music, or None."""
+    """The first video stream that is not the cover image of an audio file, or None."""
     videos = (s for s in container.streams.video if "attached_pic" not in str(s.disposition).lower())
     return next(videos, None)

@@ -1,12 +1,14 @@
-"""`segments.json` (panoptic video annotations) and `tracks.json` (one record per entity), written as frames come.
+"""`segments.json` (panoptic video annotations) and `tracks.json` (one record per entity), written frame by frame.
 
-Neither holds more than a few bytes per entity and frame in memory.
+Both writers keep only a few bytes per entity and frame in memory.
 """
 
 import json
+import os
 import tempfile
 from array import array
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,11 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from entitysam.io.files import whole_file
+from entitysam.io.files import output_errors, whole_file
+from entitysam.io.result_folder import unfinished
 from entitysam.ops import rle_encode
 
-ENTITY_CATEGORY = {"id": 1, "name": "entity", "isthing": 1}  # entities carry no class: all are of one category
+ENTITY_CATEGORY = {"id": 1, "name": "entity", "isthing": 1}  # the single category of entities without a class
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class EntityNames:
 
     @property
     def unknown(self) -> dict[str, Any]:
-        """The category of entities without a class, behind all others."""
+        """The category of entities without a class, with the highest id."""
         return {"id": max((c["id"] for c in self.categories), default=0) + 1, "name": "unknown", "isthing": 1}
 
 
@@ -61,13 +64,16 @@ def describe_entities(ids: np.ndarray) -> list[dict[str, Any]]:
 
 
 class SegmentsWriter:
-    """Panoptic video annotations: {categories, annotations: [{video_id, annotations: [{file_name, segments_info}]}]}.
+    """Panoptic video annotations: {categories, annotations: [{video_id, annotations: [{file_name, time, segments_info}]}]}.
 
     Args:
-        path: of the file to write in the end. Until then one line per frame goes to `unfinished(path)`, which stays
-            after an interruption and tells which masks were written.
+        path: of the final file. Until `write`, frames are appended to the partial list `unfinished(path)`, which stays
+            after an interruption and names the masks that the run may have written.
         video_id: the video's name in the file.
-        names: classes of the entities; without, all are of one category, "entity".
+        names: classes of the entities; None puts all entities into one category, "entity".
+
+    Raises:
+        OutputError: the file cannot be written.
     """
 
     def __init__(self, path: Path, video_id: str, names: EntityNames | None = None) -> None:
@@ -75,59 +81,56 @@ class SegmentsWriter:
         self._video_id = video_id
         self._categories = [*names.categories, names.unknown] if names else [ENTITY_CATEGORY]
         self._category_of = names.category_of if names else {}
-        self._lines = unfinished(path).open("w+", encoding="utf-8")
+        with output_errors(path):
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+            self._lines = os.fdopen(os.open(unfinished(path), flags, 0o666), "a+b")
+            self._start = self._lines.seek(0, os.SEEK_END)  # lines of an interrupted run stay: their masks are there
+            if self._start:
+                self._lines.write(b"\n")  # its last line may be cut off
+                self._start = self._lines.tell()
 
-    def add(self, file_name: str, entities: list[dict[str, Any]]) -> None:
-        """Appends a frame: the name of its id PNG and what `describe_entities` found on it."""
+    def add(self, file_name: str, entities: list[dict[str, Any]], time: float | None = None) -> None:
+        """Appends a frame.
+
+        Args:
+            file_name: of its id PNG.
+            entities: what `describe_entities` found on it.
+            time: seconds from the first frame, where known.
+        """
         kept = ("id", "bbox", "area")
         last = self._categories[-1]["id"]  # "entity", or "unknown"
         infos = [
             {**{k: e[k] for k in kept}, "category_id": self._category_of.get(e["id"], last), "iscrowd": 0}
             for e in entities
         ]
-        self._lines.write(json.dumps({"file_name": file_name, "segments_info": infos}) + "\n")
-        self._lines.flush()
+        frame = {"file_name": file_name} if time is None else {"file_name": file_name, "time": round(time, 6)}
+        with output_errors(self._path):
+            self._lines.write(json.dumps({**frame, "segments_info": infos}).encode() + b"\n")
+            self._lines.flush()
 
     def write(self) -> None:
-        """Writes the file; frames may not be added afterwards."""
-        self._lines.seek(0)
-        with whole_file(self._path) as temporary, temporary.open("w", encoding="utf-8") as file:
-            file.write(f'{{"categories": {json.dumps(self._categories)},\n')
-            file.write(f'"annotations": [{{"video_id": {json.dumps(self._video_id)}, "annotations": [')
+        """Writes the file; no frames can be added afterwards."""
+        self._lines.seek(self._start)
+        with whole_file(self._path) as temporary, temporary.open("wb") as file:
+            file.write(f'{{"categories": {json.dumps(self._categories)},\n'.encode())
+            file.write(f'"annotations": [{{"video_id": {json.dumps(self._video_id)}, "annotations": ['.encode())
             for position, line in enumerate(self._lines):
-                file.write((",\n" if position else "\n") + line.rstrip())
-            file.write("\n]}]}\n")
+                file.write((b",\n" if position else b"\n") + line.rstrip())
+            file.write(b"\n]}]}\n")
         self.close()
-        unfinished(self._path).unlink()
+        unfinished(self._path).unlink(missing_ok=True)
 
     def close(self) -> None:
-        self._lines.close()
-
-
-def unfinished(path: Path) -> Path:
-    return path.with_name(f".{path.name}l.part")
-
-
-def listed_masks(path: Path) -> list[str]:
-    """File names of the masks that a `segments.json` lists, or, where the run did not finish, its unfinished lines.
-
-    Empty where there is neither, or where the file is not one of ours.
-    """
-    try:
-        if unfinished(path).is_file():
-            lines = unfinished(path).read_text(encoding="utf-8").splitlines()
-            return [json.loads(line)["file_name"] for line in lines]
-        written = json.loads(path.read_text(encoding="utf-8"))
-        return [frame["file_name"] for video in written["annotations"] for frame in video["annotations"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
+        """Closes the partial list, which stays."""
+        with suppress(OSError):  # on a full disk what is buffered cannot be written
+            self._lines.close()
 
 
 class TracksWriter:
     """Per entity: id, score, first and last frame, and box, area, score and run-length mask on each of its frames.
 
-    Frames arrive one after another and the file wants them entity by entity: records go to a temporary file, and only
-    their places are kept, 8 bytes each.
+    Frames arrive in order, the file is sorted by entity: records go to a temporary file, and only their offsets are
+    kept in memory, 8 bytes each.
 
     Args:
         video_id: the video's name in the file.
@@ -151,43 +154,62 @@ class TracksWriter:
             self._head["source"] = dict(source)
         self._names = names
         self._frames: list[str] = []
+        self._times: list[float | None] = []
         self._records = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
-        self._places: dict[int, array[int]] = {}
-        self._range: dict[int, tuple[int, int]] = {}
+        self._offsets: dict[int, array[int]] = {}
+        self._range: dict[int, tuple[int, int]] = {}  # id -> first and last frame
 
     @property
     def entities(self) -> list[int]:
         """Ids seen so far, ascending."""
-        return sorted(self._places)
+        return sorted(self._offsets)
 
-    def add(self, name: str, entities: list[dict[str, Any]], scores: dict[int, float]) -> None:
-        """Appends a frame: its name, what `describe_entities` found on it, and the score of each id on this frame."""
+    def add(
+        self, name: str, entities: list[dict[str, Any]], scores: dict[int, float], time: float | None = None
+    ) -> None:
+        """Appends a frame.
+
+        Args:
+            name: of the frame.
+            entities: what `describe_entities` found on it.
+            scores: score of each id on this frame.
+            time: seconds from the first frame, where known.
+
+        Raises:
+            OutputError: the temporary folder is full.
+        """
         index = len(self._frames)
         self._frames.append(name)
-        for entity in entities:
-            number = entity["id"]
-            record = {"frame": index, "score": round(scores[number], 6), **entity}
-            del record["id"]
-            self._places.setdefault(number, array("Q")).append(self._records.seek(0, 2))
-            self._records.write(json.dumps(record).encode() + b"\n")
-            self._range[number] = (self._range.get(number, (index, index))[0], index)
+        self._times.append(None if time is None else round(time, 6))
+        with output_errors(f"{tempfile.gettempdir()} (temporary folder)"):
+            for entity in entities:
+                number = entity["id"]
+                record = {"frame": index, "score": round(scores[number], 6), **entity}
+                del record["id"]
+                self._offsets.setdefault(number, array("Q")).append(self._records.seek(0, os.SEEK_END))
+                self._records.write(json.dumps(record).encode() + b"\n")
+                self._range[number] = (self._range.get(number, (index, index))[0], index)
 
-    def write(self, path: Path, scores: dict[int, float]) -> None:
-        """Writes the file.
+    def write(self, path: Path, scores: dict[int, float], files: Sequence[str] = ()) -> None:
+        """Writes the file. Everything in front of "tracks" is on the first line, see `result_folder.read_head`.
 
         Args:
             path: of the file.
             scores: score over the whole video, 0..1, of every id that was seen.
+            files: names of all files of the result, which the next run into this folder may remove.
         """
+        head = {**self._head, "files": list(files), "frames": self._frames}
+        if None not in self._times:
+            head["times"] = self._times
         with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-            file.write(json.dumps({**self._head, "frames": self._frames})[:-1] + ', "tracks": [')
+            file.write(json.dumps(head)[:-1] + ', "tracks": [')
             for position, number in enumerate(self.entities):
                 first, last = self._range[number]
                 track = {"id": number, "score": round(scores[number], 6), "first_frame": first, "last_frame": last}
                 track |= self._class_of(number)
                 file.write((",\n" if position else "\n") + json.dumps(track)[:-1] + ', "frames": [')
-                for place, start in enumerate(self._places[number]):
-                    self._records.seek(start)
+                for place, offset in enumerate(self._offsets[number]):
+                    self._records.seek(offset)
                     file.write((",\n " if place else "\n ") + self._records.readline().decode().rstrip())
                 file.write("]}")
             file.write("\n]}\n")
@@ -202,4 +224,6 @@ class TracksWriter:
         return {"name": self._names.names[number], "category_id": category, "confidence": confidence}
 
     def close(self) -> None:
-        self._records.close()
+        """Removes the temporary file."""
+        with suppress(OSError):
+            self._records.close()

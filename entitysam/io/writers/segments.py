@@ -2,14 +2,14 @@
 
 | file | content |
 | --- | --- |
-| `overlay.mp4` | the frames with their entities drawn |
+| `overlay.mp4` | the frames with their entities drawn, with the timing of the input |
 | `masks/<frame>.png` | entity ids, RGB, id = R + 256 G + 65536 B |
-| `segments.json` | panoptic video annotations: which ids are on which frame |
+| `segments.json` | panoptic video annotations: time and ids of every frame |
 | `tracks.json` | per entity: first and last frame, score, name (where given), box, area and run-length mask on every frame |
 | `contact_sheet.png` | a few frames, original above overlay |
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,19 +19,12 @@ import numpy as np
 
 from entitysam.io.files import make_folder, whole_file
 from entitysam.io.id_maps import write_ids
-from entitysam.io.writers.annotations import (
-    EntityNames,
-    SegmentsWriter,
-    TracksWriter,
-    describe_entities,
-    listed_masks,
-    unfinished,
-)
+from entitysam.io.paths import join_inside
+from entitysam.io.result_folder import MASKS, OVERLAY, SEGMENT_FILES, SEGMENTS, SHEET, TRACKS
+from entitysam.io.writers.annotations import EntityNames, SegmentsWriter, TracksWriter, describe_entities
 from entitysam.io.writers.video import VideoWriter
 from entitysam.visualization.contact_sheet import ContactSheet
 from entitysam.visualization.overlay import draw_entities
-
-OVERLAY, MASKS, SEGMENTS, TRACKS, SHEET = "overlay.mp4", "masks", "segments.json", "tracks.json", "contact_sheet.png"
 
 
 @dataclass
@@ -46,15 +39,17 @@ class WrittenResult:
 class ResultWriter:
     """Fills a result folder frame by frame; used in a `with` block that ends with `finish`.
 
-    Every file is whole or absent. Without `finish` (an error, Ctrl-C) the masks written so far stay, and a hidden list of them.
+    Every file is complete or absent. Without `finish` (an error, Ctrl-C) the masks written so far stay, with a hidden
+    list of them.
 
     Args:
-        folder: created where it is not there; see `remove_results` for one that holds an earlier run's.
+        folder: created if missing; see `result_folder.remove_results` for one with an earlier result.
         video_id: the video's name in the JSON files and on the contact sheet.
         width, height: of the frames in pixels.
         fps: of the overlay; None where the input has no rate.
-        source: what opens the frames again, as plain data, to stand in `tracks.json`; None where nothing does.
-        names: classes of the entities, to be drawn and written.
+        source: what opens the frames again, as plain data for `tracks.json`; None where nothing does.
+        names: classes of the entities, drawn and written.
+        other_files: names of further files that the same run writes into the folder.
 
     Raises:
         OutputError: the folder cannot be written to.
@@ -69,8 +64,10 @@ class ResultWriter:
         fps: float | None,
         source: Mapping[str, Any] | None = None,
         names: EntityNames | None = None,
+        other_files: Sequence[str] = (),
     ) -> None:
         self.folder = folder
+        self._files = dict.fromkeys([*SEGMENT_FILES, *other_files])
         self._video_id = video_id
         self._masks = make_folder(folder / MASKS)
         self._sheet = ContactSheet()
@@ -80,7 +77,14 @@ class ResultWriter:
         self._overlay = VideoWriter(folder / OVERLAY, width, height, fps)
         self._num_frames = 0
 
-    def add(self, name: str, frame: np.ndarray, ids: np.ndarray, frame_scores: Mapping[int, float]) -> None:
+    def add(
+        self,
+        name: str,
+        frame: np.ndarray,
+        ids: np.ndarray,
+        frame_scores: Mapping[int, float],
+        time: float | None = None,
+    ) -> None:
         """Appends one frame.
 
         Args:
@@ -88,13 +92,16 @@ class ResultWriter:
             frame: uint8 [H, W, 3] RGB.
             ids: int [H, W]; 0 = no entity.
             frame_scores: score on this frame, 0..1, of (at least) the ids in `ids`.
+            time: seconds from the first frame; None where the input has no times.
         """
-        write_ids(self._masks / f"{name}.png", ids)
+        file_name = f"{name}.png"
+        path = join_inside(self._masks, file_name, "frame")
         entities = describe_entities(ids)
-        self._segments.add(f"{name}.png", entities)
-        self._tracks.add(name, entities, dict(frame_scores))
+        self._segments.add(file_name, entities, time)  # before the mask, so that every mask is listed
+        write_ids(path, ids)
+        self._tracks.add(name, entities, dict(frame_scores), time)
         drawn = draw_entities(frame, ids, names=self._names)
-        self._overlay.add(drawn)
+        self._overlay.add(drawn, time)
         self._sheet.add(name, frame, drawn)
         self._num_frames += 1
 
@@ -105,8 +112,9 @@ class ResultWriter:
             scores: score over the video, 0..1, of (at least) every id that was seen.
         """
         num_entities = len(self._tracks.entities)
+        # First, because it lists the other files: after an interruption the next run knows whose they are.
+        self._tracks.write(self.folder / TRACKS, dict(scores), list(self._files))
         self._overlay.close()
-        self._tracks.write(self.folder / TRACKS, dict(scores))
         title = f"{self._video_id} · {self._num_frames} frames · {num_entities} entities"
         with whole_file(self.folder / SHEET) as temporary:
             self._sheet.draw(title).save(temporary, format="PNG")
@@ -123,11 +131,3 @@ class ResultWriter:
         self._overlay.discard()
         self._segments.close()
         self._tracks.close()
-
-
-def remove_results(folder: Path) -> None:
-    """Removes the results of an earlier run from a folder: of the masks, exactly those that it listed as written."""
-    for mask in listed_masks(folder / SEGMENTS):
-        (folder / MASKS / Path(mask).name).unlink(missing_ok=True)
-    for path in (folder / SEGMENTS, unfinished(folder / SEGMENTS), folder / TRACKS, folder / OVERLAY, folder / SHEET):
-        path.unlink(missing_ok=True)

@@ -1,7 +1,9 @@
-"""An mp4 that browsers play, frame by frame."""
+"""Writes an mp4 that browsers play, frame by frame."""
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -10,12 +12,13 @@ from typing import Any
 import av
 import numpy as np
 
-from entitysam.io.files import OutputError
+from entitysam.io.files import create_file, output_errors
 
 H264_ENCODERS = ("libx264", "libopenh264", "h264_videotoolbox")
 FALLBACK_ENCODER = "mpeg4"
-MAX_SIDE = 3840  # larger H.264 pictures are beyond many decoders; they are scaled down
+MAX_SIDE = 3840  # many decoders refuse larger H.264 frames; they are scaled down
 DEFAULT_FPS = 10.0
+TIME_BASE = 60_000  # ticks per second of frames with times: exact for 24, 25, 30, 50, 60 and 29.97 frames/s
 BT709 = 1  # code of the colour space in H.264 and in FFmpeg
 
 
@@ -28,7 +31,7 @@ class VideoWriter:
     Args:
         path: of the mp4.
         width, height: of the frames in pixels.
-        fps: frames per second; None = `DEFAULT_FPS`.
+        fps: frames per second of frames without times; None = `DEFAULT_FPS`.
 
     Raises:
         OutputError: the file cannot be written.
@@ -40,33 +43,43 @@ class VideoWriter:
         self._frame_size = width, height
         scale = min(1.0, MAX_SIDE / max(width, height))
         self._width, self._height = (2 * math.ceil(side * scale / 2) for side in (width, height))
-        encoder = find_encoder()
+        self._rate = Fraction(fps or DEFAULT_FPS).limit_denominator(1001)
+        self._encoder = find_encoder()
         self.warning = ""
-        if encoder == FALLBACK_ENCODER:
+        if self._encoder == FALLBACK_ENCODER:
             self.warning = (
                 f"no H.264 encoder in this build of FFmpeg: {path.name} is MPEG-4, which browsers may not play"
             )
-        try:
-            self._temporary.touch()  # FFmpeg opens files late, at the first frame
-            self._container = av.open(self._temporary, "w", format="mp4", options={"movflags": "faststart"})
-        except OSError as error:
-            raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
-        self._stream = self._add_stream(encoder, Fraction(fps or DEFAULT_FPS).limit_denominator(1001))
+        self._stream: Any = None
+        self._ticks = -1  # time stamp of the last frame, in units of the time base
+        with output_errors(path):
+            create_file(self._temporary)  # FFmpeg opens files late, at the first frame
+            # An absolute path: FFmpeg takes "run:1/overlay.mp4" for an address with the protocol "run".
+            name = os.path.abspath(self._temporary)
+            self._container = av.open(name, "w", format="mp4", options={"movflags": "faststart"})
 
-    def _add_stream(self, encoder: str, rate: Fraction) -> Any:
-        stream: Any = self._container.add_stream(encoder, rate=rate)
+    def _add_stream(self, time_base: Fraction) -> Any:
+        stream: Any = self._container.add_stream(self._encoder, rate=self._rate)
         stream.width, stream.height = self._width, self._height
         stream.pix_fmt = "yuv420p"
-        if encoder == "libx264":
-            stream.options = {"crf": "20", "preset": "veryfast"}
+        if self._encoder == "libx264":
+            # Without B-frames the decoding order is the order of the frames: else mp4 gets a wrong duration where the
+            # distances between frames vary.
+            stream.options = {"crf": "20", "preset": "veryfast", "bf": "0"}
         else:
-            stream.codec_context.bit_rate = max(500_000, int(0.15 * self._width * self._height * rate))
+            stream.codec_context.bit_rate = max(500_000, int(0.15 * self._width * self._height * self._rate))
         context = stream.codec_context
+        context.time_base = stream.time_base = time_base
         context.colorspace = context.color_primaries = context.color_trc = BT709
         return stream
 
-    def add(self, frame: np.ndarray) -> None:
-        """Appends one frame, uint8 [height, width, 3] RGB.
+    def add(self, frame: np.ndarray, time: float | None = None) -> None:
+        """Appends one frame.
+
+        Args:
+            frame: uint8 [height, width, 3] RGB.
+            time: seconds from the first frame, ascending; None places the frame 1 / fps after the one before. Either
+                all frames have times or none has.
 
         Raises:
             ValueError: the frame has another size.
@@ -75,26 +88,40 @@ class VideoWriter:
         width, height = self._frame_size
         if frame.shape != (height, width, 3):
             raise ValueError(f"{self._path.name}: frame of shape {frame.shape} in a video of {width}x{height}")
+        if self._stream is None:
+            self._stream = self._add_stream(1 / self._rate if time is None else Fraction(1, TIME_BASE))
         padded = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(padded), format="rgb24")
-        picture = picture.reformat(self._width, self._height, format="yuv420p", dst_colorspace="ITU709")
-        self._mux(picture)
+        encoded = av.VideoFrame.from_ndarray(np.ascontiguousarray(padded), format="rgb24")
+        encoded = encoded.reformat(self._width, self._height, format="yuv420p", dst_colorspace="ITU709")
+        time_base = self._stream.codec_context.time_base
+        self._ticks = max(self._ticks + 1, 0 if time is None else round(time / time_base))
+        encoded.pts, encoded.time_base = self._ticks, time_base
+        self._mux(encoded)
 
-    def _mux(self, picture: Any) -> None:
-        try:
-            self._container.mux(self._stream.encode(picture))
-        except (OSError, av.error.FFmpegError) as error:
-            raise OutputError(f"{self._path}: cannot be written ({error.strerror or error})") from error
+    def _mux(self, frame: Any) -> None:
+        with self._errors():
+            self._container.mux(self._stream.encode(frame))
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        with output_errors(self._path):
+            try:
+                yield
+            except av.error.FFmpegError as error:
+                raise OSError(error.errno, error.strerror) from error
 
     def close(self) -> None:
-        """Finishes the video and gives it its name."""
-        self._mux(None)
-        self._container.close()
-        os.replace(self._temporary, self._path)
+        """Finishes the video and renames it to its path."""
+        if self._stream is not None:
+            self._mux(None)
+        with self._errors():
+            self._container.close()
+            os.replace(self._temporary, self._path)
 
     def discard(self) -> None:
-        """Removes what was written; may be called after `close`, which it does not undo."""
-        self._container.close()
+        """Removes an unfinished video; after `close` it does nothing."""
+        with suppress(OSError, av.error.FFmpegError):  # on a full disk the end cannot be written
+            self._container.close()
         self._temporary.unlink(missing_ok=True)
 
     def __enter__(self) -> "VideoWriter":
@@ -111,7 +138,7 @@ class VideoWriter:
 
 
 def find_encoder() -> str:
-    """The best mp4 video encoder that this build of FFmpeg has."""
+    """Name of the first of `H264_ENCODERS` in this build of FFmpeg, else `FALLBACK_ENCODER`."""
     for name in H264_ENCODERS:
         try:
             av.Codec(name, "w")

@@ -12,7 +12,7 @@ from entitysam.classification.masklets import MapMasklets, TubeMasklets
 from entitysam.classification.visual_prompts import KINDS, RED, TINT, VisualPrompt, line_width
 from entitysam.ops import rle_encode
 from entitysam.registry import ConfigError
-from entitysam.visualization.prompt_sheet import TILE, draw_sheet
+from entitysam.visualization.image_grid import TILE, draw_image_grid
 
 BOX = (30, 12, 70, 42)  # left, top, right, bottom of the entity below
 
@@ -115,12 +115,12 @@ def test_what_cannot_be_drawn():
 def test_the_sheet_shows_every_picture():
     frame, mask = scene()
     pictures = [VisualPrompt(kind).encode(frame, mask) for kind in KINDS]
-    sheet = draw_sheet(pictures, list(KINDS), "what is sent", columns=3)
+    sheet = draw_image_grid(pictures, list(KINDS), "what is sent", columns=3)
     assert sheet.width > 3 * TILE
     assert sheet.height > 2 * TILE
     assert (np.asarray(sheet) == RED).all(-1).sum() > 100
-    with pytest.raises(ValueError, match="5 pictures with 1 captions"):
-        draw_sheet(pictures, ["one"], "")
+    with pytest.raises(ValueError, match="5 images with 1 captions"):
+        draw_image_grid(pictures, ["one"], "")
 
 
 def test_areas_and_frames():

@@ -12,7 +12,7 @@ from entitysam.masa.tracker import SETTINGS, Tracker, read_setting
 from entitysam.masa.video import VideoTracker
 from entitysam.ops import rle_encode
 from entitysam.structures import Detections
-from entitysam.visualization.tracks import draw_boxes, paint
+from entitysam.visualization.tracks import draw_boxes, masks_to_ids
 
 COLOURS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
 NOTHING = Detections.of([])
@@ -121,7 +121,7 @@ def whole_and_part():
 
 def test_overlapping_masks_of_several_sizes():
     objects = whole_and_part()
-    painted = paint((48, 120), np.array([1, 2]), objects)
+    painted = masks_to_ids((48, 120), np.array([1, 2]), objects)
     assert (painted == 2).sum() == 100  # the part is in front of the whole
     assert (painted == 1).sum() == 36 * 50 - 100
     tracker = VideoTracker(Tracker(read_setting("tao", "iou")))
@@ -194,7 +194,7 @@ def test_masks_are_written_as_maps(tmp_path):
     maps = {name: read_ids(tmp_path / "masks" / f"{name}.png") for name in names}
     assert not maps["before"].any()
     assert not maps["boxes"].any()
-    assert np.array_equal(maps["masks"], paint((48, 120), np.array([7, 4]), whole_and_part()))
+    assert np.array_equal(maps["masks"], masks_to_ids((48, 120), np.array([7, 4]), whole_and_part()))
     (video,) = json.loads((tmp_path / "segments.json").read_text())["annotations"]
     assert [frame["file_name"] for frame in video["annotations"]] == ["before.png", "masks.png", "boxes.png"]
     infos = video["annotations"][1]["segments_info"]

@@ -4,23 +4,23 @@ import numpy as np
 import pytest
 
 from entitysam.visualization.contact_sheet import CAPTION, MARGIN, ContactSheet
-from entitysam.visualization.overlay import colour_of, draw_entities, label_places, oklab, outlines
+from entitysam.visualization.overlay import draw_entities, find_outlines, id_colours, label_positions, oklab
 
 
 def test_colours_belong_to_ids():
     ids = np.array([[0, 1], [2, 300]])
-    colours = colour_of(ids)
+    colours = id_colours(ids)
     assert colours.shape == (2, 2, 3)
     assert colours.dtype == np.uint8
     np.testing.assert_array_equal(colours[0, 0], 0)
     for place in np.ndindex(2, 2):
-        np.testing.assert_array_equal(colours[place], colour_of(int(ids[place])))
-    np.testing.assert_array_equal(colour_of(256), colour_of(1))
+        np.testing.assert_array_equal(colours[place], id_colours(int(ids[place])))
+    np.testing.assert_array_equal(id_colours(256), id_colours(1))
 
 
 def test_colours_are_well_separated():
     def smallest_distance(count):
-        lab = oklab(colour_of(np.arange(1, count + 1)))
+        lab = oklab(id_colours(np.arange(1, count + 1)))
         distances = np.linalg.norm(lab[:, None] - lab[None], axis=-1)
         return distances[~np.eye(count, dtype=bool)].min()
 
@@ -49,13 +49,13 @@ def test_outlines_against_brute_force():
     ids = np.zeros((12, 14), np.int32)
     ids[2:9, 3:9] = 1
     ids[5:11, 7:12] = 2
-    outline, border = outlines(ids, width=2)
+    outline, border = find_outlines(ids, width=2)
     for y, x in np.ndindex(*ids.shape):
         left_or_above = [ids[y, x - 1]] * (x > 0) + [ids[y - 1, x]] * (y > 0)
         assert border[y, x] == any(other != ids[y, x] for other in left_or_above)
         near = border_there(ids, y, x, reach=2)
         assert outline[y, x] == (near and ids[y, x] > 0 and not border[y, x])
-    whole_outline, whole_border = outlines(np.ones((6, 6), np.int32), width=2)
+    whole_outline, whole_border = find_outlines(np.ones((6, 6), np.int32), width=2)
     assert not whole_outline.any()
     assert not whole_border.any()
 
@@ -69,9 +69,9 @@ def test_draw_tints_entities_and_leaves_the_rest():
     np.testing.assert_array_equal(frame, before)
     assert drawn.dtype == np.uint8
     np.testing.assert_array_equal(drawn[:, 60:], frame[:, 60:])
-    expected = np.rint((frame[20, 20].astype(float) + colour_of(7)) / 2)
+    expected = np.rint((frame[20, 20].astype(float) + id_colours(7)) / 2)
     np.testing.assert_allclose(drawn[20, 20], expected, atol=1)
-    np.testing.assert_array_equal(drawn[11, 20], colour_of(7))
+    np.testing.assert_array_equal(drawn[11, 20], id_colours(7))
     np.testing.assert_array_equal(draw_entities(frame, np.zeros_like(ids)), frame)
 
 
@@ -87,11 +87,11 @@ def test_labels_are_written_inside_their_entity_and_only_where_they_fit():
     assert (with_labels[tuple(changed.T)] > 240).all(-1).any()  # white
 
 
-def test_label_places():
+def test_label_positions():
     ids = np.zeros((100, 200), np.int32)
     ids[20:60, 0:200] = 5  # long: many places are equally wide, the middle one is wanted
     ids[70:90, 100:120] = 9
-    (first, (x, y), radius), (second, (x2, y2), radius2) = label_places(ids)
+    (first, (x, y), radius), (second, (x2, y2), radius2) = label_positions(ids)
     assert (first, second) == (5, 9)
     assert abs(x - 100) < 2
     assert abs(y - 40) < 4
@@ -99,14 +99,14 @@ def test_label_places():
     assert abs(x2 - 109.5) < 3
     assert abs(y2 - 79.5) < 3
     assert 8 < radius2 <= 11
-    assert label_places(np.zeros((4, 4), np.int32)) == []
+    assert label_positions(np.zeros((4, 4), np.int32)) == []
 
 
-def test_label_places_of_a_ring_are_in_the_ring():
+def test_label_positions_of_a_ring_are_in_the_ring():
     y, x = np.mgrid[:800, :800]
     distance = np.hypot(y - 400, x - 400)
     ids = ((distance > 250) & (distance < 380)).astype(np.int32)
-    ((_, (column, row), _),) = label_places(ids)
+    ((_, (column, row), _),) = label_positions(ids)
     assert ids[int(row), int(column)] == 1
 
 

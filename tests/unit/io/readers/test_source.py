@@ -198,7 +198,7 @@ def test_options_that_are_refused(tmp_path):
     for options, message in [
         ({"stride": 0}, "stride must be at least 1"),
         ({"max_frames": 0}, "max_frames must be at least 1"),
-        ({"drop_stale": True}, "only frames of a camera"),
+        ({"drop_stale": True}, "only for a camera"),
     ]:
         with pytest.raises(InputError, match=message):
             open_frames(image, **options)

@@ -10,9 +10,10 @@ from PIL import Image
 
 from entitysam.io.files import OutputError, as_stem, check_folder, make_folder, whole_file
 from entitysam.io.id_maps import read_ids, write_ids
+from entitysam.io.result_folder import remove_results
 from entitysam.io.writers import video as writers_video
 from entitysam.io.writers.annotations import describe_entities
-from entitysam.io.writers.segments import ResultWriter, remove_results
+from entitysam.io.writers.segments import ResultWriter
 from entitysam.io.writers.video import VideoWriter, find_encoder
 from entitysam.ops import rle_decode
 

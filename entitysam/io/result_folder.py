@@ -1,0 +1,255 @@
+"""Result folders: their default names, the files that an earlier run left, and the lock of the run that writes.
+
+`tracks.json` lists the files that its run wrote, and `segments.json` (or the partial list of an interrupted run) the
+masks. Only these are ever removed; any other file of the same name makes a run refuse to start.
+"""
+
+import glob
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from entitysam.io.files import OutputError, as_stem, check_folder, make_folder, output_errors
+from entitysam.io.paths import split_pattern
+
+try:
+    import fcntl
+except ImportError:  # Windows: result folders are not locked
+    fcntl = None  # type: ignore[assignment]
+
+OVERLAY, MASKS, SEGMENTS, TRACKS, SHEET = "overlay.mp4", "masks", "segments.json", "tracks.json", "contact_sheet.png"
+MOT, EVENTS, CROPS, PANOPTIC = "tracks.txt", "events.json", "shown.jpg", "panoptic.json"
+VIDEO_FILES = (OVERLAY, SEGMENTS, TRACKS, SHEET, MOT, EVENTS, CROPS)  # whatever a run over a video writes
+SEGMENT_FILES = (OVERLAY, SEGMENTS, TRACKS, SHEET)
+TRACK_FILES = (OVERLAY, SEGMENTS, TRACKS, SHEET, MOT, EVENTS)
+LOCK = ".lock"
+
+
+def default_folder(source: str) -> Path:
+    """`out/NAME`, NAME being `source_name(source)`."""
+    return Path("out") / source_name(source)
+
+
+def source_name(source: str) -> str:
+    """Name of an input for titles and default folders, fit to be a file name.
+
+    A file gives its stem, a folder its own name also where it is given as "." or "..", a glob pattern the folder that it
+    starts from and the literal text of the pattern ("a/*.jpg" -> "a", "a/left_*.jpg" -> "a_left"); an address or camera
+    the stem of its text.
+    """
+    path = Path(source)
+    if "://" in source:
+        return as_stem(path.stem)
+    if path.is_dir():
+        return as_stem(path.resolve().name)
+    if path.exists() or not glob.has_magic(source):
+        return as_stem(path.stem)
+    root, pattern = split_pattern(source)
+    literal = re.sub(r"[*?]|\[[^]]*\]", "", "_".join(Path(part).stem for part in pattern))
+    return as_stem("_".join(filter(None, [root.resolve().name, literal.strip("_-. ")])))
+
+
+@dataclass(frozen=True)
+class EarlierResult:
+    """What an earlier run left in a folder.
+
+    Attributes:
+        files: existing files that the run wrote.
+        has_tracks: whether there is a `tracks.json` of a run.
+        source: the resolved input of that run; None where it is not known.
+    """
+
+    files: list[Path]
+    has_tracks: bool
+    source: str | None
+
+
+def read_earlier(folder: Path) -> EarlierResult:
+    """Lists the files of an earlier run in a folder; files that no run listed are not among them."""
+    head = read_head(folder / TRACKS)
+    partial_list = unfinished(folder / SEGMENTS)
+    names = [f"{MASKS}/{name}" for name in listed_masks(folder / SEGMENTS)]
+    if head is not None:
+        listed = head.get("files", SEGMENT_FILES)
+        names += [name for name in VIDEO_FILES if name in listed or name == TRACKS]
+    if partial_list.is_file():
+        names.append(partial_list.name)
+    names += [f".{name}.part" for name in VIDEO_FILES]  # temporary files of a run that was killed
+    origin = (head or {}).get("source")
+    source = origin.get("source") if isinstance(origin, dict) else None
+    return EarlierResult([p for p in (folder / name for name in names) if os.path.lexists(p)], head is not None, source)
+
+
+def read_head(path: Path) -> dict[str, Any] | None:
+    """The keys of a `tracks.json` in front of "tracks", without reading the tracks; None where it is not one of ours."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            head = json.loads(file.readline().rstrip().removesuffix(', "tracks": [') + "}")
+    except (OSError, ValueError, RecursionError):
+        return None
+    return head if isinstance(head, dict) and {"video_id", "frames"} <= head.keys() else None
+
+
+def unfinished(path: Path) -> Path:
+    """The partial list that stands for a `segments.json` until its run is complete: one JSON line per frame."""
+    return path.with_name(f".{path.name}l.part")
+
+
+def listed_masks(path: Path) -> list[str]:
+    """File names of the masks that a `segments.json` and its partial list name, without folders.
+
+    Empty where there is neither. Lines that were cut off and files of another kind are left out.
+    """
+    frames: list[Any] = []
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+        written = json.loads(path.read_text(encoding="utf-8"))
+        frames += [frame for video in written["annotations"] for frame in video["annotations"]]
+    with suppress(OSError, ValueError):
+        for line in unfinished(path).read_text(encoding="utf-8").splitlines():
+            with suppress(ValueError, RecursionError):
+                frames.append(json.loads(line))
+    names = (frame.get("file_name") for frame in frames if isinstance(frame, dict))
+    kept = (Path(name).name for name in names if isinstance(name, str) and "\0" not in name)
+    return list(dict.fromkeys(name for name in kept if name.endswith(".png")))
+
+
+def remove_results(folder: Path) -> None:
+    """Removes the files of an earlier run, of any kind, and nothing else."""
+    for path in read_earlier(folder).files:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def claim_folder(
+    out: Path,
+    files: Sequence[str],
+    frames: Iterable[str] | None,
+    inputs: Sequence[Path],
+    source: str | Path | int | None = None,
+    origin: Mapping[str, Any] | None = None,
+) -> Iterator[Path]:
+    """Checks that a run may write to a result folder, creates it and holds its lock while the block runs.
+
+    Args:
+        out: the folder. One that is created here is removed again where it stays empty.
+        files: names of the files that the run writes there, besides `masks/<frame>.png`.
+        frames: names of the frames; None where they are numbers that are not known beforehand.
+        inputs: files that the run reads.
+        source: the input as the user gave it.
+        origin: what opens the input again, as `tracks.json` will have it; None where nothing does.
+
+    Raises:
+        OutputError: the folder cannot be written to; another run writes there; the result would overwrite an input or a
+            file that no earlier run listed as its own; it would be read as a frame by the next run; it would replace the
+            result of another input.
+    """
+    check_folder(out)
+    _check_files(out, files, frames, inputs)
+    if source is not None and _reads_from(source, out):
+        raise OutputError(f"{out}: the next run would read the images of the result as frames of {source}; {ELSEWHERE}")
+    _check_source(out, origin)
+    created = not out.exists()
+    make_folder(out)
+    try:
+        with _lock(out):
+            yield out
+    finally:
+        if created:
+            with suppress(OSError):  # not empty
+                out.rmdir()
+
+
+ELSEWHERE = "choose another folder with -o"
+
+
+def _check_files(out: Path, files: Sequence[str], frames: Iterable[str] | None, inputs: Sequence[Path]) -> None:
+    if not out.exists():
+        return
+    earlier = read_earlier(out).files
+    masks = {path.name: path for path in (out / MASKS).glob("*.png")}
+    if frames is None:
+        replaced = [path for name, path in masks.items() if Path(name).stem.isdecimal()]
+    else:
+        replaced = [masks[f"{frame}.png"] for frame in frames if f"{frame}.png" in masks]
+    replaced += [path for path in (out / name for name in files) if os.path.lexists(path)]
+    read = {_identity(path) for path in inputs} - {None}
+    for path in (*replaced, *earlier):
+        if _identity(path) in read:
+            raise OutputError(f"{path}: is an input of this run, and the result would overwrite it; {ELSEWHERE}")
+    known = set(earlier)
+    foreign = next((path for path in replaced if path not in known), None)
+    if foreign is not None:
+        raise OutputError(f"{foreign}: exists and was not written by an earlier run; {ELSEWHERE}")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What is equal for all names and links of one file; None where there is no file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _check_source(out: Path, origin: Mapping[str, Any] | None) -> None:
+    if os.path.lexists(out / PANOPTIC):
+        raise OutputError(f"{out}: holds a result of 'entitysam segment-image'; {ELSEWHERE}")
+    earlier = read_earlier(out)
+    source = origin.get("source") if origin else None
+    if earlier.has_tracks and earlier.source != source:
+        other = earlier.source or "an input that is not recorded"
+        raise OutputError(f"{out}: holds the result of {other}; remove it, or {ELSEWHERE}")
+
+
+def _reads_from(source: str | Path | int, out: Path) -> bool:
+    """Whether a folder or glob pattern finds the images of a result in `out` among its own."""
+    path = Path(str(source))
+    if path.is_dir():
+        return path.resolve() in (out.resolve(), (out / MASKS).resolve())
+    if isinstance(source, int) or path.exists() or not glob.has_magic(str(source)) or "://" in str(source):
+        return False
+    root, pattern = split_pattern(str(source))
+    folder = out.resolve()
+    if "**" in pattern:
+        return folder.is_relative_to(root.resolve())
+    below = glob.escape(str(root.resolve())) + "/" + "/".join(pattern)
+    return any((folder / name).match(below) for name in (SHEET, CROPS, f"{MASKS}/00000.png"))
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Holds `.lock` with this process's id in it; the operating system frees it when the process ends."""
+    path = folder / LOCK
+    with output_errors(path):
+        descriptor = _open_lock(path)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()
+        os.close(descriptor)
+
+
+def _open_lock(path: Path) -> int:
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        try:
+            if fcntl is not None:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            process = os.read(descriptor, 20).decode(errors="replace") or "not known yet"
+            os.close(descriptor)
+            raise OutputError(f"{path.parent}: another run (process {process}) is writing there") from error
+        except OSError:  # a file system without locks
+            pass
+        # The run before may have removed the file between our open and our lock: then nobody else sees our lock.
+        if _identity(path) == (os.fstat(descriptor).st_dev, os.fstat(descriptor).st_ino):
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, str(os.getpid()).encode())
+            return descriptor
+        os.close(descriptor)
