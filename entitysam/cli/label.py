@@ -15,6 +15,7 @@ examples:
 """
 
 import argparse
+from contextlib import ExitStack
 from pathlib import Path
 
 from entitysam.cli.shared.labels import add_label_arguments, classifier_node, open_labeller, split_classifier_words
@@ -45,16 +46,21 @@ def run(arguments: argparse.Namespace) -> int:
 
     from entitysam.cli.shared.labelling import label_result
     from entitysam.engine.labelling.results import SavedResult
-    from entitysam.io.files import check_folder
     from entitysam.io.readers.source import InputError, open_frames
+    from entitysam.io.result_folder import CROPS, SEGMENT_FILES, claim_folder, recorded_origin
 
-    out = check_folder(arguments.out or arguments.folder)
-    origin = SavedResult.read(arguments.folder).head.get("source")
+    out = arguments.out or arguments.folder
+    head = SavedResult.read(arguments.folder).head
     if arguments.input:
-        origin = {**(origin or {}), "source": arguments.input}
+        origin = {**(head.get("source") or {}), "source": arguments.input}
+    else:
+        origin = recorded_origin(arguments.folder, head)
     if origin is None:
         raise InputError(f"{arguments.folder}: does not say where its frames are; give --input")
-    with open_frames(**origin) as source:
+    with open_frames(**origin) as source, ExitStack() as stack:
+        if not arguments.dry_run:
+            files = [*SEGMENT_FILES, CROPS]
+            stack.enter_context(claim_folder(out, files, source, origin["source"], head.get("source")))
         label_result(arguments.folder, out, source, *naming, dry_run=arguments.dry_run, quiet=arguments.quiet)
     return 0
 

@@ -24,6 +24,7 @@ examples:
 """
 
 import argparse
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,11 +60,19 @@ def run(arguments: argparse.Namespace) -> int:
     """Opens the input, then the output, then the model: what is cheap to check fails first."""
     from entitysam.cli.shared.models import check_model_options, open_model
     from entitysam.cli.shared.settings import read_settings
-    from entitysam.io.files import as_stem, check_folder
     from entitysam.io.readers.source import InputError, open_frames
+    from entitysam.io.result_folder import (
+        CROPS,
+        EVENTS,
+        SEGMENT_FILES,
+        claim_folder,
+        default_folder,
+        origin_of,
+        source_name,
+    )
 
     options = {"stride": arguments.stride, "max_frames": arguments.max_frames, "drop_stale": arguments.drop_stale}
-    with open_frames(arguments.input, **options) as source:
+    with open_frames(arguments.input, **options) as source, ExitStack() as stack:
         if source.is_live and arguments.resume:
             raise InputError(f"{arguments.input}: a live input cannot be resumed")
         if arguments.reid is not None and (arguments.online or source.is_live):
@@ -74,12 +83,15 @@ def run(arguments: argparse.Namespace) -> int:
         naming = open_labeller(arguments, words)
         if source.is_live and naming:
             raise InputError(f"{arguments.input}: --labels needs an input that can be read again, not a live one")
-        title = as_stem(Path(arguments.input).stem)
-        out = check_folder(arguments.out or Path("out") / title)
+        is_online = arguments.online or source.is_live
+        files = [*SEGMENT_FILES, *([EVENTS] if is_online else []), *([CROPS] if naming else [])]
+        origin = None if source.is_live else origin_of(arguments.input, arguments.stride, arguments.max_frames)
+        out = arguments.out or default_folder(arguments.input)
+        stack.enter_context(claim_folder(out, files, source, arguments.input, origin))
 
         from entitysam.cli.shared.progress import warn
         from entitysam.cli.shared.results import Job, run_job
-        from entitysam.cli.shared.resume import input_identity, origin_of
+        from entitysam.cli.shared.resume import input_identity
 
         opened = open_model(arguments.model, arguments.weights, arguments.device, overrides)
         if opened.weights is None:
@@ -89,8 +101,8 @@ def run(arguments: argparse.Namespace) -> int:
             reopen=lambda: open_frames(arguments.input, **options),
             identity={"files": input_identity(arguments.input), **options},
             out=out,
-            title=title,
-            origin=None if source.is_live else origin_of(arguments.input, arguments.stride, arguments.max_frames),
+            title=source_name(arguments.input),
+            origin=origin,
             online=arguments.online,
             resume=arguments.resume,
             quiet=arguments.quiet,

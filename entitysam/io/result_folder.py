@@ -12,10 +12,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from entitysam.io.files import OutputError, as_stem, check_folder, make_folder, output_errors
 from entitysam.io.paths import split_pattern
+
+if TYPE_CHECKING:
+    from entitysam.io.readers.source import FrameSource
 
 try:
     import fcntl
@@ -28,6 +31,7 @@ VIDEO_FILES = (OVERLAY, SEGMENTS, TRACKS, SHEET, MOT, EVENTS, CROPS)  # whatever
 SEGMENT_FILES = (OVERLAY, SEGMENTS, TRACKS, SHEET)
 TRACK_FILES = (OVERLAY, SEGMENTS, TRACKS, SHEET, MOT, EVENTS)
 LOCK = ".lock"
+ELSEWHERE = "choose another folder with -o"
 
 
 def default_folder(source: str) -> Path:
@@ -75,7 +79,7 @@ def read_earlier(folder: Path) -> EarlierResult:
     partial_list = unfinished(folder / SEGMENTS)
     names = [f"{MASKS}/{name}" for name in listed_masks(folder / SEGMENTS)]
     if head is not None:
-        listed = head.get("files", SEGMENT_FILES)
+        listed = head.get("files", VIDEO_FILES)  # results of earlier versions list nothing
         names += [name for name in VIDEO_FILES if name in listed or name == TRACKS]
     if partial_list.is_file():
         names.append(partial_list.name)
@@ -93,6 +97,30 @@ def read_head(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     return head if isinstance(head, dict) and {"video_id", "frames"} <= head.keys() else None
+
+
+def recorded_origin(folder: Path, head: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What opens the frames of a result again: keyword arguments of `open_frames`; None where it is not recorded.
+
+    Results may come from somebody else: only local files are opened.
+
+    Args:
+        folder: of the result, for messages.
+        head: of its `tracks.json`.
+
+    Raises:
+        InputError: the source is not a local file, folder or glob of images, or not there any more.
+    """
+    from entitysam.io.readers.base import InputError
+
+    origin = head.get("source")
+    if origin is None:
+        return None
+    source = origin.get("source") if isinstance(origin, dict) else None
+    is_path = isinstance(source, str) and "://" not in source and "\0" not in source
+    if not is_path or not (Path(source).exists() or (glob.has_magic(source) and split_pattern(source)[0] != Path())):
+        raise InputError(f"{folder}: its frames are not in the local file or folder {source!r}; give --input")
+    return {"source": source, **{key: origin[key] for key in ("stride", "max_frames") if key in origin}}
 
 
 def unfinished(path: Path) -> Path:
@@ -128,20 +156,20 @@ def remove_results(folder: Path) -> None:
 def claim_folder(
     out: Path,
     files: Sequence[str],
-    frames: Iterable[str] | None,
-    inputs: Sequence[Path],
-    source: str | Path | int | None = None,
-    origin: Mapping[str, Any] | None = None,
+    frames: "FrameSource",
+    source: str,
+    origin: Mapping[str, Any] | None,
+    inputs: Sequence[Path] = (),
 ) -> Iterator[Path]:
     """Checks that a run may write to a result folder, creates it and holds its lock while the block runs.
 
     Args:
         out: the folder. One that is created here is removed again where it stays empty.
         files: names of the files that the run writes there, besides `masks/<frame>.png`.
-        frames: names of the frames; None where they are numbers that are not known beforehand.
-        inputs: files that the run reads.
+        frames: the opened input.
         source: the input as the user gave it.
         origin: what opens the input again, as `tracks.json` will have it; None where nothing does.
+        inputs: further files that the run reads.
 
     Raises:
         OutputError: the folder cannot be written to; another run writes there; the result would overwrite an input or a
@@ -149,8 +177,9 @@ def claim_folder(
             result of another input.
     """
     check_folder(out)
-    _check_files(out, files, frames, inputs)
-    if source is not None and _reads_from(source, out):
+    names = None if frames.num_frames is None else [frames.name(index) for index in range(frames.num_frames)]
+    _check_files(out, files, names, [*frames.files, *inputs])
+    if _reads_from(source, out):
         raise OutputError(f"{out}: the next run would read the images of the result as frames of {source}; {ELSEWHERE}")
     _check_source(out, origin)
     created = not out.exists()
@@ -162,9 +191,6 @@ def claim_folder(
         if created:
             with suppress(OSError):  # not empty
                 out.rmdir()
-
-
-ELSEWHERE = "choose another folder with -o"
 
 
 def _check_files(out: Path, files: Sequence[str], frames: Iterable[str] | None, inputs: Sequence[Path]) -> None:
@@ -206,14 +232,14 @@ def _check_source(out: Path, origin: Mapping[str, Any] | None) -> None:
         raise OutputError(f"{out}: holds the result of {other}; remove it, or {ELSEWHERE}")
 
 
-def _reads_from(source: str | Path | int, out: Path) -> bool:
+def _reads_from(source: str, out: Path) -> bool:
     """Whether a folder or glob pattern finds the images of a result in `out` among its own."""
-    path = Path(str(source))
+    path = Path(source)
     if path.is_dir():
         return path.resolve() in (out.resolve(), (out / MASKS).resolve())
-    if isinstance(source, int) or path.exists() or not glob.has_magic(str(source)) or "://" in str(source):
+    if path.exists() or not glob.has_magic(source) or "://" in source:
         return False
-    root, pattern = split_pattern(str(source))
+    root, pattern = split_pattern(source)
     folder = out.resolve()
     if "**" in pattern:
         return folder.is_relative_to(root.resolve())

@@ -17,13 +17,13 @@ from entitysam.inference.segmenter import FrameResult, VideoSegmenter
 from entitysam.io.files import whole_file
 from entitysam.io.id_maps import read_ids
 from entitysam.io.readers.source import FrameSource, InputError
-from entitysam.io.writers.segments import MASKS, ResultWriter, WrittenResult, remove_results
+from entitysam.io.result_folder import EVENTS, MASKS, remove_results
+from entitysam.io.writers.segments import ResultWriter, WrittenResult
 
 if TYPE_CHECKING:
     from entitysam.masa.reid import Reidentifier, SegmentedFrames
 
 JOURNAL = "frames.jsonl"
-EVENTS = "events.json"
 
 
 @dataclass
@@ -53,6 +53,12 @@ class Job:
     resume: bool = False
     quiet: bool = False
     reidentifier: "Reidentifier | None" = None
+
+    def open_writer(self, *other_files: str) -> ResultWriter:
+        """The writer of the result folder; `other_files` are written besides."""
+        source = self.source
+        size = source.width, source.height
+        return ResultWriter(self.out, self.title, *size, source.fps, self.origin, other_files=other_files)
 
 
 def run_job(job: Job, opened: OpenedModel, inference: dict[str, Any]) -> WrittenResult:
@@ -100,12 +106,12 @@ def segment_offline(segmenter: VideoSegmenter, job: Job, resume: ResumeFolder) -
             segmented = job.reidentifier.merge(source, segmented, bar.step)
     remove_results(job.out)
     with (
-        ResultWriter(job.out, job.title, source.width, source.height, source.fps, job.origin) as writer,
+        job.open_writer() as writer,
         frame_bar("drawing", segmented.num_frames, job.quiet) as bar,
     ):
         for index, (frame, ids) in enumerate(zip(source, segmented.iter_ids(), strict=True)):
             scores = dict(enumerate(segmented.frame_scores[:, index].tolist(), start=1))
-            writer.add(source.name(index), frame, ids, scores)
+            writer.add(source.name(index), frame, ids, scores, source.time(index))
             bar.step()
         return writer.finish(dict(enumerate(segmented.scores.tolist(), start=1)))
 
@@ -119,12 +125,13 @@ def segment_online(segmenter: VideoSegmenter, job: Job, resume: ResumeFolder) ->
             remove_results(job.out)
         with (
             OnlineJournal(resume.path / JOURNAL, keep=first.index if first else None) as journal,
-            ResultWriter(job.out, job.title, source.width, source.height, source.fps, job.origin) as writer,
+            job.open_writer(EVENTS) as writer,
             frame_bar("segmenting", source.num_frames, job.quiet) as bar,
         ):
             _add_finished(job, writer, journal, bar)
             for result in chain([first] if first else [], results):
-                writer.add(source.name(result.index), result.frame, result.ids, result.scores)
+                time = source.time(result.index)
+                writer.add(source.name(result.index), result.frame, result.ids, result.scores, time)
                 journal.add(result)
                 bar.step()
                 if source.is_live and stop.requested:
@@ -144,7 +151,8 @@ def _add_finished(job: Job, writer: ResultWriter, journal: "OnlineJournal", bar:
     with job.reopen() as again:
         for index, (frame, line) in enumerate(zip(again, journal.frames, strict=False)):
             name = again.name(index)
-            writer.add(name, frame, read_ids(job.out / MASKS / f"{name}.png"), line.scores)
+            ids = read_ids(job.out / MASKS / f"{name}.png")
+            writer.add(name, frame, ids, line.scores, again.time(index))
             bar.step()
 
 

@@ -14,11 +14,12 @@ from entitysam.classification.labels import Label
 from entitysam.classification.masklets import MapMasklets
 from entitysam.engine.labelling.evaluation import write_sheet
 from entitysam.io.id_maps import read_ids
+from entitysam.io.paths import UnsafePathError, join_inside
 from entitysam.io.readers.source import FrameSource, InputError
+from entitysam.io.result_folder import CROPS, MASKS, SEGMENTS, TRACKS, remove_results
 from entitysam.io.writers.annotations import EntityNames
-from entitysam.io.writers.segments import MASKS, SEGMENTS, TRACKS, ResultWriter
+from entitysam.io.writers.segments import ResultWriter
 
-SHEET = "shown.jpg"
 Step = Callable[[int], None]
 
 
@@ -52,11 +53,15 @@ class SavedResult:
         try:
             contents = json.loads((folder / TRACKS).read_bytes())
             tracks, frames = contents.pop("tracks"), contents.pop("frames")
+            for name in frames:
+                join_inside(folder / MASKS, f"{name}.png", str(folder / TRACKS))
             scores = {int(track["id"]): float(track["score"]) for track in tracks}
             frame_scores = np.zeros((max(scores, default=0), len(frames)))
             for track in tracks:
                 for record in track["frames"]:
                     frame_scores[track["id"] - 1, record["frame"]] = record["score"]
+        except UnsafePathError:
+            raise
         except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
             raise InputError(f"{folder / TRACKS}: cannot be read ({error})") from error
         return cls(folder, contents, frames, scores, frame_scores)
@@ -110,10 +115,15 @@ def write_named(
     """
     head = result.head
     video = head["video_id"], head["width"], head["height"], head["fps"]
-    with ResultWriter(out, *video, source=head.get("source"), names=names) as writer:
+    others = head.get("files", [])
+    if out.resolve() != result.folder.resolve():
+        remove_results(out)
+        others = []
+    times = head.get("times", [None] * len(result.frames))
+    with ResultWriter(out, *video, source=head.get("source"), names=names, other_files=[*others, CROPS]) as writer:
         count = 0
-        for name, frame, row in zip(result.frames, source, result.frame_scores.T):
-            writer.add(name, frame, result.read_ids(name), dict(enumerate(row.tolist(), start=1)))
+        for name, time, frame, row in zip(result.frames, times, source, result.frame_scores.T):
+            writer.add(name, frame, result.read_ids(name), dict(enumerate(row.tolist(), start=1)), time)
             count += 1
             on_frame(1)
         if count != len(result.frames):
@@ -124,7 +134,7 @@ def write_named(
 def write_shown(out: Path, title: str, shown: list[EntityCrop], answers: list[Answer]) -> None:
     """`shown.jpg`: all that the classifier saw, with its answers."""
     if shown:
-        write_sheet(out / SHEET, title, shown, answers)
+        write_sheet(out / CROPS, title, shown, answers)
 
 
 def entity_names(answers: Sequence[Answer], labels: Sequence[Label] | None) -> EntityNames:

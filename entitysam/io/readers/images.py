@@ -256,8 +256,8 @@ def _depth(image: Image.Image) -> int:
         return 32
     if image.mode.startswith("I;"):
         return 16
-    raw = str(image.tile[0][3]) if getattr(image, "tile", None) else ""
-    return 16 if ";16" in raw else 8
+    tiles = getattr(image, "tile", [])  # of images that are not loaded: codec, box, offset, raw mode such as "RGB;16B"
+    return 16 if tiles and ";16" in str(tiles[0][3]) else 8
 
 
 def _read_deep_colour(file: Path) -> np.ndarray | None:

@@ -28,7 +28,7 @@ class MemoryDecoder(Decoder):
     def __init__(self, frames: Iterable[np.ndarray | Image.Image], fps: float | None = None) -> None:
         self.fps = fps
         self.warnings: list[str] = []
-        self._frames: Sequence[np.ndarray | Image.Image] | None = None
+        self._frames: Iterable[np.ndarray | Image.Image] | None = None
         self._iterator: Iterator[np.ndarray | Image.Image] | None = None
         if isinstance(frames, Sequence | np.ndarray):
             self._frames = frames
@@ -47,12 +47,10 @@ class MemoryDecoder(Decoder):
         return f"{index:05d}"
 
     def frames(self, stride: int) -> Generator[np.ndarray, None, None]:
-        frames: Iterable[np.ndarray | Image.Image]
-        if self._frames is not None:
-            frames = self._frames
-        elif self._iterator is not None:
+        frames = self._frames
+        if frames is None:
             frames, self._iterator = self._iterator, None
-        else:
+        if frames is None:
             raise InputError("the frames of a generator can be read only once; give a list")
         for index, frame in enumerate(frames):
             if index % stride == 0:
