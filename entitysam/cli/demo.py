@@ -1,4 +1,4 @@
-"""Segments the clip that comes with entitysam, with the model `tiny`, and says where the pictures are.
+"""Segments a synthetic clip with the model `tiny` and prints where the images are.
 
 example:
   entitysam demo -o out/demo
@@ -18,12 +18,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from entitysam.io.files import check_folder
-    from entitysam.io.readers.source import FrameSource, InputError
+    from entitysam.io.readers.base import InputError
+    from entitysam.io.result_folder import SEGMENT_FILES, claim_folder
 
     if arguments.frames < 1:
         raise InputError(f"--frames must be at least 1, not {arguments.frames}")
-    out = check_folder(arguments.out)
 
     from entitysam.cli.shared.models import open_model
     from entitysam.cli.shared.progress import warn
@@ -31,14 +30,17 @@ def run(arguments: argparse.Namespace) -> int:
     from entitysam.cli.shared.settings import check, split_overrides
     from entitysam.data.synthetic.render import demo_clip
     from entitysam.io.readers.memory import MemoryDecoder
+    from entitysam.io.readers.source import FrameSource
 
-    opened = open_model("tiny", None, arguments.device, {})
-    if opened.weights is None:
-        warn("the trained weights of 'tiny' are not in this installation: the demo runs with random ones, so that every "
-             "step is shown and what it finds means nothing")  # fmt: skip
     clip, _ = demo_clip(arguments.frames)
     source = FrameSource(MemoryDecoder(clip, FPS))
-    job = Job(source, lambda: source, {"demo": len(clip)}, out, "demo", quiet=arguments.quiet)
-    run_job(job, opened, check(split_overrides([])[1]))
+    out = arguments.out
+    with claim_folder(out, SEGMENT_FILES, source, "demo", origin=None):
+        opened = open_model("tiny", None, arguments.device, {})
+        if opened.weights is None:
+            warn("the trained weights of 'tiny' are not in this installation: the demo runs with random weights and "
+                 "its entities mean nothing")  # fmt: skip
+        job = Job(source, lambda: source, {"demo": len(clip)}, out, "demo", quiet=arguments.quiet)
+        run_job(job, opened, check(split_overrides([])[1]))
     print(f"look at {out / 'contact_sheet.png'} and {out / 'overlay.mp4'}")
     return 0

@@ -23,6 +23,7 @@ examples:
 
 import argparse
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,16 +64,23 @@ def run(arguments: argparse.Namespace) -> int:
     """Opens the input, then the detections, then the output, then the networks: what is cheap to check fails first."""
     import time
 
-    from entitysam.io.files import as_stem, check_folder
+    from entitysam.cli.shared.resume import origin_of
     from entitysam.io.readers.source import InputError, open_frames
+    from entitysam.io.result_folder import TRACK_FILES, claim_folder, default_folder, source_name
 
     started = time.monotonic()
-    with open_frames(arguments.input, stride=arguments.stride, max_frames=arguments.max_frames) as source:
+    with (
+        open_frames(arguments.input, stride=arguments.stride, max_frames=arguments.max_frames) as source,
+        ExitStack() as stack,
+    ):
         if source.is_live and arguments.resume:
             raise InputError(f"{arguments.input}: a live input cannot be resumed")
-        title = as_stem(Path(arguments.input).stem)
+        title = source_name(arguments.input)
         given = open_detections(arguments, source)
-        out = check_folder(arguments.out or Path("out") / title)
+        origin = None if source.is_live else origin_of(arguments.input, arguments.stride, arguments.max_frames)
+        out = arguments.out or default_folder(arguments.input)
+        read = [Path(file) for file in (arguments.detections, arguments.weights) if file]
+        stack.enter_context(claim_folder(out, TRACK_FILES, source, arguments.input, origin, read))
 
         from entitysam.cli.shared.progress import note, warn
         from entitysam.cli.shared.resume import ResumeFolder
@@ -84,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
             note(f"{out}: nothing to resume, starting from the first frame", arguments.quiet)
         try:
             cache = DetectionCache(resume.path) if resume else None
-            written = track(source, tracker, detect, cache, out, title, arguments.quiet)
+            written = track(source, tracker, detect, cache, out, title, origin, arguments.quiet)
         except BaseException:
             if resume and resume.keep_progress(FIRST):
                 note(f"{out}: unfinished; the same command with --resume continues")
@@ -209,6 +217,7 @@ def track(
     cache: "DetectionCache | None",
     out: Path,
     title: str,
+    origin: "dict[str, Any] | None",
     quiet: bool,
 ) -> "WrittenResult":
     """Tracks and writes frame by frame; frames of the cache are not looked at again. Ctrl-C ends a live input in good order."""
@@ -218,11 +227,12 @@ def track(
 
     with (
         StopRequest() as stop,
-        TrackWriter(out, title, source.width, source.height, source.fps) as writer,
+        TrackWriter(out, title, source.width, source.height, source.fps, origin) as writer,
         frame_bar("tracking", source.num_frames, quiet) as bar,
     ):
         for result in tracker.stream(source, detect, cache):
-            writer.add(source.name(result.index), result.frame, result.ids, result.objects, result.events)
+            name, time = source.name(result.index), source.time(result.index)
+            writer.add(name, result.frame, result.ids, result.objects, result.events, time)
             bar.step()
             if source.is_live and stop.requested:
                 note("stopped: finishing the files", quiet)

@@ -109,6 +109,7 @@ def test_a_result_gets_names_in_place(result, small_video, capsys):
     assert after.keys() - before.keys() == {"shown.jpg"}
     assert first == after
     plain = json.loads(before["tracks.json"])
+    plain["files"].append("shown.jpg")
     for track in tracks["tracks"]:
         for key in ("name", "category_id", "confidence"):
             del track[key]
