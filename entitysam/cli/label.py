@@ -17,6 +17,7 @@ examples:
 import argparse
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from entitysam.cli.shared.labels import add_label_arguments, classifier_node, open_labeller, split_classifier_words
 
@@ -52,7 +53,9 @@ def run(arguments: argparse.Namespace) -> int:
     out = arguments.out or arguments.folder
     head = SavedResult.read(arguments.folder).head
     if arguments.input:
-        origin = {**(head.get("source") or {}), "source": arguments.input}
+        recorded = head.get("source") or {}
+        options = {key: recorded[key] for key in ("stride", "max_frames") if key in recorded}
+        origin: dict[str, Any] | None = {**options, "source": arguments.input}
     else:
         origin = recorded_origin(arguments.folder, head)
     if origin is None:

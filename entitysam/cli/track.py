@@ -64,9 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Opens the input, then the detections, then the output, then the networks: what is cheap to check fails first."""
     import time
 
-    from entitysam.cli.shared.resume import origin_of
     from entitysam.io.readers.source import InputError, open_frames
-    from entitysam.io.result_folder import TRACK_FILES, claim_folder, default_folder, source_name
+    from entitysam.io.result_folder import TRACK_FILES, claim_folder, default_folder, origin_of, source_name
 
     started = time.monotonic()
     with (

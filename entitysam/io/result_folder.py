@@ -99,6 +99,12 @@ def read_head(path: Path) -> dict[str, Any] | None:
     return head if isinstance(head, dict) and {"video_id", "frames"} <= head.keys() else None
 
 
+def origin_of(source: str, stride: int, max_frames: int | None) -> dict[str, Any]:
+    """What opens an input's frames again, from any folder: keyword arguments of `io.readers.source.open_frames`."""
+    place = source if "://" in source else str(Path(source).resolve())
+    return {"source": place, "stride": stride, "max_frames": max_frames}
+
+
 def recorded_origin(folder: Path, head: Mapping[str, Any]) -> dict[str, Any] | None:
     """What opens the frames of a result again: keyword arguments of `open_frames`; None where it is not recorded.
 
@@ -117,10 +123,13 @@ def recorded_origin(folder: Path, head: Mapping[str, Any]) -> dict[str, Any] | N
     if origin is None:
         return None
     source = origin.get("source") if isinstance(origin, dict) else None
-    is_path = isinstance(source, str) and "://" not in source and "\0" not in source
-    if not is_path or not (Path(source).exists() or (glob.has_magic(source) and split_pattern(source)[0] != Path())):
+    if not isinstance(source, str) or "://" in source or "\0" in source or not _is_there(source):
         raise InputError(f"{folder}: its frames are not in the local file or folder {source!r}; give --input")
     return {"source": source, **{key: origin[key] for key in ("stride", "max_frames") if key in origin}}
+
+
+def _is_there(source: str) -> bool:
+    return Path(source).exists() or (glob.has_magic(source) and split_pattern(source)[0] != Path())
 
 
 def unfinished(path: Path) -> Path:

@@ -9,7 +9,7 @@ from entitysam.io.record_store import RecordStore
 from entitysam.io.record_store import file_fingerprint as input_identity
 from entitysam.io.record_store import first_difference as first_difference
 
-__all__ = ["FOLDER", "ResumeFolder", "input_identity", "origin_of"]
+__all__ = ["FOLDER", "ResumeFolder", "input_identity"]
 
 FOLDER = ".resume"
 
@@ -54,9 +54,3 @@ class ResumeFolder:
         if not any(self._out.iterdir()):
             self._out.rmdir()
         return False
-
-
-def origin_of(source: str, stride: int, max_frames: int | None) -> dict[str, Any]:
-    """Keyword arguments of `io.readers.source.open_frames` that open an input again, from any working directory."""
-    place = source if "://" in source else str(Path(source).resolve())
-    return {"source": place, "stride": stride, "max_frames": max_frames}
