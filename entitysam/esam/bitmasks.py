@@ -1,7 +1,7 @@
-"""Sets of binary masks, 64 cells to a word.
+"""Sets of binary masks, packed 64 cells per word.
 
-E-SAM compares thousands of masks. On the mask grid (256 cells along the longer side) a packed mask takes 5 KB, so
-that the 64 x 64 gallery fits in 50 MB and an intersection is a few hundred `and` + popcount instructions.
+E-SAM compares thousands of masks. On the mask grid (256 cells along the longer side) a packed mask takes 5 KB: the
+64 x 64 gallery fits in 50 MB, and an intersection takes a few hundred `and` + popcount instructions.
 """
 
 from collections.abc import Sequence
@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 WORD = 64
-_GATHER_BITS = 0x0102040810204080  # times 8 bytes of 0 or 1: their bits, first byte lowest, in the top byte
+_GATHER_BITS = 0x0102040810204080  # product with 8 bytes of 0 or 1: the top byte has their bits, first byte lowest
 
 
 def pack(masks: Tensor) -> Tensor:
-    """bool [N, h, w] -> int64 [N, h, ceil(w / 64)]; the bits beyond w are 0."""
+    """bool [N, h, w] -> int64 [N, h, ceil(w / 64)]; bits beyond w are 0."""
     padded = F.pad(masks, (0, -masks.shape[-1] % WORD))
-    if masks.device.type == "cpu":  # numpy packs with vector instructions, torch has no such operation
+    if masks.device.type == "cpu":  # torch has no packing operation; numpy's is vectorised
         return _from_octets(np.packbits(padded.numpy(), bitorder="little"), padded.shape)
     octets = (padded.contiguous().view(torch.int64) * _GATHER_BITS) >> 56
     return octets.to(torch.uint8).view(torch.int64)
@@ -30,7 +30,7 @@ def pack_above(logits: Tensor, threshold: float, index: Tensor | None = None) ->
 
     Args:
         logits: float [N, h, w].
-        index: int64 [n], which of them; None = all.
+        index: int64 [n] selected masks; None = all.
     """
     if logits.device.type != "cpu":
         return pack((logits if index is None else logits[index]) > threshold)
@@ -39,7 +39,7 @@ def pack_above(logits: Tensor, threshold: float, index: Tensor | None = None) ->
     above = np.zeros((height, width + -width % WORD), bool)
     octets = np.empty((len(chosen), above.size // 8), np.uint8)
     values = logits.float().numpy()
-    # Mask by mask everything stays in the cache, which makes this ten times as fast as all masks at once.
+    # One mask at a time fits in the cache: ten times as fast as all masks at once.
     for row, number in enumerate(chosen):
         np.greater(values[number], threshold, out=above[:, :width])
         octets[row] = np.packbits(above.reshape(-1), bitorder="little")
@@ -64,7 +64,7 @@ def unpack(words: Tensor, width: int) -> Tensor:
 def popcount(words: Tensor) -> Tensor:
     """Set bits of every word: int64 -> int64 (uint8 range 0..64) of the same shape."""
     if words.device.type == "cpu" and hasattr(np, "bitwise_count"):  # numpy >= 2: one instruction per word
-        # Of signed words numpy counts the absolute value.
+        # For signed words numpy counts the bits of the absolute value.
         return torch.from_numpy(np.bitwise_count(words.numpy().view(np.uint64)).astype(np.int64))
     words = words - ((words >> 1) & 0x5555555555555555)
     words = (words & 0x3333333333333333) + ((words >> 2) & 0x3333333333333333)
@@ -107,7 +107,7 @@ def _span(present: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def to_half(logits: Tensor, index: Tensor | None = None) -> Tensor:
-    """Logits [N, h, w] (those at `index`, int64 [n]) in half precision; far from the border they may become infinite."""
+    """Logits [N, h, w] (those at `index`, int64 [n]) in half precision; large values may become infinite."""
     if index is None:
         return logits.half()
     if logits.device.type != "cpu":
@@ -120,15 +120,15 @@ def to_half(logits: Tensor, index: Tensor | None = None) -> Tensor:
 
 @dataclass
 class MaskSet:
-    """N binary masks on one grid with what is known of each.
+    """N binary masks on one grid, with scores, prompts and areas.
 
     Attributes:
         words: int64 [N, h, ceil(w / 64)], packed.
         width: w.
         scores: float [N] predicted IoU in 0..1.
-        points: float [N, 2] (x, y) image pixels of the prompt behind each mask.
+        points: float [N, 2] (x, y) image pixels of the prompt of each mask.
         areas: int64 [N] in cells.
-        logits: half [N, h, w] mask logits, kept only where the masks are drawn later; else None.
+        logits: half [N, h, w] mask logits, only if the masks are rendered later; else None.
     """
 
     words: Tensor
@@ -171,7 +171,7 @@ class MaskSet:
 
     @staticmethod
     def cat(sets: Sequence["MaskSet"]) -> "MaskSet":
-        """All masks of several sets on the same grid, in order. The logits stay where every set has them."""
+        """All masks of several sets on the same grid, in order. Logits are kept if every set has them."""
         kept = [s.logits for s in sets if s.logits is not None]
         return MaskSet(
             torch.cat([s.words for s in sets]),
@@ -184,7 +184,7 @@ class MaskSet:
 
 
 def label_counts(masks: MaskSet, labels: Tensor, num_labels: int) -> Tensor:
-    """Cells of every mask by the label below them.
+    """Number of cells of each label inside each mask.
 
     Args:
         masks: N masks.

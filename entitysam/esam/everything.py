@@ -1,4 +1,4 @@
-"""SAM's "everything" mode: all masks of an image, parts and overlaps included, from which MASA learns (supplement J.2)."""
+"""SAM's "everything" mode: all masks of an image, including parts and overlaps; MASA's training data (supplement J.2)."""
 
 import cv2
 import numpy as np
@@ -49,7 +49,7 @@ def _at_full_size(logits: Tensor, height: int, width: int) -> np.ndarray:
 
 
 def clean(mask: np.ndarray, smallest: int) -> np.ndarray:
-    """A mask without holes and islands of fewer than `smallest` pixels; where all are so small, the largest one stays."""
+    """Removes holes and islands of fewer than `smallest` pixels; if all islands are smaller, the largest is kept."""
     filled = ~_large_regions(~mask, smallest, keep_one=False)
     return _large_regions(filled, smallest, keep_one=True)
 

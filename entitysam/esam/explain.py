@@ -1,4 +1,4 @@
-"""What E-SAM did to an image, one picture per step (the paper's Figures 3 and 6)."""
+"""Visualisation of E-SAM's intermediate results, one image per step (as in the paper's Figures 3 and 6)."""
 
 import cv2
 import numpy as np
@@ -9,20 +9,20 @@ from entitysam.esam.segmenter import Trace, entity_map
 from entitysam.esam.superpixels import Superpixels
 from entitysam.visualization.overlay import draw_entities
 
-MAX_SIDE = 2048  # pictures of larger images are scaled down
+MAX_SIDE = 2048  # larger images are downscaled
 PROMPT_COLOUR, LINE_COLOUR = (255, 60, 60), (255, 255, 0)
 
 
 def explain(image: np.ndarray, trace: Trace) -> dict[str, np.ndarray]:
-    """One picture per step that ran.
+    """One image per executed step.
 
     Args:
         image: uint8 [H, W, 3] RGB, as segmented.
         trace: filled by `ESAM.segment`.
 
     Returns:
-        "0_superpixels", "1_amg", "2_mmg", "3_emr", "4_prompts", "5_usr" (those that ran) -> uint8 [h, w, 3], where
-        (h, w) is the size of the image, at most 2048 along the longer side.
+        "0_superpixels", "1_amg", "2_mmg", "3_emr", "4_prompts", "5_usr" (executed steps only) -> uint8 [h, w, 3]; (h, w)
+        is the image size, limited to 2048 along the longer side.
     """
     ratio = min(1.0, MAX_SIDE / max(image.shape[:2]))
     canvas = image
@@ -30,20 +30,20 @@ def explain(image: np.ndarray, trace: Trace) -> dict[str, np.ndarray]:
         size = max(1, round(image.shape[1] * ratio)), max(1, round(image.shape[0] * ratio))
         canvas = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     maps = {name: entity_map(layers, *canvas.shape[:2]).ids for name, layers in trace.steps.items()}
-    pictures = {}
+    images = {}
     if trace.superpixels is not None:
-        pictures["0_superpixels"] = draw_superpixels(canvas, trace.superpixels)
+        images["0_superpixels"] = draw_superpixels(canvas, trace.superpixels)
     for number, name in ((1, "AMG"), (2, "MMG"), (3, "EMR"), (5, "USR")):
         if name in maps:
-            pictures[f"{number}_{name.lower()}"] = draw_entities(canvas, maps[name])
+            images[f"{number}_{name.lower()}"] = draw_entities(canvas, maps[name])
     if trace.prompts is not None:
         before = next((maps[name] for name in ("EMR", "MMG", "AMG") if name in maps), np.zeros(canvas.shape[:2], int))
-        pictures["4_prompts"] = draw_prompts(draw_entities(canvas, before, labels=False), trace.prompts * ratio)
-    return dict(sorted(pictures.items()))
+        images["4_prompts"] = draw_prompts(draw_entities(canvas, before, labels=False), trace.prompts * ratio)
+    return dict(sorted(images.items()))
 
 
 def draw_superpixels(image: np.ndarray, superpixels: Superpixels) -> np.ndarray:
-    """The borders of the superpixels, and in warmer tints where they are small, the density of Eq. (3)."""
+    """Superpixel borders over the density of Eq. (3); small superpixels have warmer colours."""
     height, width = image.shape[:2]
     labels = _enlarge(superpixels.labels, height, width).astype(np.int32)
     density = _enlarge(superpixels.density, height, width)
@@ -68,5 +68,5 @@ def draw_prompts(image: np.ndarray, points: Tensor) -> np.ndarray:
 
 
 def _enlarge(grid: Tensor, height: int, width: int) -> np.ndarray:
-    """A map [h, w] of the mask grid at the size of the picture, without interpolation."""
+    """Resizes a map [h, w] of the mask grid to the image size with nearest-neighbour sampling."""
     return F.interpolate(grid[None, None].float(), (height, width), mode="nearest-exact")[0, 0].cpu().numpy()

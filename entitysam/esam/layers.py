@@ -1,7 +1,7 @@
-"""Entities as layers of SAM masks that are drawn at any resolution: the form in which E-SAM's modules hand on.
+"""Entities as layers of SAM masks that can be rendered at any resolution; the data structure between E-SAM's modules.
 
-The modules decide on the mask grid; the picture is drawn at the resolution of the image. Keeping the masks' logits and
-who wins where two meet, instead of a label map of the grid, lets borders follow SAM's own interpolated logits.
+The modules work on the mask grid, the result has the resolution of the image. Mask logits and pairwise precedence are
+kept instead of a label map of the grid, so that rendered borders follow SAM's interpolated logits.
 """
 
 from collections.abc import Sequence
@@ -13,18 +13,18 @@ from torch import Tensor
 from entitysam.esam.bitmasks import MaskSet, boxes, pack_above
 from entitysam.esam.interpolation import resample
 
-STRIP_PIXELS = 1 << 23  # rows are drawn in strips of at most so many pixels: bounds temporaries to some 100 MB
+STRIP_PIXELS = 1 << 23  # pixels that are rendered at once; bounds temporary tensors to about 100 MB
 
 
 @dataclass
 class EntityLayers:
-    """M masks, drawn in order, that make up E disjoint entities.
+    """M masks, rendered in order, that form E disjoint entities.
 
     Attributes:
         logits: half [M, h, w].
-        beats: bool [M + 1, M + 1]; `beats[q + 1, p + 1]`: mask q takes the pixels it shares with an earlier mask p;
+        beats: bool [M + 1, M + 1]; `beats[q + 1, p + 1]`: mask q takes the pixels that it shares with the earlier mask p;
             `beats[q + 1, 0]`: it takes free pixels.
-        entity: int64 [M] the entity each mask belongs to, 0..E-1.
+        entity: int64 [M] entity of each mask, 0..E-1.
         scores: float [E] in 0..1.
     """
 
@@ -34,7 +34,7 @@ class EntityLayers:
     scores: Tensor
 
     def __len__(self) -> int:
-        """Number of entities, some of which may have no pixel left."""
+        """Number of entities, including those without pixels."""
         return len(self.scores)
 
     @property
@@ -57,7 +57,7 @@ class EntityLayers:
         return entity_of[layers]
 
     def _draw_strip(self, strip: Tensor, top: int, height: int, found: list[list[int]]) -> None:
-        """Draws rows `top`... of the picture into `strip`, int32 [rows, width], as layer number + 1."""
+        """Renders the image rows from `top` into `strip`, int32 [rows, width], as layer number + 1."""
         h, w = self.size
         for number, (x0, y0, x1, y1) in enumerate(found):
             first, last = _covered(y0, y1, h, height)
@@ -65,20 +65,20 @@ class EntityLayers:
             left, right = _covered(x0, x1, w, strip.shape[1])
             if first >= last or x0 == x1:
                 continue
-            grid = self.logits[number].float().clamp(-1e4, 1e4)  # half precision may hold infinities
+            grid = self.logits[number].float().clamp(-1e4, 1e4)  # half-precision logits may be infinite
             values = resample(grid, (first, last), (left, right), h / height, w / strip.shape[1])
             window = strip[first - top : last - top, left:right]
             window.masked_fill_((values > 0) & self.beats[number + 1][window], number + 1)
 
 
 def stack_masks(masks: MaskSet, beats: Tensor | None = None) -> EntityLayers:
-    """Layers of masks sorted by descending score, one entity each; without `beats` the higher score keeps its pixels.
+    """Layers of masks sorted by descending score, one entity each; without `beats` masks with higher scores take precedence.
 
     Raises:
-        ValueError: masks without logits.
+        ValueError: the masks have no logits.
     """
     if masks.logits is None:
-        raise ValueError("masks can only be drawn with their logits")
+        raise ValueError("masks without logits cannot be rendered")
     count = len(masks)
     if beats is None:
         beats = over_free(count, masks.words.device)
@@ -86,19 +86,19 @@ def stack_masks(masks: MaskSet, beats: Tensor | None = None) -> EntityLayers:
 
 
 def over_free(count: int, device: torch.device) -> Tensor:
-    """`beats` of masks that take free pixels only: bool [count + 1, count + 1]."""
+    """`beats` of masks that take only free pixels: bool [count + 1, count + 1]."""
     beats = torch.zeros(count + 1, count + 1, dtype=torch.bool, device=device)
     beats[:, 0] = True
     return beats
 
 
 def add_layers(layers: EntityLayers, logits: Tensor, entities: Sequence[int], scores: Tensor) -> EntityLayers:
-    """Puts masks under all others: they take free pixels only.
+    """Adds masks below all others: they take only free pixels.
 
     Args:
         logits: half [n, h, w].
-        entities: the entity each joins, 0..; numbers from `len(layers)` on are new entities.
-        scores: float [new], their scores.
+        entities: entity of each mask; numbers from `len(layers)` on are new entities.
+        scores: float [new] scores of the new entities.
     """
     old = len(layers.beats)
     beats = over_free(old - 1 + len(logits), layers.beats.device)
@@ -118,7 +118,7 @@ def regroup(layers: EntityLayers, group: Tensor, scores: Tensor) -> EntityLayers
 
 
 def keep_entities(layers: EntityLayers, keep: Tensor) -> EntityLayers:
-    """Without the masks of some entities, whose pixels fall back to the masks below them; `keep`: bool [E]."""
+    """Removes entities where `keep` bool [E] is False; their pixels go to the masks below them."""
     stay = keep[layers.entity].nonzero().squeeze(1)
     rows = torch.cat([stay.new_zeros(1), stay + 1])
     number = keep.long().cumsum(0) - 1
@@ -128,6 +128,6 @@ def keep_entities(layers: EntityLayers, keep: Tensor) -> EntityLayers:
 
 
 def _covered(start: int, end: int, cells: int, pixels: int) -> tuple[int, int]:
-    """Pixels whose bilinear value can depend on the cells start..end-1."""
+    """Range of pixels whose bilinear value can depend on the cells start..end-1."""
     scale = pixels / cells
     return max(0, int((start - 0.5) * scale) - 1), min(pixels, int((end + 0.5) * scale) + 2)

@@ -1,4 +1,4 @@
-"""MMG, multi-level mask generation (E-SAM, section 3.2): reliable object masks, details where the image is crowded."""
+"""MMG, multi-level mask generation (E-SAM, section 3.2): object masks, and part and subpart masks in dense regions."""
 
 from dataclasses import dataclass, replace
 
@@ -15,10 +15,10 @@ from entitysam.esam.suppression import mask_nms, matches_any
 @dataclass(frozen=True)
 class MaskGenerationConfig:
     """Attributes:
-    enabled: False: plain masks instead (Table 3): SAM's automatic ones, or their object level where EMR follows (ours).
+    enabled: False: SAM's automatic masks instead (Table 3), or their object level if EMR follows (ours).
     object_nms: theta_O, NMS threshold of object masks (Table 4: 0.8).
-    object_best_iou: gamma_O, least IoU of an object mask with some best mask, Eq. (2) (Table 4: 0.6).
-    base_nms: N_t, least NMS threshold of part and subpart masks, Eq. (4) (ours: 0.7, SAM's NMS threshold).
+    object_best_iou: gamma_O, minimum IoU of an object mask with any best mask, Eq. (2) (Table 4: 0.6).
+    base_nms: N_t, minimum NMS threshold of part and subpart masks, Eq. (4) (ours: 0.7, SAM's NMS threshold).
     automatic_nms: NMS threshold on boxes of the plain automatic masks (SAM's automatic mask generator: 0.7).
     """
 
@@ -31,11 +31,11 @@ class MaskGenerationConfig:
 
 @dataclass
 class MultiLevelMasks:
-    """What MMG hands on.
+    """Result of MMG.
 
     Attributes:
-        objects: candidates for entities by descending score, with logits.
-        parts, subparts: masks by descending score, as hints where to prompt again.
+        objects: entity candidates by descending score, with logits.
+        parts, subparts: masks by descending score; USR derives prompts from them.
     """
 
     objects: MaskSet
@@ -49,8 +49,8 @@ def generate_masks(
     """Multi-level masks of the coarse grid.
 
     Args:
-        refined_later: EMR follows. It works on object masks, so that with MMG off it is given the plain object level
-            (the paper does not say); without EMR the automatic masks of all levels are the baseline.
+        refined_later: EMR follows. With MMG disabled EMR gets the object level of the automatic masks (the paper does
+            not specify it); without EMR the automatic masks of all levels are the baseline.
     """
     details = replace(prompted.masks, logits=None)
     density = superpixels.density if config.enabled else torch.zeros_like(superpixels.density)
@@ -63,7 +63,7 @@ def generate_masks(
 
 
 def object_masks(prompted: PromptedMasks, config: MaskGenerationConfig) -> MaskSet:
-    """The refined object map: NMS at theta_O, then only masks that some best mask confirms (Eq. 2)."""
+    """The refined object map: NMS at theta_O, then only masks that match a best mask (Eq. 2)."""
     bare = replace(prompted.masks, logits=None)
     index = (prompted.level == OBJECT).nonzero().squeeze(1)
     index = index[mask_nms(bare[index], config.object_nms)[0]]
@@ -80,7 +80,7 @@ def mean_density(masks: MaskSet, density: Tensor) -> Tensor:
     """Mean of the density map [h, w] over each of N masks: float [N]; 0 for empty masks."""
     if not len(masks):
         return density.new_zeros(0)
-    step = 8 if density.device.type == "cpu" else 1024  # on a CPU a few masks at a time stay in the cache
+    step = 8 if density.device.type == "cpu" else 1024  # a few masks at a time stay in the CPU cache
     sums = [
         unpack(words, masks.width).flatten(1).view(torch.uint8).float() @ density.flatten()
         for words in masks.words.split(step)
@@ -89,6 +89,6 @@ def mean_density(masks: MaskSet, density: Tensor) -> Tensor:
 
 
 def automatic_masks(masks: MaskSet, config: MaskGenerationConfig) -> MaskSet:
-    """What SAM's automatic mask generator makes of masks: NMS on boxes, by descending score."""
+    """NMS on boxes as in SAM's automatic mask generator; masks by descending score."""
     found = boxes(masks.words, masks.width).float()
     return masks[nms(found, masks.scores, config.automatic_nms)]

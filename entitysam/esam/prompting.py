@@ -1,4 +1,4 @@
-"""Point grids -> SAM's masks by level, after the filters of SAM's automatic mask generation (E-SAM, section 3.2, Eq. 1)."""
+"""Point grids -> SAM's masks by level, filtered as in SAM's automatic mask generation (E-SAM, section 3.2, Eq. 1)."""
 
 from dataclasses import dataclass
 
@@ -15,15 +15,15 @@ LARGEST_GRID = 1024  # points per side or per batch
 
 @dataclass(frozen=True)
 class PromptingConfig:
-    """How the segmenter is asked.
+    """Prompting and filtering of the masks.
 
     Attributes:
         points_per_side: coarse grid (Table 4: 32).
         gallery_points_per_side: dense grid of the gallery (Table 4: 64).
-        points_per_batch: points per call of the decoder (SAM's default: 64); no influence on the result.
-        min_score: least predicted IoU (SAM's automatic mask generator: 0.88).
-        min_stability: least stability score (SAM's automatic mask generator: 0.95).
-        stability_offset: how far the logit threshold moves for the stability score (SAM: 1.0).
+        points_per_batch: points per call of the decoder (SAM's default: 64); no effect on the result.
+        min_score: minimum predicted IoU (SAM's automatic mask generator: 0.88).
+        min_stability: minimum stability score (SAM's automatic mask generator: 0.95).
+        stability_offset: shift of the logit threshold for the stability score (SAM: 1.0).
     """
 
     points_per_side: int = 32
@@ -72,12 +72,12 @@ def prompt(
     every_level: bool = True,
     keep_logits: bool = True,
 ) -> PromptedMasks:
-    """Asks for every point, sorts its three masks by area (Eq. 1) and keeps those that pass SAM's filters.
+    """Prompts every point, ranks its three masks by area (Eq. 1) and applies SAM's filters.
 
     Args:
         points: [P, 2] (x, y) image pixels.
         every_level: False: only each point's object mask and its best mask.
-        keep_logits: keep the logits of the masks (2 h w bytes each), so that they can be drawn at any resolution.
+        keep_logits: keep the logits of the masks (2 h w bytes each), which rendering needs.
     """
     parts = [
         _prompt_batch(image, batch, config, every_level, keep_logits) for batch in points.split(config.points_per_batch)
@@ -95,13 +95,13 @@ def _prompt_batch(
     image: PromptableImage, points: Tensor, config: PromptingConfig, every_level: bool, keep_logits: bool
 ) -> PromptedMasks:
     logits, scores = image.predict(points)
-    flat = logits.flatten(0, 1)
-    # A point none of whose masks is good enough needs no further look; sorting needs the areas of all three otherwise.
+    flat = logits.flatten(0, 1)  # [3 P, h, w]
+    # Points whose three scores are all too low are skipped; ranking by area needs all three masks of the others.
     asked = (scores >= config.min_score).any(1).nonzero().squeeze(1)
-    triples = (3 * asked[:, None] + torch.arange(3, device=asked.device)).flatten()
+    triples = (3 * asked[:, None] + torch.arange(3, device=asked.device)).flatten()  # [3 A] index into `flat`
     words = pack_above(flat, 0.0, triples)
     area = areas(words).view(-1, 3)
-    rank = area.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    rank = area.argsort(dim=1, descending=True, stable=True).argsort(dim=1)  # [A, 3], 0 = largest = OBJECT
     best = torch.zeros_like(rank, dtype=torch.bool).scatter_(1, scores[asked].argmax(1, keepdim=True), True)
     wanted = torch.ones_like(best) if every_level else best | (rank == OBJECT)
     wanted &= (scores[asked] >= config.min_score) & (area > 0)
@@ -120,11 +120,11 @@ def _prompt_batch(
 
 
 def stability(logits: Tensor, offset: float, index: Tensor | None = None) -> Tensor:
-    """IoU of each mask thresholded at +offset with the same at -offset (SAM).
+    """Stability score: IoU of each mask thresholded at +offset and at -offset (SAM).
 
     Args:
         logits: [N, h, w].
-        index: int64 [n], which of them; None = all.
+        index: int64 [n] selected masks; None = all.
 
     Returns:
         float [n] in 0..1.

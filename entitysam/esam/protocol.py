@@ -1,4 +1,4 @@
-"""What E-SAM asks of a segmenter: anything that answers a point with three masks and their scores will do."""
+"""Interface of the promptable segmenter: a point prompt gives three masks with scores."""
 
 from typing import Protocol
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class PromptableImage(Protocol):
-    """One encoded image, ready to be asked about points.
+    """One encoded image that can be prompted with points.
 
     Attributes:
         features: float [C, fh, fw] image features whose grid covers the image exactly (no padding).
@@ -23,14 +23,13 @@ class PromptableImage(Protocol):
             points: float [P, 2] as (x, y) pixels of the image; pixel centres lie at .5.
 
         Returns:
-            mask logits [P, 3, h, w], positive inside, in no particular order of size, and the segmenter's own
-            estimate of each mask's IoU, [P, 3] in 0..1.
+            mask logits [P, 3, h, w], positive inside, in any order, and the predicted IoU of each mask, [P, 3] in 0..1.
         """
         ...
 
 
 class PromptableSegmenter(Protocol):
-    """A frozen promptable segmenter, such as SAM. It keeps no state: what belongs to an image is in what it returns."""
+    """A frozen promptable segmenter, such as SAM. Stateless: `encode` returns everything that belongs to the image."""
 
     def encode(self, image: Tensor) -> PromptableImage:
         """Encodes one RGB image, uint8 [3, H, W]."""

@@ -1,4 +1,4 @@
-"""USR, under-segmentation refinement (E-SAM, section 3.4): what no entity covers yet is prompted once more."""
+"""USR, under-segmentation refinement (E-SAM, section 3.4): prompts regions again that no entity covers."""
 
 import heapq
 from dataclasses import dataclass, replace
@@ -16,11 +16,11 @@ from entitysam.esam.superpixels import Superpixels
 @dataclass(frozen=True)
 class RecoveryConfig:
     """Attributes:
-    enabled: False: uncovered regions stay so (Table 3).
-    min_uncovered: share of a superpixel that must be uncovered for it to be prompted (ours: 0.5, exclusive).
-    min_inside: share of such a region inside a part or subpart mask for that mask to be prompted (ours: 0.9).
-    min_new_area: least newly covered area of a taken mask, as a share of the image (ours: 0.001).
-    join_iou: rho, IoU with an entity above which a taken mask joins it, Eq. (10) (Table 4: 0.1).
+    enabled: False: uncovered regions remain uncovered (Table 3).
+    min_uncovered: uncovered share above which a superpixel is prompted (ours: 0.5).
+    min_inside: share of a region inside a part or subpart mask from which on that mask gives the prompt (ours: 0.9).
+    min_new_area: minimum newly covered area of an accepted mask, as a share of the image (ours: 0.001).
+    join_iou: rho, IoU with an entity above which an accepted mask joins it, Eq. (10) (Table 4: 0.1).
     """
 
     enabled: bool = True
@@ -35,7 +35,7 @@ def uncovered_regions(labels: Tensor, superpixels: Superpixels, min_uncovered: f
 
     Args:
         labels: int64 [h, w] entity map, 0 = none.
-        min_uncovered: share of a superpixel that must be uncovered, exclusive.
+        min_uncovered: uncovered share above which a superpixel counts.
 
     Returns:
         int64 [h, w], 0 = none, r + 1 = the uncovered part of the r-th such superpixel.
@@ -48,10 +48,10 @@ def uncovered_regions(labels: Tensor, superpixels: Superpixels, min_uncovered: f
 
 
 def prompt_points(regions: Tensor, details: MaskSet, min_inside: float) -> Tensor:
-    """The additional prompts P_A, Eq. (9): centroids of the part or subpart masks around the regions, else of the regions.
+    """The additional prompts P_A, Eq. (9): centroids of the part or subpart masks that contain the regions, else of the regions.
 
-    Where several masks contain a region the one with the highest score counts (ours); a centroid outside its own mask
-    moves to the nearest cell inside (ours); prompts of the same mask are one prompt.
+    If several masks contain a region, the one with the highest score is used (ours). A centroid outside its mask moves to
+    the nearest cell inside (ours). Each mask gives one prompt.
 
     Args:
         regions: int64 [h, w] as from `uncovered_regions`, R regions.
@@ -67,7 +67,7 @@ def prompt_points(regions: Tensor, details: MaskSet, min_inside: float) -> Tenso
     own = torch.arange(1, count + 1, device=regions.device)
     around = torch.full((count,), -1, dtype=torch.int64, device=regions.device)
     if len(details):
-        inside = label_counts(details, regions, count + 1)[:, 1:] >= min_inside * area
+        inside = label_counts(details, regions, count + 1)[:, 1:] >= min_inside * area  # [N, R]
         score, mask = torch.where(inside, details.scores[:, None], -torch.inf).max(0)
         around = torch.where(score > -torch.inf, mask, around)
     named = around.unique()
@@ -85,6 +85,7 @@ def inner_centroids(masks: Tensor) -> Tensor:
     area = masks.sum((1, 2))
     centre_x = (masks.sum(1) * x).sum(1) / area
     centre_y = (masks.sum(2) * y).sum(1) / area
+    # Squared distance of each cell to the centroid, [N, h, w]
     distance = (x - centre_x[:, None])[:, None, :] ** 2 + (y - centre_y[:, None])[:, :, None] ** 2
     nearest = torch.where(masks, distance, torch.inf).flatten(1).argmin(1)
     return torch.stack([x[nearest % width], y[torch.div(nearest, width, rounding_mode="floor")]], 1)
@@ -100,8 +101,8 @@ def recover(
 ) -> EntityLayers:
     """Adds the masks of the additional prompts to the entities.
 
-    Each prompt offers one mask, chosen by Eq. (6) as in EMR (ours). Masks are taken greedily by newly covered area,
-    and only that area is taken, so that the map stays disjoint and no entity loses a pixel.
+    Each prompt gives one mask, selected by Eq. (6) as in EMR (ours). Masks are accepted greedily by newly covered area, and
+    only that area is added: the map stays disjoint and no entity loses pixels.
 
     Args:
         layers: the entities so far; `labels` is their map on the grid.
@@ -120,7 +121,7 @@ def recover(
 
 
 class _Cover:
-    """The greedy covering of the free cells."""
+    """Greedy covering of the free cells."""
 
     def __init__(self, labels: Tensor, entities: int, config: RecoveryConfig):
         self.labels = labels.flatten()
@@ -128,10 +129,10 @@ class _Cover:
         self.config = config
 
     def take(self, offered: MaskSet) -> tuple[list[int], list[int], list[float]]:
-        """Entity that each taken mask belongs to, which masks were taken, and the scores of the new entities."""
+        """Entities and indices of the accepted masks, and the scores of the new entities."""
         masks = replace(offered, logits=None).masks.flatten(1)
         least = max(1.0, self.config.min_new_area * masks.shape[1])
-        # Gains only shrink as cells are covered, so a stale gain is an upper bound: only the top is counted anew.
+        # Lazy greedy: gains only decrease, so a stored gain is an upper bound and only the top of the heap is recomputed.
         gains = (masks & (self.labels == 0)).sum(1).tolist()
         heap = [(-gain, number) for number, gain in enumerate(gains)]
         heapq.heapify(heap)
@@ -155,7 +156,7 @@ class _Cover:
         return joins, taken, scores
 
     def _entity(self, mask: Tensor) -> int:
-        """The entity of highest IoU with a mask where it exceeds rho (Eq. 10), else the number of a new one."""
+        """The entity with the highest IoU if that exceeds rho (Eq. 10), else the number of a new entity."""
         area = torch.bincount(self.labels, minlength=self.entities + 1)
         shared = torch.bincount(self.labels[mask], minlength=self.entities + 1)
         iou = (shared / (area + mask.sum() - shared).clamp(min=1))[1:]

@@ -1,4 +1,4 @@
-"""EMR, entity-level mask refinement (E-SAM, section 3.3): overlapping masks are split, pieces of one entity merged."""
+"""EMR, entity-level mask refinement (E-SAM, section 3.3): splits overlapping masks and merges parts of one entity."""
 
 from dataclasses import dataclass
 
@@ -16,14 +16,14 @@ from entitysam.esam.superpixels import Superpixels
 @dataclass(frozen=True)
 class RefinementConfig:
     """Attributes:
-    enabled: False: where masks overlap the higher score keeps the pixels, and nothing is merged (Table 3).
-    small_overlap: delta, overlap over the larger area below which the larger mask yields (Table 4: 0.05).
-    tolerance: tau, how much worse than the best mask an object mask may be and still guide, Eq. (6) (Table 4: 0.1).
+    enabled: False: overlaps go to the mask with the higher score, and nothing is merged (Table 3).
+    small_overlap: delta, ratio of overlap to the larger area below which the larger mask loses it (Table 4: 0.05).
+    tolerance: tau, maximum score difference of best and object mask for the object mask to guide, Eq. (6) (Table 4: 0.1).
     neighbours: k of Eq. (7) (ours: 5).
-    min_similarity: least symmetric S_M of a pair that may be merged (ours: 1.0).
-    min_cover: how much of each of the two a gallery mask must cover, Eq. (8) (ours: 0.9).
-    min_left: share of its masks' area that an entity must have kept; what splitting leaves of a rejected mask is no
-        entity (ours: 0.5; 0 keeps every remnant).
+    min_similarity: minimum symmetric S_M of a pair to be merged (ours: 1.0).
+    min_cover: minimum share of both masks that a gallery mask must cover, Eq. (8) (ours: 0.9).
+    min_left: minimum share of its masks' area that an entity must keep; smaller remnants of splitting are removed (ours: 0.5;
+        0 keeps all).
     """
 
     enabled: bool = True
@@ -47,14 +47,14 @@ def refine(
 
     Args:
         features: [C, fh, fw] of the image encoder.
-        image_size: (H, W), the frame of the gallery's points.
+        image_size: (H, W) in pixels, the coordinate system of the gallery's points.
     """
     layers = stack_masks(objects, split(objects, gallery, image_size, config))
     return drop_remnants(merge(layers, gallery, superpixels, features, config), config.min_left)
 
 
 def drop_remnants(layers: EntityLayers, min_left: float) -> EntityLayers:
-    """Without the entities that have lost more than 1 - `min_left` of the area of their masks to others."""
+    """Removes entities that lost more than 1 - `min_left` of the area of their masks to others."""
     if not len(layers) or not min_left:
         return layers
     left = torch.bincount(layers.grid_labels().flatten(), minlength=len(layers) + 1)[1:]
@@ -64,24 +64,24 @@ def drop_remnants(layers: EntityLayers, min_left: float) -> EntityLayers:
 
 
 def split(objects: MaskSet, gallery: Gallery, image_size: tuple[int, int], config: RefinementConfig) -> Tensor:
-    """Decides for each overlapping pair who keeps the overlap (Eq. 5 and 6).
+    """Assigns the overlap of each pair to one of its masks (Eq. 5 and 6).
 
-    Pairs are taken by descending score, and every decision holds for the overlap that earlier ones have left.
+    Pairs are processed by descending score; each decision applies to the overlap that remains after the earlier ones.
 
     Returns:
         bool [M + 1, M + 1], see `EntityLayers.beats`.
     """
-    # A sequence of small decisions on words of a few KB: it runs on the host whatever the device.
-    duel = _Duels(objects, gallery, image_size, config)
+    # Sequential decisions on a few KB of packed masks: faster on the host for any device.
+    resolver = _OverlapResolver(objects, gallery, image_size, config)
     beats = over_free(len(objects), torch.device("cpu"))
     for p in range(len(objects)):
-        for q in duel.overlapping_after(p):
-            beats[q + 1, p + 1] = not duel.first_keeps(p, q)
+        for q in resolver.overlapping_after(p):
+            beats[q + 1, p + 1] = not resolver.first_wins(p, q)
     return beats.to(objects.words.device)
 
 
-class _Duels:
-    """The masks as they stand while the pairs are worked through."""
+class _OverlapResolver:
+    """The current state of the masks while pairs are processed."""
 
     def __init__(self, objects: MaskSet, gallery: Gallery, image_size: tuple[int, int], config: RefinementConfig):
         self.config = config
@@ -95,7 +95,7 @@ class _Duels:
         self.row, self.word, self.bit = cell_y, cell_x // 64, cell_x % 64
 
     def overlapping_after(self, p: int) -> list[int]:
-        """Masks after p that share a cell with it now."""
+        """Masks after p that currently overlap it."""
         y0, y1 = int(self.box[p, 1]), int(self.box[p, 3])
         low = torch.maximum(self.box[p, :2], self.box[p + 1 :, :2])
         high = torch.minimum(self.box[p, 2:], self.box[p + 1 :, 2:])
@@ -103,8 +103,8 @@ class _Duels:
         shares = (self.words[near, y0:y1] & self.words[p, y0:y1]).flatten(1).any(1)
         return near[shares].tolist()
 
-    def first_keeps(self, p: int, q: int) -> bool:
-        """Settles the overlap of p and q, takes it from the loser, and says whether p is the winner."""
+    def first_wins(self, p: int, q: int) -> bool:
+        """Removes the overlap of p and q from one of them; True if p keeps it."""
         y0 = int(max(self.box[p, 1], self.box[q, 1]))
         y1 = int(min(self.box[p, 3], self.box[q, 3]))
         overlap = self.words[p, y0:y1] & self.words[q, y0:y1]
@@ -113,7 +113,7 @@ class _Duels:
         guide = -1
         if shared and shared / max(area_p, area_q) >= self.config.small_overlap:
             guide = self._vote(overlap, y0)
-        if guide < 0:  # a small overlap, or no guiding point inside it (ours): the larger mask yields
+        if guide < 0:  # small overlap, or no guiding point inside it (ours): the larger mask loses it
             first = area_p <= area_q
         else:
             first = self._iou(guide, p) >= self._iou(guide, q)
@@ -123,12 +123,12 @@ class _Duels:
         return first
 
     def _vote(self, overlap: Tensor, y0: int) -> int:
-        """The most frequent guidance among the points inside the overlap (ties: the higher score); -1 without points."""
+        """The most frequent guidance mask of the points inside the overlap (ties: higher score); -1 without points."""
         row = self.row - y0
         inside = ((row >= 0) & (row < len(overlap))).nonzero().squeeze(1)
         bits = overlap[row[inside], self.word[inside]] >> self.bit[inside]
-        voices = self.guidance[inside[(bits & 1).bool()]]
-        return int(torch.bincount(voices).argmax()) if len(voices) else -1
+        votes = self.guidance[inside[(bits & 1).bool()]]
+        return int(torch.bincount(votes).argmax()) if len(votes) else -1
 
     def _iou(self, guide: int, mask: int) -> float:
         y0, y1 = int(self.box[mask, 1]), int(self.box[mask, 3])
@@ -146,10 +146,10 @@ def _cells(points: Tensor, size: tuple[int, int], image_size: tuple[int, int]) -
 def merge(
     layers: EntityLayers, gallery: Gallery, superpixels: Superpixels, features: Tensor, config: RefinementConfig
 ) -> EntityLayers:
-    """Merges adjacent similar entities that some gallery mask covers together (Eq. 7 and 8).
+    """Merges adjacent similar entities that one gallery mask covers together (Eq. 7 and 8).
 
-    Pairs are taken by descending similarity; a merged entity is covered when each of its members is (ours), and has
-    the highest score of its members (ours).
+    Pairs are processed by descending similarity. A gallery mask covers a merged entity if it covers every member (ours);
+    the score is the highest of the members (ours).
     """
     if not len(layers):
         return layers
@@ -159,7 +159,7 @@ def merge(
     similarity = ((one_way + one_way.T) / 2).cpu().numpy()
     area = torch.bincount(labels.flatten(), minlength=count + 1)[1:].float()
     shared = label_counts(gallery.masks, labels, count + 1)[:, 1:]
-    covers = (shared >= config.min_cover * area).cpu().numpy()
+    covers = (shared >= config.min_cover * area).cpu().numpy()  # [R, E]
     first, second = adjacent_pairs(labels, count).cpu().numpy().nonzero()
     value = similarity[first, second]
     order = np.argsort(-value, kind="stable")

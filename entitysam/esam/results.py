@@ -1,4 +1,4 @@
-"""The result folder of segmented images: id PNGs, overlays, one COCO panoptic json, pictures of the steps."""
+"""The result folder of segmented images: id PNGs, overlays, one COCO panoptic json, images of the steps."""
 
 import json
 from pathlib import Path
@@ -18,11 +18,11 @@ MASKS, OVERLAYS, EXPLAIN, PANOPTIC = "masks", "overlays", "explain", "panoptic.j
 
 
 class ImageResults:
-    """Fills a result folder image by image. Every file is whole or absent.
+    """Writes a result folder image by image. Each file is complete or absent.
 
     Args:
         out: the folder.
-        journal: folder for one record per finished image, from which `finish` makes `panoptic.json`.
+        journal: folder for one record per finished image, from which `finish` writes `panoptic.json`.
 
     Raises:
         OutputError: the folder cannot be written to.
@@ -37,7 +37,7 @@ class ImageResults:
         return len(list(self._journal.glob("*.json")))
 
     def is_finished(self, name: str) -> bool:
-        """Whether an image, by the stem of its file, was written completely."""
+        """Whether all results of an image, given by the stem of its file, are written."""
         return self._record(name).is_file()
 
     def add(self, file: Path, image: np.ndarray, found: EntityMap, trace: Trace | None = None) -> None:
@@ -47,13 +47,13 @@ class ImageResults:
             file: the image's file; its stem names the results.
             image: uint8 [H, W, 3] RGB.
             found: its entities.
-            trace: its steps, drawn where given.
+            trace: its intermediate results, drawn if given.
         """
         name = file.stem
         if trace is not None:
             folder = make_folder(self.out / EXPLAIN / name)
-            for step, picture in explain(image, trace).items():
-                _write_jpeg(folder / f"{step}.jpg", picture)
+            for step, drawn in explain(image, trace).items():
+                _write_jpeg(folder / f"{step}.jpg", drawn)
         _write_jpeg(make_folder(self.out / OVERLAYS) / f"{name}.jpg", draw_entities(image, found.ids))
         write_ids(make_folder(self.out / MASKS) / f"{name}.png", found.ids)
         height, width = found.ids.shape
@@ -69,7 +69,7 @@ class ImageResults:
             for e in kept
         ]
         record = {"file_name": file.name, "height": height, "width": width, "segments_info": infos}
-        # Written last: the image counts as finished from here on.
+        # Written last: it marks the image as finished.
         with whole_file(self._record(name)) as temporary:
             temporary.write_text(json.dumps(record), encoding="utf-8")
 
@@ -91,6 +91,6 @@ class ImageResults:
         return self._journal / f"{name}.json"
 
 
-def _write_jpeg(path: Path, picture: np.ndarray) -> None:
+def _write_jpeg(path: Path, image: np.ndarray) -> None:
     with whole_file(path) as temporary:
-        Image.fromarray(picture).save(temporary, format="JPEG", quality=92)
+        Image.fromarray(image).save(temporary, format="JPEG", quality=92)

@@ -1,4 +1,4 @@
-"""SAM ViT-B, ViT-L and ViT-H as published, through the `segment-anything` package (extra `sam`)."""
+"""Published SAM ViT-B, ViT-L and ViT-H from the `segment-anything` package (extra `sam`)."""
 
 import math
 from dataclasses import dataclass
@@ -24,11 +24,11 @@ PATCH, MASK_STRIDE = 16, 4
 
 @dataclass(frozen=True)
 class SAMArchitecture:
-    """Size of a SAM.
+    """Size of a SAM model.
 
     Attributes:
         width, depth, heads: of the ViT.
-        global_layers: its layers with global attention; the others attend within windows.
+        global_layers: layers with global attention; the others use window attention.
         image_size: S, side of the square input; a multiple of 16.
         channels: C of the features.
     """
@@ -54,8 +54,8 @@ class SAMSegmenter:
     Args:
         model: a `segment_anything.modeling.Sam`; put into eval mode.
         device: "auto" (CUDA where there is one, else CPU) or a torch device. On a device other than CPU and CUDA the
-            network runs there and hands its masks to the CPU.
-        amp: "fp32", "bf16" or "fp16": arithmetic of the image encoder.
+            network runs there and its masks are copied to the CPU.
+        amp: "fp32", "bf16" or "fp16", precision of the image encoder.
     """
 
     def __init__(self, model: Any, device: str = "auto", amp: str = "fp32"):
@@ -69,11 +69,11 @@ class SAMSegmenter:
 
     @torch.no_grad()
     def encode(self, image: Tensor) -> "SAMImage":
-        """Encodes one RGB image, uint8 [3, H, W]; resized and padded as SAM does it."""
+        """Encodes one RGB image, uint8 [3, H, W]; resized and padded as in SAM."""
         side = self.model.image_encoder.img_size
         scale = side / max(image.shape[1:])
         height, width = (max(1, int(length * scale + 0.5)) for length in image.shape[1:])
-        # Pillow's antialiased resize is what SAM was trained and is used with.
+        # SAM is trained with Pillow's antialiased resize.
         pixels = Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy())
         resized = torch.from_numpy(np.array(pixels.resize((width, height), Image.Resampling.BILINEAR)))
         batch = self.model.preprocess(resized.permute(2, 0, 1)[None].to(self.device))
@@ -116,7 +116,7 @@ def _grid(input_size: tuple[int, int], stride: int) -> tuple[int, int]:
 
 
 def _without_padding(maps: Tensor, input_size: tuple[int, int], stride: int) -> Tensor:
-    """The part of maps [..., S / stride, S / stride] that the image covers, stretched by less than a cell to end with it."""
+    """Crops maps [..., S / stride, S / stride] to the image; resampled by less than a cell so that the borders coincide."""
     height, width = _grid(input_size, stride)
     if input_size == (height * stride, width * stride):
         return maps[..., :height, :width]
@@ -195,8 +195,15 @@ def fetch_sam_weights(model: str, folder: str | Path = "checkpoints") -> Path:
 
 def _load(network: nn.Module, path: Path, model: str) -> None:
     state: dict[str, Any] = read_weights(path)[0]
+    for name, value in state.items():
+        dense = isinstance(value, Tensor) and value.layout == torch.strided and value.is_floating_point()
+        if not isinstance(name, str) or not dense:
+            raise CheckpointError(f"{path}: not the weights of SAM {model}: '{name}' is no dense floating-point tensor")
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path}: not the weights of SAM {model}: {reason}") from error
+    for name, value in network.state_dict().items():
+        if not bool(value.isfinite().all()):
+            raise CheckpointError(f"{path}: '{name}' has values that are not finite")

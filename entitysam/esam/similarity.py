@@ -1,4 +1,4 @@
-"""How alike neighbouring masks are, by the image encoder's features at superpixel centroids (E-SAM, section 3.3, Eq. 7)."""
+"""Similarity of masks from the image encoder's features at superpixel centroids (E-SAM, section 3.3, Eq. 7)."""
 
 import torch
 from torch import Tensor
@@ -8,23 +8,23 @@ from entitysam.ops import point_sample
 
 
 def mask_similarity(labels: Tensor, count: int, superpixels: Superpixels, features: Tensor, k: int) -> Tensor:
-    """S_M of Eq. (7): S_M(i, j) = mean over the centroids of mask i of how many of their k most similar lie in mask j.
+    """S_M of Eq. (7): S_M(i, j) = mean over the centroids in mask i of the number of their k most similar centroids in mask j.
 
     Args:
         labels: int64 [h, w] disjoint masks on the grid, 0 = none, i + 1 = mask i.
         count: number of masks.
         features: [C, fh, fw] covering the image.
-        k: neighbours per centroid, the centroid itself not among them.
+        k: neighbours per centroid, without itself.
 
     Returns:
         float32 [count, count]; rows of masks without a centroid are 0.
     """
     size = torch.tensor([labels.shape[1], labels.shape[0]], device=labels.device)
-    at_centroids = point_sample(features[None].float(), (superpixels.centroids / size)[None])[0].T
+    at_centroids = point_sample(features[None].float(), (superpixels.centroids / size)[None])[0].T  # [K, C]
     x, y = superpixels.centroids.long().T
     mask_of = labels[y.clamp(max=labels.shape[0] - 1), x.clamp(max=labels.shape[1] - 1)]
     nearest = most_similar(at_centroids, k)
-    pairs = mask_of[:, None] * (count + 1) + mask_of[nearest]
+    pairs = mask_of[:, None] * (count + 1) + mask_of[nearest]  # [K, k] index into the table of votes
     votes = torch.bincount(pairs.flatten(), minlength=(count + 1) ** 2).view(count + 1, count + 1)[1:, 1:]
     centroids = torch.bincount(mask_of, minlength=count + 1)[1:]
     return votes.float() / centroids.clamp(min=1)[:, None]
@@ -39,7 +39,7 @@ def most_similar(vectors: Tensor, k: int) -> Tensor:
 
 
 def adjacent_pairs(labels: Tensor, count: int) -> Tensor:
-    """Which masks of a label map touch, a gap of one free cell between them allowed (ours).
+    """Pairs of adjacent masks of a label map; a gap of one free cell is allowed (ours).
 
     Args:
         labels: int64 [h, w], 0 = none, i + 1 = mask i.

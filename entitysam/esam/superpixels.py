@@ -1,4 +1,4 @@
-"""Superpixels of the image and the density they imply (E-SAM, section 3.2, Eq. 3)."""
+"""Superpixels of the image and their density map (E-SAM, section 3.2, Eq. 3)."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ class SuperpixelConfig:
     method: "felzenszwalb" (the paper's) or "slic" (compared in its supplement).
     scale, sigma, min_size: Felzenszwalb's parameters (ours: the paper gives none).
     num_segments, compactness: SLIC's parameters (ours: scikit-image's compactness, a comparable number of segments).
-    max_side: longer side in pixels of the image they are computed on; smaller images are taken as they are (ours).
+    max_side: maximum longer side in pixels of the image they are computed on (ours).
     """
 
     method: str = "felzenszwalb"
@@ -58,14 +58,14 @@ class Superpixels:
 def compute_superpixels(
     image: Tensor, size: tuple[int, int], config: SuperpixelConfig, device: torch.device | None = None
 ) -> Superpixels:
-    """Superpixels of an image, seen on the mask grid.
+    """Superpixels of an image, sampled on the mask grid.
 
     Args:
         image: uint8 [3, H, W] RGB.
         size: (h, w) of the mask grid.
 
     Returns:
-        Superpixels on `device` (default: that of `image`). Those too small to hold the centre of a cell are left out.
+        Superpixels on `device` (default: that of `image`). Superpixels without a cell centre are removed.
     """
     pixels = _shrink(image, config.max_side)
     if config.method == "slic":
@@ -91,7 +91,7 @@ def describe(labels: Tensor) -> Superpixels:
 
 
 def superpixel_weights(areas: Tensor) -> Tensor:
-    """w_k of Eq. (3): inverse areas [K], min-max normalised to 0..1 (ours); all 0 where every area is the same."""
+    """w_k of Eq. (3): inverse areas [K], min-max normalised to 0..1 (ours); all 0 if the areas are equal."""
     inverse = 1.0 / areas
     span = inverse.max() - inverse.min()
     return (inverse - inverse.min()) / span if span > 0 else torch.zeros_like(inverse)

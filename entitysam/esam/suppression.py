@@ -1,4 +1,4 @@
-"""Non-maximum suppression of packed masks that remembers who suppressed whom."""
+"""Non-maximum suppression of packed masks that also returns the suppressing mask."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ def pair_intersections(a: MaskSet, b: MaskSet, rows: Tensor, columns: Tensor, ch
 
 
 def iou_bound(area: np.ndarray, box: np.ndarray, areas: np.ndarray, all_boxes: np.ndarray) -> np.ndarray:
-    """The most that the IoU of a mask with others can be, by area and bounding box alone.
+    """Upper bound of the IoU of a mask with others, from areas and bounding boxes.
 
     Args:
         area, box: of one mask, [] and [4]; or [N, 1] and [N, 1, 4] for all pairs.
@@ -35,17 +35,17 @@ def iou_bound(area: np.ndarray, box: np.ndarray, areas: np.ndarray, all_boxes: n
 
 
 def mask_nms(masks: MaskSet, thresholds: Tensor | float) -> tuple[Tensor, Tensor]:
-    """Greedy NMS by score with exact mask IoU; a mask falls when its IoU with a kept one exceeds that one's threshold.
+    """Greedy NMS by score with exact mask IoU; a kept mask suppresses masks with an IoU above its threshold.
 
-    Per-mask thresholds make it the Adaptive NMS of E-SAM's Eq. (4).
+    With per-mask thresholds it is the Adaptive NMS of E-SAM's Eq. (4).
 
     Args:
         masks: N masks; empty ones are never kept.
         thresholds: in 0..1, one for all or [N].
 
     Returns:
-        kept: int64 [n] indices by descending score (ties: first come), and
-        representative: int64 [N], position in `kept` of the mask itself or of what suppressed it; -1 for empty masks.
+        kept: int64 [n] indices by descending score (ties: input order), and
+        representative: int64 [N], position in `kept` of the mask itself or of the mask that suppressed it; -1 for empty masks.
     """
     order = masks.scores.argsort(descending=True, stable=True)
     ordered = replace(masks, logits=None)[order]
@@ -57,9 +57,9 @@ def mask_nms(masks: MaskSet, thresholds: Tensor | float) -> tuple[Tensor, Tensor
 
 
 def _greedy(masks: MaskSet, limits: list[float]) -> tuple[list[int], np.ndarray]:
-    """Greedy NMS of masks by descending score: the kept ones, and for each mask the position of its keeper or -1.
+    """Greedy NMS of masks by descending score: the kept masks, and per mask the position of its suppressor or -1.
 
-    One mask after the other, each with few others near: it runs on the host whatever the device.
+    Sequential, with few neighbours per mask: faster on the host for any device.
     """
     words, area = masks.words.cpu(), masks.areas.cpu().numpy()
     box = boxes(masks.words, masks.width).cpu().numpy()
@@ -75,9 +75,9 @@ def _greedy(masks: MaskSet, limits: list[float]) -> tuple[list[int], np.ndarray]
         if len(near):
             y0, y1 = box[current, 1], box[current, 3]
             shared = popcount(words[near, y0:y1] & words[current, y0:y1]).sum((1, 2)).numpy()
-            fallen = near[shared / (area[near] + area[current] - shared) > limits[current]]
-            alive[fallen] = False
-            owner[fallen] = len(kept)
+            suppressed = near[shared / (area[near] + area[current] - shared) > limits[current]]
+            alive[suppressed] = False
+            owner[suppressed] = len(kept)
         kept.append(current)
     return kept, owner
 

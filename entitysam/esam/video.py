@@ -1,4 +1,4 @@
-"""E-SAM frame by frame with IoU association: a class-agnostic video baseline without training."""
+"""E-SAM per frame with IoU association: a training-free, class-agnostic video baseline."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from entitysam.esam.segmenter import ESAM
 
 @dataclass
 class LinkedFrame:
-    """One frame of a video whose entities keep their ids.
+    """Entities of one frame, with ids that are linked over frames.
 
     Attributes:
-        ids: int32 [H, W]; 0 = no entity, otherwise an id that is the same on all frames of an entity.
+        ids: int32 [H, W]; 0 = no entity, otherwise the id of an entity, equal on all its frames.
         scores: score of every id on this frame, 0..1.
     """
 
@@ -25,16 +25,16 @@ class LinkedFrame:
 def segment_frames(
     method: ESAM, frames: Iterable[np.ndarray], min_iou: float = 0.5, max_gap: int = 0
 ) -> Iterator[LinkedFrame]:
-    """Segments every frame on its own and links entities by the IoU of their masks.
+    """Segments each frame independently and links entities by mask IoU.
 
     Args:
-        method: E-SAM, or SAM's automatic masks (all modules off).
+        method: E-SAM, or SAM's automatic masks (all modules disabled).
         frames: uint8 [H, W, 3] RGB, all of one size.
-        min_iou: least IoU of an entity with its last mask for it to keep its id (ours).
-        max_gap: frames an entity may be unseen before its id is given up (ours).
+        min_iou: minimum IoU with an entity's last mask to keep its id (ours).
+        max_gap: maximum number of frames without a match before an id ends (ours).
 
     Yields:
-        the frames in order, as soon as each is segmented.
+        the frames in order.
 
     Raises:
         ValueError: frames of different sizes.
@@ -46,9 +46,9 @@ def segment_frames(
 
 
 class IoULinker:
-    """Gives the entities of each frame the ids of the entities they overlap most with, one to one.
+    """Matches the entities of each frame one to one with earlier entities.
 
-    The pairs are those of the highest total IoU (Hungarian assignment) among pairs of at least `min_iou`.
+    The matching has the highest total IoU (Hungarian assignment) among pairs of at least `min_iou`.
     """
 
     def __init__(self, min_iou: float = 0.5, max_gap: int = 0):
@@ -88,7 +88,7 @@ class IoULinker:
     def _remember(self, ids: np.ndarray, linked: np.ndarray, scores: np.ndarray) -> LinkedFrame:
         assert self._last is not None
         present = set(linked.tolist())
-        # An entity that is unseen keeps the pixels that nobody took; one that is seen only its new ones.
+        # Unmatched entities keep the pixels that no other entity takes; matched entities keep only their new pixels.
         stale = np.isin(self._last, list(present)) | (ids > 0)
         self._last = np.where(stale, ids, self._last)
         self._seen.update(dict.fromkeys(present, self._frame))

@@ -19,7 +19,7 @@ def convolution(inputs: int, outputs: int, kernel: int, norm: str = "", activati
         norm: "", "group" (32 groups) or "batch".
 
     Raises:
-        ConfigError: another norm, or channels that 32 groups cannot share.
+        ConfigError: unknown norm, or channels that are not a multiple of 32 for "group".
     """
     if norm not in NORMS or (norm == "group" and outputs % GROUPS):
         raise ConfigError(f"norm '{norm}' of {outputs} channels: '', batch, or group ({GROUPS} groups)")
@@ -34,12 +34,12 @@ def convolution(inputs: int, outputs: int, kernel: int, norm: str = "", activati
 
 @MODELS.register("fpn")
 class FeaturePyramid(nn.Module):
-    """Feature Pyramid Network (Lin et al., CVPR 2017); levels beyond the backbone's take every second cell of the last.
+    """Feature Pyramid Network (Lin et al., CVPR 2017); further levels subsample the last one by 2.
 
     Args:
         widths: channels of the backbone's maps.
         channels: C of every level.
-        num_levels: how many, at least as many as the backbone has.
+        num_levels: number of output levels, at least the number of the backbone's maps.
         norm: of the convolutions, see `convolution`.
     """
 
@@ -58,7 +58,7 @@ class FeaturePyramid(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """[B, C_i, h_i, w_i], finest first -> [B, C, h_i, w_i], `num_levels` of them."""
-        levels = [lateral(one) for lateral, one in zip(self.lateral, maps)]
+        levels = [lateral(one) for lateral, one in zip(self.lateral, maps)]  # [B, C, h_i, w_i]
         for i in range(len(levels) - 1, 0, -1):
             levels[i - 1] = levels[i - 1] + F.interpolate(levels[i], size=levels[i - 1].shape[-2:], mode="nearest")
         levels = [output(level) for output, level in zip(self.output, levels)]
@@ -69,9 +69,9 @@ class FeaturePyramid(nn.Module):
 
 @MODELS.register("plain_vit_fpn")
 class PlainViTPyramid(nn.Module):
-    """Pyramid of a plain ViT: four blocks of stride 16 become strides 4, 8, 16 and 32, then an FPN (supplement J.1).
+    """Pyramid of a plain ViT: the maps of four blocks are resampled from stride 16 to 4, 8, 16, 32; then an FPN (J.1).
 
-    Arguments as for `FeaturePyramid`; all four widths are the ViT's.
+    Same arguments as `FeaturePyramid`; the four widths are equal.
     """
 
     def __init__(self, widths: Sequence[int], channels: int, num_levels: int = 5, norm: str = "") -> None:
@@ -90,12 +90,12 @@ class PlainViTPyramid(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Four maps [B, C', h, w] of stride 16 -> [B, C, h_i, w_i], `num_levels` of them."""
-        first, second, third, fourth = maps
+        first, second, third, fourth = maps  # strides 16 -> 4, 8, 16, 32
         return self.pyramid([self.up4(first), self.up2(second), third, F.max_pool2d(fourth, 2)])
 
 
 class Adapter(nn.Module):
-    """Pyramid, then fusion.
+    """Feature pyramid followed by dynamic feature fusion.
 
     Args:
         pyramid: `FeaturePyramid` or `PlainViTPyramid`.

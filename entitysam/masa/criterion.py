@@ -1,4 +1,4 @@
-"""What MASA is trained for: embeddings of one instance in two views meet, all others part; proposals are distilled."""
+"""MASA's training losses: contrastive and margin loss on embeddings of two views, and detection losses (distillation)."""
 
 from collections.abc import Mapping, Sequence
 
@@ -25,29 +25,30 @@ def contrastive_loss(similarity: Tensor, positive: Tensor) -> Tensor:
         positive: bool [K, R].
 
     Returns:
-        Scalar; 0 (with a graph) where no key has a positive.
+        Scalar; 0 (attached to the graph) if no key has a positive.
     """
     count = positive.sum(1)
-    some = count > 0
-    if not some.any():
+    has_positive = count > 0  # [K]
+    if not has_positive.any():
         return 0 * similarity.float().sum()
-    logits, positive, count = similarity[some].float(), positive[some], count[some].float()
+    logits, positive, count = similarity[has_positive].float(), positive[has_positive], count[has_positive].float()
+    # log of the mean over positives plus the sum over negatives: positives are divided by their number.
     shared = logits - torch.where(positive, count.log()[:, None], 0)
     mean_positive = torch.where(positive, logits, 0).sum(1) / count
     return (shared.logsumexp(1) - mean_positive).mean()
 
 
 def margin_loss(cosine: Tensor, positive: Tensor, margin: float = 0.1, negatives_per_positive: int = 3) -> Tensor:
-    """Squared distance of cosines, cut to 0..1, from 1 for positives, and from 0 beyond a margin for negatives.
+    """Squared loss on cosine similarities clamped to 0..1: (1 - cos)^2 for positives, (cos - margin)^2 for negatives.
 
-    Of the negatives only the hardest count, `negatives_per_positive` times as many as there are positives.
+    Only the hardest negatives count, `negatives_per_positive` per positive.
 
     Args:
         cosine: [K, R] in -1..1.
         positive: bool [K, R].
 
     Returns:
-        Scalar, the mean over all that count; 0 (with a graph) where there is no positive.
+        Scalar mean over the pairs that count; 0 (attached to the graph) if there is no positive.
     """
     if not positive.any():
         return 0 * cosine.float().sum()
@@ -62,7 +63,7 @@ class MasaCriterion(nn.Module):
     """Weighted sum of the contrastive, the margin, and the detection losses.
 
     Args:
-        weights: by name; those not given keep the published ones.
+        weights: loss name -> weight; the others keep their published weight.
         margin, negatives_per_positive: see `margin_loss`.
 
     Raises:
@@ -82,10 +83,10 @@ class MasaCriterion(nn.Module):
     def inputs(
         self, clips: Sequence[Clip], generators: Sequence[torch.Generator]
     ) -> tuple[Tensor, BoxTargets, torch.Generator]:
-        """What the network is called with in training: it needs the boxes to learn from.
+        """Arguments of the network's forward pass in training, which includes the target boxes.
 
         Raises:
-            ConfigError: several clips at once.
+            ConfigError: more than one clip.
         """
         if len(clips) != 1:
             raise ConfigError("train.clips_per_forward: MASA takes one pair of views at a time, so 1")
@@ -94,7 +95,7 @@ class MasaCriterion(nn.Module):
     def forward(
         self, output: PairOutput, targets: BoxTargets, generator: torch.Generator, num_masks: Tensor | float
     ) -> dict[str, Tensor]:
-        """Losses of one pair of views by name, and "total"; targets, chance and counts are in the output already."""
+        """Losses of one pair of views by name, and "total". Only `output` is used: it contains the matched instances."""
         key, reference = output.key.float(), output.reference.float()
         positive = output.key_instances[:, None] == output.reference_instances
         cosine = F.normalize(key, dim=1) @ F.normalize(reference, dim=1).T

@@ -1,4 +1,4 @@
-"""The detection head: torchvision's Faster R-CNN with one class, which distils the foundation model's proposals."""
+"""Detection head: torchvision's Faster R-CNN with one class, trained on the foundation model's proposals."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -15,7 +15,7 @@ from entitysam.masa.adapter import convolution
 from entitysam.masa.pooling import FINEST_SCALE, PyramidRoIAlign
 from entitysam.registry import MODELS
 
-ANCHOR_CELLS = 8  # side of an anchor in cells of its level
+ANCHOR_CELLS = 8  # side of an anchor in cells of its level, for aspect ratio 1
 ASPECTS = (0.5, 1.0, 2.0)
 BOX_CODE_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 LOSSES = ("rpn_class", "rpn_box", "roi_class", "roi_box")
@@ -23,17 +23,17 @@ LOSSES = ("rpn_class", "rpn_box", "roi_class", "roi_box")
 
 @MODELS.register("faster_rcnn")
 class DetectionHead(nn.Module):
-    """Region proposals and one refinement, class-agnostic.
+    """Class-agnostic two-stage detector: region proposal network and box head.
 
     Args:
         channels: C of the pyramid.
-        strides: of all its levels, finest first; boxes are read from the first `roi_levels`.
-        roi_levels: see there.
-        convs, linears, hidden, norm: of the box head: 0 and 2 (SAM, Swin-B) or 4 and 1 (R50) layers as published.
-        num_anchors, num_samples: sampled per picture for the losses of the first and of the second stage.
-        num_proposals: [training, inference] boxes handed from the first to the second stage, of twice as many before
-            NMS in training (paper: 2000 -> 1000).
-        score_threshold: of boxes that `propose` gives.
+        strides: of all levels, finest first.
+        roi_levels: number of levels, from the finest, that boxes are pooled from.
+        convs, linears, hidden, norm: layers of the box head: published are 0 and 2 (SAM, Swin-B) or 4 and 1 (R50).
+        num_anchors, num_samples: sampled per image for the losses of the first and of the second stage.
+        num_proposals: [training, inference] number of proposals after NMS; before NMS it is twice that number in training
+            (paper: 2000 -> 1000).
+        score_threshold: minimum score of the boxes of `propose`.
         finest_scale: see `PyramidRoIAlign`.
     """
 
@@ -57,7 +57,7 @@ class DetectionHead(nn.Module):
         self.rpn = RegionProposalNetwork(
             StridedAnchors(strides),
             RPNHead(channels, len(ASPECTS)),
-            *(0.7, 0.3, num_anchors, 0.5),  # IoU of objects, of background; sample; share of objects
+            *(0.7, 0.3, num_anchors, 0.5),  # IoU of foreground and of background, samples, share of foreground
             pre_nms_top_n={"training": 2 * training, "testing": inference},
             post_nms_top_n={"training": training, "testing": inference},
             nms_thresh=0.7,
@@ -66,7 +66,7 @@ class DetectionHead(nn.Module):
             PyramidRoIAlign(strides[:roi_levels], finest_scale=finest_scale),
             BoxHead(channels, convs, linears, hidden, norm),
             BoxPredictor(hidden),
-            *(0.5, 0.5, num_samples, 0.25),  # as above
+            *(0.5, 0.5, num_samples, 0.25),  # same order
             bbox_reg_weights=BOX_CODE_WEIGHTS,
             score_thresh=score_threshold,
             nms_thresh=0.5,
@@ -76,12 +76,12 @@ class DetectionHead(nn.Module):
     def losses(
         self, maps: Sequence[Tensor], sizes: Sequence[tuple[int, int]], boxes: Sequence[Tensor]
     ) -> dict[str, Tensor]:
-        """Losses of B pictures, by the names of LOSSES: cross-entropy and smooth L1 of both stages.
+        """Losses of B images by the names of LOSSES: cross-entropy and smooth L1 of both stages.
 
         Args:
             maps: fused pyramid [B, C, h_i, w_i].
-            sizes: (H, W) in pixels of every picture inside the padded input.
-            boxes: [N_b, 4] (x1, y1, x2, y2) in input pixels, to be found.
+            sizes: (H, W) in pixels of each image without its padding.
+            boxes: B target boxes [N_b, 4] (x1, y1, x2, y2) in input pixels.
         """
         targets = [
             {"boxes": one, "labels": torch.ones(len(one), dtype=torch.int64, device=one.device)} for one in boxes
@@ -100,7 +100,7 @@ class DetectionHead(nn.Module):
     def regions(
         self, maps: Sequence[Tensor], sizes: Sequence[tuple[int, int]], limit: int | None = None
     ) -> list[Tensor]:
-        """The first stage alone: B tensors [N_b, 4] of at most `limit` boxes, best first."""
+        """Proposals of the first stage: B tensors [N_b, 4] of at most `limit` boxes, by descending score."""
         training, self.rpn.training = self.rpn.training, False
         boxes, _ = self.rpn(_images(sizes), _named(maps))
         self.rpn.training = training
@@ -108,9 +108,9 @@ class DetectionHead(nn.Module):
 
     @torch.no_grad()
     def propose(self, maps: Sequence[Tensor], size: tuple[int, int], limit: int = 300) -> tuple[Tensor, Tensor]:
-        """Boxes [N, 4] in input pixels and scores [N] of one picture, best first, at most `limit`, NMS 0.5.
+        """Boxes [N, 4] in input pixels and scores [N] of one image by descending score, at most `limit`, NMS 0.5.
 
-        The module has to be in eval mode.
+        The module must be in eval mode.
         """
         self.roi.detections_per_img = limit
         found, _ = self.roi(list(maps), self.regions(maps, [size]), [size])
@@ -118,7 +118,7 @@ class DetectionHead(nn.Module):
 
 
 class BoxHead(nn.Module):
-    """Pooled boxes [N, C, 7, 7] -> [N, hidden]."""
+    """Pooled features [N, C, 7, 7] -> [N, hidden]."""
 
     def __init__(self, channels: int, convs: int, linears: int, hidden: int, norm: str) -> None:
         super().__init__()
@@ -127,16 +127,16 @@ class BoxHead(nn.Module):
         self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.convs(x).flatten(1)
+        x = self.convs(x).flatten(1)  # [N, C * 49]
         for linear in self.linears:
             x = F.relu(linear(x))
         return x
 
 
 class BoxPredictor(nn.Module):
-    """[N, hidden] -> what torchvision expects: logits [N, 2] (background, object) and box codes [N, 8], the same for both.
+    """[N, hidden] -> torchvision's format: logits [N, 2] (background, object) and box codes [N, 8] (equal for both classes).
 
-    The weights keep the published order: object first, and one code for any class.
+    The weights have the published layout: object first, one box code for all classes.
     """
 
     def __init__(self, hidden: int) -> None:
@@ -153,10 +153,10 @@ class BoxPredictor(nn.Module):
 
 
 class StridedAnchors(AnchorGenerator):
-    """Anchors of 8 cells a side in three aspects, at the corners of cells; sides are not rounded to pixels.
+    """Anchors of 8 cells in three aspect ratios, centred on cell corners; sides are not rounded to pixels.
 
     Args:
-        strides: pixels per cell of every level.
+        strides: pixels per cell of each level.
     """
 
     def __init__(self, strides: Sequence[int]) -> None:
@@ -164,14 +164,14 @@ class StridedAnchors(AnchorGenerator):
         super().__init__(tuple((ANCHOR_CELLS * stride,) for stride in strides), (ASPECTS,) * len(strides))
 
     def generate_anchors(self, scales, aspect_ratios, dtype=torch.float32, device="cpu") -> Tensor:  # type: ignore[override]
-        """[A, 4] around (0, 0); an aspect is height / width."""
+        """[A, 4] anchors centred on (0, 0); aspect ratio = height / width."""
         root = torch.as_tensor(aspect_ratios, dtype=dtype, device=device).sqrt()
         scale = torch.as_tensor(scales, dtype=dtype, device=device)
         heights, widths = (root[:, None] * scale).flatten(), (scale / root[:, None]).flatten()
         return torch.stack([-widths, -heights, widths, heights], dim=1) / 2
 
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
-        """[A h w, 4] of all levels for every picture; torchvision would guess strides from sizes, which may be uneven."""
+        """Anchors [sum of A h w, 4] of all levels per image. torchvision derives strides from sizes, which need not divide."""
         one = feature_maps[0]
         self.set_cell_anchors(one.dtype, one.device)
         grids = [[*each.shape[-2:]] for each in feature_maps]
@@ -181,7 +181,7 @@ class StridedAnchors(AnchorGenerator):
 
 
 def _images(sizes: Sequence[tuple[int, int]]) -> ImageList:
-    """Of pictures, torchvision needs only the sizes here."""
+    """An `ImageList` without pixels: torchvision uses only the sizes here."""
     return ImageList(torch.empty(len(sizes), 0), list(sizes))
 
 

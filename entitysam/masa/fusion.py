@@ -31,7 +31,7 @@ class ModulatedConvolution(nn.Module):
 
 
 def deformable_convolution(x: Tensor, offsets: Tensor, masks: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """torchvision's `deform_conv2d` for 3 x 3 kernels and padding 1, many times faster on a CPU, above all backwards.
+    """torchvision's `deform_conv2d` for 3 x 3 kernels and padding 1, much faster on a CPU, mostly in the backward pass.
 
     Args:
         x: [B, C, H, W]; offsets: [B, 18, h, w] (y, x) per tap; masks: [B, 9, h, w]; weight: [C', C, 3, 3].
@@ -39,23 +39,30 @@ def deformable_convolution(x: Tensor, offsets: Tensor, masks: Tensor, weight: Te
     Returns:
         [B, C', h, w].
     """
+    # Sampling with `grid_sample` and one matrix product over (channel, tap) replaces the kernel.
     batch, channels, rows, columns = x.shape
     height, width = masks.shape[-2:]
     tap = torch.arange(3, device=x.device) - 1
     y = (torch.arange(height, device=x.device) * stride)[:, None] + tap[:, None, None]  # [3, h, 1]
     across = (torch.arange(width, device=x.device) * stride)[None] + tap[:, None, None]  # [3, 1, w]
-    dy, dx = offsets.view(batch, 3, 3, 2, height, width).unbind(3)
+    dy, dx = offsets.view(batch, 3, 3, 2, height, width).unbind(3)  # [B, 3, 3, h, w] each
     place = torch.stack([(across + dx) * 2 + 1, (y[:, None] + dy) * 2 + 1], dim=-1)
-    place = place / place.new_tensor([columns, rows]) - 1  # -1 and 1 are the outer borders of the border pixels
-    taps = F.grid_sample(x, place.view(batch, TAPS * height, width, 2).to(x.dtype), align_corners=False)
-    weighted = taps.view(batch, channels * TAPS, height * width) * masks.repeat(1, channels, 1, 1).flatten(2)
+    place = (
+        place / place.new_tensor([columns, rows]) - 1
+    )  # [B, 3, 3, h, w, 2]; -1 and 1 are the outer edges of the border pixels
+    taps = F.grid_sample(
+        x, place.view(batch, TAPS * height, width, 2).to(x.dtype), align_corners=False
+    )  # [B, C, 9 h, w]
+    weighted = taps.view(batch, channels * TAPS, height * width) * masks.repeat(1, channels, 1, 1).flatten(
+        2
+    )  # [B, 9 C, h w]
     return (weight.flatten(1) @ weighted).view(batch, -1, height, width)
 
 
 class DynamicReLU(nn.Module):
-    """Task-aware attention: max(a1 x + b1, a2 x + b2), its coefficients per channel read off the whole map.
+    """Task-aware attention: max(a1 x + b1, a2 x + b2) with coefficients per channel predicted from the pooled map.
 
-    At zero output of the last layer's sigmoid input it is max(x, 0), a ReLU.
+    If the last layer outputs 0, it is a ReLU.
     """
 
     def __init__(self, channels: int, reduction: int = 4) -> None:
@@ -70,15 +77,15 @@ class DynamicReLU(nn.Module):
 
 
 class FusionBlock(nn.Module):
-    """Every level from itself, the finer one (stride 2) and the coarser one (enlarged afterwards): their mean.
+    """Each level becomes the mean of convolutions of itself, the finer level (stride 2) and the coarser level (upsampled).
 
     Args:
         channels: C.
         attention: scale-aware and task-aware attention.
-        shared_geometry: one set of offsets and masks for the three neighbours, not one each.
-        coarser: how offsets of this level's grid serve the coarser, smaller one: "pooled" averages them, "cropped" takes
-            the top left corner (DyHead as published), "packed" reads the first values in memory (fusion of R50 and
-            Swin-B as published, for its checkpoints).
+        shared_geometry: one set of offsets and masks for the three inputs instead of one each.
+        coarser: how offsets of this level's grid are fitted to the smaller grid of the coarser level: "pooled" averages
+            them, "cropped" takes the top left corner (DyHead as published), "packed" takes the first values in memory
+            (as published for R50 and Swin-B, needed for these checkpoints).
     """
 
     def __init__(self, channels: int, attention: bool, shared_geometry: bool, coarser: str) -> None:
@@ -127,7 +134,7 @@ class FusionBlock(nn.Module):
 
 
 def fit(values: Tensor, above: Tensor, how: str) -> Tensor:
-    """Offsets or masks [B, K, h, w] for the grid of the coarser level `above` [B, C, h', w'] -> [B, K, h', w']."""
+    """Fits offsets or masks [B, K, h, w] to the grid of the coarser level `above` [B, C, h', w'] -> [B, K, h', w']."""
     height, width = above.shape[-2:]
     if how == "pooled":
         return F.adaptive_avg_pool2d(values, (height, width))
@@ -138,16 +145,16 @@ def fit(values: Tensor, above: Tensor, how: str) -> Tensor:
 
 @MODELS.register("deformable_fusion")
 class DeformableFusion(nn.Module):
-    """A chain of `FusionBlock`s.
+    """A sequence of `FusionBlock`s.
 
     Args:
         channels: C.
-        num_blocks: three in the paper.
+        num_blocks: number of blocks (paper: 3).
         attention, shared_geometry, coarser: see `FusionBlock`. DyHead (SAM): true, true, "cropped"; otherwise false,
             false, "packed" as published.
 
     Raises:
-        ConfigError: unknown `coarser`, or channels that 16 groups cannot share.
+        ConfigError: unknown `coarser`, or channels that are not a multiple of 16.
     """
 
     def __init__(

@@ -21,7 +21,7 @@ BOXES_PER_BATCH = 1024  # boxes that are pooled at once; 50 MB with 256 channels
 
 @dataclass
 class MasaFeatures:
-    """What the network keeps of one image; embeddings and proposals are read from it.
+    """Features of one image, from which embeddings and proposals are computed.
 
     Attributes:
         maps: fused pyramid, finest first: [1, C, h_i, w_i] each.
@@ -35,18 +35,18 @@ class MasaFeatures:
 
 
 class MASA(Network):
-    """Backbone, adapter, detection head and track head. Stateless; the tracker remembers.
+    """Backbone, adapter, detection head and track head. Stateless: the tracker keeps the state.
 
     Args:
-        backbone, adapter, detection_head, track_head: the parts.
+        backbone, adapter, detection_head, track_head: submodules.
         image_size: S; images are resized so that the longer side is S.
-        pad: then padded at the right and the bottom to a multiple of this (S itself for backbones of fixed size).
-        frozen: dotted names of the parts that are not trained: kept in eval mode and out of the graph.
-        num_regions, num_samples: in training, proposals considered and boxes drawn per view for the track head.
+        pad: images are padded at the right and the bottom to a multiple of this (S for backbones of a fixed input size).
+        frozen: dotted names of submodules that are not trained; they stay in eval mode.
+        num_regions, num_samples: in training, proposals and sampled boxes per view for the track head.
 
     Raises:
         ValueError: sizes that are not positive.
-        AttributeError: no part of a name in `frozen`.
+        AttributeError: a name in `frozen` is no submodule.
     """
 
     def __init__(
@@ -95,8 +95,8 @@ class MASA(Network):
         """Embeddings of boxes.
 
         Args:
-            features: of `encode`.
-            boxes: [N, 4] (x1, y1, x2, y2) in pixels of the image; they may reach over its borders.
+            features: output of `encode`.
+            boxes: [N, 4] (x1, y1, x2, y2) in pixels of the image; may extend beyond the image.
 
         Returns:
             [N, E], not normalised.
@@ -106,14 +106,14 @@ class MASA(Network):
         return torch.cat([self.track_head(features.maps, [batch]) for batch in scaled.split(BOXES_PER_BATCH)])
 
     def propose(self, features: MasaFeatures, limit: int = 300) -> tuple[Tensor, Tensor]:
-        """Class-agnostic proposals; the model has to be in eval mode.
+        """Class-agnostic proposals; the model must be in eval mode.
 
         Args:
-            features: of `encode`.
-            limit: how many at most; NMS 0.5.
+            features: output of `encode`.
+            limit: maximum number; NMS 0.5.
 
         Returns:
-            boxes [N, 4] (x1, y1, x2, y2) in pixels of the image, and scores [N] in 0..1, best first.
+            boxes [N, 4] (x1, y1, x2, y2) in pixels of the image, and scores [N] in 0..1, in descending order.
         """
         height, width = features.image_size
         size = (round(height * features.scale), round(width * features.scale))
@@ -126,7 +126,7 @@ class MASA(Network):
         return F.pad(self.normalise(pixels), (0, -width % self.pad, 0, -height % self.pad))
 
     def pyramid(self, images: Tensor) -> list[Tensor]:
-        """Normalised images [B, 3, H, W] -> fused maps [B, C, h_i, w_i], finest first; no graph of a frozen backbone."""
+        """Normalised images [B, 3, H, W] -> fused maps [B, C, h_i, w_i], finest first; a frozen backbone records no graph."""
         trained = any(parameter.requires_grad for parameter in self.backbone.parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
             maps = self.backbone(images)
@@ -135,14 +135,14 @@ class MASA(Network):
     # A pair of views, in training -----------------------------------------------------------------------------------
 
     def forward(self, frames: Tensor, targets: BoxTargets, generator: torch.Generator) -> PairOutput:
-        """Everything the criterion needs of a pair of views. The key view teaches the detection head.
+        """Outputs for the criterion of a pair of views. The detection head is trained on the key view only.
 
         Args:
             frames: uint8 [2, 3, S, S] RGB: the key view and the reference view.
             targets: boxes of the instances on both.
-            generator: source of chance, on the device of the frames.
+            generator: source of all randomness, on the device of the frames.
         """
-        maps = self.pyramid(self.normalise_and_pad(frames))
+        maps = self.pyramid(self.normalise_and_pad(frames))  # [2, C, h_i, w_i]
         size = (frames.shape[-2], frames.shape[-1])
         rows = [targets.visible[:, view].nonzero()[:, 0] for view in range(2)]
         boxes = [targets.boxes[rows[view], view] for view in range(2)]
@@ -176,7 +176,7 @@ def _rows_or_background(rows: Tensor, chosen: Tensor) -> Tensor:
 
 @contextmanager
 def _torch_seeded(generator: torch.Generator):
-    """torchvision's samplers draw from torch's global source; inside, it is seeded from `generator`."""
+    """Seeds torch's global generator, which torchvision's samplers use, from `generator` inside the block."""
     devices = [generator.device] if generator.device.type == "cuda" else []
     seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
     with torch.random.fork_rng(devices):

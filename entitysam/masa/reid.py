@@ -1,8 +1,8 @@
-"""Re-identification: an entity of a segmented video that left and came back under a new id gets its old id again.
+"""Re-identification: gives an entity that leaves a segmented video and returns under a new id its first id again.
 
-A network that follows entities through masks may give a returning one to another query. Here every newborn entity is
-compared, by MASA's similarity (supplement, Eq. 1), with all that were seen before it; if it is like one that has left, the
-two become one. The maps stay as they are but for their numbers, so that what is measured frame by frame is the same.
+A segmentation network may assign a returning entity to another query. Each new entity is compared with all entities seen
+before it by MASA's similarity (supplement, Eq. 1). If it matches one that is no longer visible, the two are merged. Only
+ids change, so per-frame metrics are not affected.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +17,7 @@ from torch import Tensor
 from entitysam.masa import similarity
 from entitysam.masa.video import EmbeddingModel
 
-BETA = 0.5  # least similarity, as in the tracker's settings
+BETA = 0.5  # minimum similarity, as in the tracker's settings
 
 
 class SegmentedFrames(Protocol):
@@ -34,11 +34,12 @@ class SegmentedFrames(Protocol):
 
 @dataclass
 class TrackSummary:
-    """What is known of an entity.
+    """Appearance and lifetime of an entity.
 
     Attributes:
-        first, last: frames on which it was seen first and last.
-        total: [C] sum of its embeddings; count: how many.
+        first, last: first and last frame on which it is visible.
+        total: [C] sum of its embeddings.
+        count: number of embeddings.
     """
 
     first: int
@@ -51,18 +52,18 @@ class TrackSummary:
         return self.total / max(self.count, 1)
 
     def merge(self, later: "TrackSummary") -> None:
-        """The other summary was this one, too."""
+        """Adds a later summary of the same entity."""
         self.last = max(self.last, later.last)
         self.total, self.count = self.total + later.total, self.count + later.count
 
 
 @dataclass
 class TrackSummaries:
-    """All entities of a video, and who was there when.
+    """Summaries of all entities of a video, and the ids on each frame.
 
     Attributes:
-        of: id -> its summary.
-        present: per frame the ids on it.
+        of: id -> summary.
+        present: ids on each frame.
     """
 
     of: dict[int, TrackSummary] = field(default_factory=dict)
@@ -80,14 +81,14 @@ class TrackSummaries:
 
 
 class MergedVideo:
-    """A segmented video under new ids.
+    """A segmented video with changed ids.
 
     Args:
         segmented: the video.
-        new_id: id -> id; the entity of a merged id has the best score of those merged.
+        new_id: id -> id; a merged entity has the highest score of its parts.
 
     Attributes:
-        num_frames, scores [n], frame_scores [n, T]: as of the video; n entities as before, merged ones without pixels.
+        num_frames, scores [n], frame_scores [n, T]: as for the video; still n entities, merged ids have no pixels.
     """
 
     def __init__(self, segmented: SegmentedFrames, new_id: dict[int, int]) -> None:
@@ -107,12 +108,12 @@ class MergedVideo:
 
 
 class Reidentifier:
-    """Finds returning entities.
+    """Merges entities that return under a new id.
 
     Args:
         model: a MASA in eval mode.
-        device: where it is.
-        beta: least similarity (Eq. 1) of a newborn entity to one that has left.
+        device: device of the model.
+        beta: minimum similarity (Eq. 1) of a new entity and one that has left.
     """
 
     def __init__(self, model: EmbeddingModel, device: torch.device | str = "cpu", beta: float = BETA) -> None:
@@ -123,11 +124,11 @@ class Reidentifier:
     def merge(
         self, frames: Iterable[np.ndarray], segmented: SegmentedFrames, on_frame: Callable[[], None] | None = None
     ) -> MergedVideo:
-        """The video with returning entities under their old ids.
+        """The video with the first id of each returning entity.
 
         Args:
-            frames: uint8 [H, W, 3] RGB, once more.
-            segmented: their entities.
+            frames: uint8 [H, W, 3] RGB, the frames of `segmented`.
+            segmented: the segmented video.
             on_frame: called after every frame.
         """
         summaries = TrackSummaries()
@@ -159,30 +160,30 @@ def entity_boxes(ids: np.ndarray) -> tuple[list[int], np.ndarray]:
 
 
 def find_returned(summaries: TrackSummaries, beta: float = BETA) -> dict[int, int]:
-    """id -> the id under which the entity was known before it left.
+    """New id -> first id of each entity that returns.
 
-    Newborn entities are taken frame by frame. All on the frame are candidates and all seen before it are tracks, as in
-    Eq. 1; a pair counts if the candidate is new and the track has left, and the most similar pairs come first.
+    For each frame with new entities, all entities on it are candidates and all seen before it are tracks (Eq. 1). Pairs of
+    a new candidate and a track that is no longer visible are merged greedily by descending similarity.
     """
     new_id: dict[int, int] = {}
     alive = dict(summaries.of)
     for frame, present in enumerate(summaries.present):
-        newborn = [number for number in present if summaries.of[number].first == frame]
+        new_ids = [number for number in present if summaries.of[number].first == frame]
         known = [number for number, summary in alive.items() if summary.first < frame]
-        if not newborn or not known:
+        if not new_ids or not known:
             continue
         candidates = torch.stack([summaries.of[number].embedding for number in present])
         scores = similarity.appearance(candidates, torch.stack([alive[number].embedding for number in known]))
         for row, column in _best_first(scores, beta):
             new, old = present[row], known[column]
-            if new in newborn and new not in new_id and alive[old].last < frame:
+            if new in new_ids and new not in new_id and alive[old].last < frame:
                 new_id[new] = old
                 alive[old].merge(alive.pop(new))
     return new_id
 
 
 def _best_first(scores: Tensor, beta: float) -> list[tuple[int, int]]:
-    """(row, column) of the scores above beta, the greatest first."""
+    """(row, column) of the scores above beta in descending order."""
     order = scores.flatten().argsort(descending=True, stable=True)
     kept = order[scores.flatten()[order] > beta]
     return [divmod(int(place), scores.shape[1]) for place in kept]

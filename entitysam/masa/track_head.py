@@ -1,4 +1,4 @@
-"""The track head: boxes on the fused pyramid -> instance embeddings (supplement J.1)."""
+"""Track head: instance embeddings of boxes from the fused pyramid (supplement J.1)."""
 
 from collections.abc import Sequence
 
@@ -12,14 +12,14 @@ from entitysam.registry import MODELS
 
 @MODELS.register("track_head")
 class TrackHead(nn.Module):
-    """RoIAlign, four convolutions with GroupNorm of 32, one linear layer and the embedding.
+    """RoIAlign, convolutions with GroupNorm(32), a hidden linear layer and the embedding layer.
 
     Args:
         channels: C of the pyramid.
-        strides: of the levels read, finest first.
-        num_convs: convolutions.
-        hidden: width of the linear layer before the embedding (1024 as published); 0 leaves it out.
-        embedding: E, width of the embedding.
+        strides: of the levels used, finest first.
+        num_convs: number of convolutions (paper: 4).
+        hidden: width of the hidden layer (published: 1024); 0 = no hidden layer.
+        embedding: E, length of the embedding.
         finest_scale: see `PyramidRoIAlign`.
     """
 
@@ -46,5 +46,5 @@ class TrackHead(nn.Module):
 
     def forward(self, maps: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
         """Fused maps [B, C, h_i, w_i] and B tensors of boxes [N_b, 4] in input pixels -> [sum of N_b, E], not normalised."""
-        x = self.convs(self.pooling(maps, boxes)).flatten(1)
+        x = self.convs(self.pooling(maps, boxes)).flatten(1)  # [N, C * 49]
         return self.embedding(x if self.hidden is None else F.relu(self.hidden(x)))
