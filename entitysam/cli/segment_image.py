@@ -1,4 +1,4 @@
-"""Segments every entity of photos without training: E-SAM on a frozen SAM, or SAM's plain automatic masks.
+"""Segments every entity of images without training: E-SAM on a frozen SAM, or SAM's automatic masks.
 
 INPUT is an image, a folder of images or a quoted glob; the images may differ in size.
 
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", metavar="INPUT", help="image, folder or 'glob'")
     add_output_arguments(parser)
     parser.add_argument("--method", choices=("esam", "sam"), default="esam", help="default: esam")
-    parser.add_argument("--explain", action="store_true", help="one picture per step")
+    parser.add_argument("--explain", action="store_true", help="write an image per step")
     parser.add_argument("--resume", action="store_true", help="skip the images that an interrupted run has finished")
     group = parser.add_argument_group("model")
     group.add_argument("--model", choices=("vit_b", "vit_l", "vit_h"), default="vit_h", help="SAM (default: vit_h)")
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Lists the images, then checks the output, then builds the model: what is cheap to check fails first."""
+    """Checks input and output before the model is built, so that cheap checks fail first."""
     from entitysam.io.files import as_stem, check_folder
 
     files = find_images(arguments.input)
@@ -61,10 +61,11 @@ def run(arguments: argparse.Namespace) -> int:
     from entitysam.esam.settings import RANDOM
     from entitysam.registry import METHODS, build
 
+    check_results(files, out)
     node = to_dict(load_config("esam", overrides(arguments)))["model"]
     method = build(METHODS, node, "model")
     if node["segmenter"]["weights"] == RANDOM:
-        warn(f"SAM {node['segmenter']['model']} runs with random weights: what it finds means nothing")
+        warn(f"SAM {node['segmenter']['model']} has random weights: its masks are meaningless")
     identity = {"input": input_identity(arguments.input), "model": node, "explain": arguments.explain}
     resume = ResumeFolder(out, identity, arguments.resume)
     started = time.monotonic()
@@ -90,7 +91,7 @@ def find_images(source: str) -> list[Path]:
     """The image files of INPUT.
 
     Raises:
-        InputError: nothing there, or two files whose results would have the same name.
+        InputError: no images, or two files whose results would have the same name.
     """
     from entitysam.io.readers.base import InputError
     from entitysam.io.readers.images import SUFFIXES, list_images
@@ -107,27 +108,44 @@ def find_images(source: str) -> list[Path]:
     return files
 
 
+def check_results(files: list[Path], out: Path) -> None:
+    """Checks that no input is one of the files that the run writes.
+
+    Raises:
+        OutputError: an input would be overwritten.
+    """
+    from entitysam.esam.results import EXPLAIN, MASKS, OVERLAYS
+    from entitysam.io.files import OutputError
+
+    inputs = {(file.stat().st_dev, file.stat().st_ino) for file in files}  # equal for all names of a file
+    for file in files:
+        steps = (out / EXPLAIN / file.stem).glob("*.jpg")
+        for result in (out / MASKS / f"{file.stem}.png", out / OVERLAYS / f"{file.stem}.jpg", *steps):
+            if result.exists() and (result.stat().st_dev, result.stat().st_ino) in inputs:
+                raise OutputError(f"{result}: is an input and would be overwritten; choose another folder with -o")
+
+
 def overrides(arguments: argparse.Namespace) -> list[str]:
-    """Options as `key=value` words of the config; words of the command line come last and win."""
-    words = [f"model.segmenter.model={arguments.model}", f"model.segmenter.device={arguments.device}"]
+    """Options as `key=value` overrides of the config; overrides of the command line come last and take precedence."""
+    values = [f"model.segmenter.model={arguments.model}", f"model.segmenter.device={arguments.device}"]
     if arguments.weights is not None:
-        words.append(f"model.segmenter.weights={json.dumps(arguments.weights)}")
+        values.append(f"model.segmenter.weights={json.dumps(arguments.weights)}")
     if arguments.dtype is not None:
-        words.append(f"model.segmenter.amp={arguments.dtype}")
+        values.append(f"model.segmenter.amp={arguments.dtype}")
     if arguments.method == "sam":
-        words += [f"model.{module}.enabled=false" for module in MODULES]
-    return words + arguments.overrides
+        values += [f"model.{module}.enabled=false" for module in MODULES]
+    return values + arguments.overrides
 
 
 def segment_files(
     files: list[Path], method: "ESAM", results: "ImageResults", arguments: argparse.Namespace
 ) -> list[Path]:
-    """Segments the images that are not finished yet and returns those that could not be used.
+    """Segments the images that are not finished yet and returns those that failed.
 
-    One bad image among several costs a warning, not the run.
+    A failing image among several is reported and skipped.
 
     Raises:
-        ValueError: the only image cannot be used.
+        ValueError: the only image fails.
     """
     from entitysam.cli.shared.progress import frame_bar, warn
     from entitysam.esam.segmenter import Trace

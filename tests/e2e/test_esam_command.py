@@ -1,6 +1,7 @@
 """`entitysam segment-image` from the command line to the files, on a tiny SAM with random weights."""
 
 import json
+import zlib
 
 import numpy as np
 import pytest
@@ -147,6 +148,58 @@ def test_bad_input_is_one_line(photos, tmp_path, capsys, words, message):
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("folder", "suffix"), [("masks", "png"), ("overlays", "jpg"), ("explain/a", "jpg")])
+def test_an_input_is_never_overwritten(tmp_path, capsys, folder, suffix):
+    image = tmp_path / "out" / folder / f"a.{suffix}"
+    image.parent.mkdir(parents=True)
+    Image.new("RGB", (30, 20), (200, 10, 10)).save(image)
+    before = image.read_bytes()
+    linked = tmp_path / f"a.{suffix}"
+    linked.symlink_to(image)
+    for source in (image, image.parent, linked):
+        assert main(["segment-image", str(source), "-o", str(tmp_path / "out"), "-q", "--explain", *ANY_MASK]) == 2
+        assert f"a.{suffix}: is an input and would be overwritten" in capsys.readouterr().err
+    assert image.read_bytes() == before
+    assert not (tmp_path / "out" / ".resume").exists()
+
+
+def test_odd_images(tmp_path, capsys):
+    """Every mode and shape of an image gives a map of its size; files that are no images are reported one by one."""
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    rgb = Image.fromarray(random.integers(0, 255, (24, 36, 3), dtype=np.uint8))
+    for mode in ("1", "L", "LA", "P", "RGBA"):
+        rgb.convert("RGB" if mode == "LA" else mode).convert(mode).save(folder / f"mode_{mode}.png")
+    rgb.convert("CMYK").save(folder / "mode_CMYK.jpg")
+    Image.fromarray(random.integers(0, 65535, (24, 36), dtype=np.uint16)).save(folder / "deep.png")
+    Image.new("RGB", (1, 300)).save(folder / "tall.png")
+    Image.new("RGB", (700, 1)).save(folder / "wide.png")
+    exif = Image.Exif()
+    exif[274] = 6  # rotated by 90 degrees
+    rgb.save(folder / "turned.jpg", exif=exif)
+    good = len(list(folder.iterdir()))
+    (folder / "empty.png").touch()
+    (folder / "text.jpg").write_text("no image")
+    whole = (folder / "deep.png").read_bytes()
+    (folder / "torn.png").write_bytes(whole[: len(whole) // 2])
+    bomb = bytearray(whole)
+    bomb[16:24] = (60_000).to_bytes(4, "big") * 2
+    bomb[29:33] = zlib.crc32(bomb[12:29]).to_bytes(4, "big")
+    (folder / "bomb.png").write_bytes(bomb)
+    (folder / "folder.png").mkdir()
+    out = tmp_path / "out"
+    assert main(["segment-image", str(folder), "-o", str(out), "-q", *ANY_MASK]) == 1
+    captured = capsys.readouterr()
+    assert f"{good} of {good + 4} images" in captured.out
+    for name in ("empty.png", "text.jpg", "torn.png", "bomb.png"):
+        assert sum(name in line for line in captured.err.splitlines()) == 1, captured.err
+    assert "Traceback" not in captured.err
+    shapes = {path.stem: read_ids(path).shape for path in (out / "masks").iterdir()}
+    assert len(shapes) == good
+    assert (shapes["tall"], shapes["wide"], shapes["turned"]) == ((300, 1), (1, 700), (36, 24))
 
 
 def test_two_images_of_one_name(photos, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Baselines of the class-agnostic table, so that its numbers mean something. Each is a `VideoMethod`.
+"""Baselines of the class-agnostic table. Each is a `VideoMethod`.
 
 Registered in METHODS for `tools/eval_net.py --baseline NAME[:key=value,...]`.
 """
@@ -17,7 +17,7 @@ FrameEntities = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # RGB fra
 
 
 class StreamedVideo:
-    """The maps of a video as they are made, one pass; `scores` is complete after it.
+    """The entity maps of a video, computed in one pass; `scores` is complete after it.
 
     Args:
         maps: per frame the ids int32 [H, W] and the score of each id on the frame.
@@ -35,7 +35,7 @@ class StreamedVideo:
 
     @property
     def scores(self) -> np.ndarray:
-        """float64 [n] mean score over the frames on which id 1..n was seen."""
+        """float64 [n] mean score over the frames on which id 1..n is visible."""
         scores = np.zeros(max(self._sum, default=0))
         for number, values in self._sum.items():
             scores[number - 1] = np.mean(values)
@@ -44,7 +44,7 @@ class StreamedVideo:
 
 @METHODS.register("whole_frame")
 class WholeFrame:
-    """One entity: everything."""
+    """One entity that covers the whole frame."""
 
     def segment(self, frames: Iterable[np.ndarray], out_size: tuple[int, int]) -> StreamedVideo:
         return StreamedVideo((np.ones(out_size, np.int32), {1: 1.0}) for _ in frames)
@@ -52,10 +52,10 @@ class WholeFrame:
 
 @METHODS.register("grid")
 class Grid:
-    """One entity per cell of a grid that never moves.
+    """One entity per cell of a fixed grid.
 
     Args:
-        cells: cells along each side.
+        cells: number of cells along each axis.
     """
 
     def __init__(self, cells: int = 4) -> None:
@@ -71,11 +71,11 @@ class Grid:
 
 
 class LinkedFrames:
-    """Entities of each frame by itself, linked from frame to frame by the IoU of their masks.
+    """Segments each frame independently and links entities by mask IoU.
 
     Args:
-        entities_of: (H, W) of the maps -> what segments one frame.
-        min_iou: least IoU for an entity to keep its id.
+        entities_of: (H, W) of the maps -> segmenter of one frame.
+        min_iou: minimum IoU to keep an id.
     """
 
     def __init__(self, entities_of: Callable[[tuple[int, int]], FrameEntities], min_iou: float = 0.5) -> None:
@@ -96,7 +96,7 @@ class LinkedFrames:
 
 @METHODS.register("per_frame")
 def per_frame(model: Any, inference: dict[str, Any], min_iou: float = 0.5) -> LinkedFrames:
-    """The network on every frame as a video of its own: no memory, entities linked by IoU."""
+    """The network on single frames, without memory; entities are linked by IoU."""
     segmenter = VideoSegmenter(model, **inference)
 
     def at(out_size: tuple[int, int]) -> FrameEntities:
@@ -110,7 +110,7 @@ def per_frame(model: Any, inference: dict[str, Any], min_iou: float = 0.5) -> Li
 
 
 class LinkedESAM:
-    """E-SAM on every frame, linked by IoU.
+    """E-SAM on single frames; entities are linked by IoU.
 
     Args:
         method: `esam.segmenter.ESAM`, or anything with its `segment`.
@@ -137,25 +137,25 @@ def parse_baseline(text: str) -> dict[str, Any]:
     """ "grid:cells=8" -> {"name": "grid", "cells": 8}.
 
     Raises:
-        ConfigError: a word that is no `key=value`.
+        ConfigError: an option that is not `key=value`.
     """
-    name, _, words = text.partition(":")
+    name, _, options = text.partition(":")
     node: dict[str, Any] = {"name": name}
-    for word in filter(None, words.split(",")):
-        key, equals, value = word.partition("=")
+    for option in filter(None, options.split(",")):
+        key, equals, value = option.partition("=")
         if not equals:
-            raise ConfigError(f"--baseline {text}: '{word}' is not key=value")
+            raise ConfigError(f"--baseline {text}: '{option}' is not key=value")
         node[key] = parse_value(value)
     return node
 
 
 def build_baseline(text: str, open_model: Callable[[], Any], inference: dict[str, Any]) -> Any:
-    """A baseline from its text.
+    """A baseline from its description.
 
     Args:
-        text: NAME[:key=value,...]. With "esam" and "sam" (SAM's automatic masks) the keys but `min_iou` are those of
+        text: NAME[:key=value,...]. "esam" and "sam" (SAM's automatic masks) take `min_iou` and the keys of
             `esam.settings.method_from_options`: "esam:model=vit_b,weights=FILE,refinement.tolerance=0.2".
-        open_model: gives the network, for "per_frame".
+        open_model: opens the network, for "per_frame".
         inference: settings of `VideoSegmenter`, for "per_frame".
 
     Raises:

@@ -1,4 +1,4 @@
-"""Composition of MASA: from names, files and words to a tracker, its network and what it tracks."""
+"""Builds MASA's network, tracker settings, proposals and re-identification from names, files and options."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -24,18 +24,18 @@ DEFAULT = "masa_tiny"
 PROPOSAL_LIMIT = 300  # MASA's supplement, I.1
 PROPOSALS = ("fast", "entitysam", "esam", "sam")
 
-FrameDetector = Callable[[np.ndarray], Detections]  # uint8 [H, W, 3] RGB -> what is seen on the frame
+FrameDetector = Callable[[np.ndarray], Detections]  # uint8 [H, W, 3] RGB -> detections on the frame
 
 
 def open_masa(weights: str | Path | None = None, model: str | Mapping[str, Any] = "") -> nn.Module:
     """A MASA in eval mode on the CPU.
 
     Args:
-        weights: a file; "random"; None or "" = the tiny weights that come along.
-        model: name or config node of the network, where the file does not say; random weights are "masa_tiny" by default.
+        weights: a file; "random"; None or "" = the shipped tiny weights.
+        model: name or config node of the network, if the file has no config; the default of random weights is "masa_tiny".
 
     Raises:
-        CheckpointError, FileNotFoundError: weights that cannot be had, read or used.
+        CheckpointError, FileNotFoundError: weights that are missing, unreadable or do not fit.
         ConfigError: unknown model.
     """
     if not weights and not model:
@@ -46,34 +46,34 @@ def open_masa(weights: str | Path | None = None, model: str | Mapping[str, Any] 
 
 
 def tracker_settings(node: Mapping[str, Any]) -> TrackerSettings:
-    """Settings from words: `setting` ("video"), `association` ("masa"), and fields of `TrackerSettings`.
+    """Tracker settings from options: `setting` ("video"), `association` ("masa"), and fields of `TrackerSettings`.
 
     Raises:
-        ConfigError: unknown word, setting or association, or a value out of its range.
+        ConfigError: unknown key, setting or association, or a value of a wrong type or out of range.
     """
-    words = dict(node)
-    name, association = str(words.pop("setting", "video")), str(words.pop("association", "masa"))
-    return read_setting(name, association, **words)
+    options = dict(node)
+    name, association = str(options.pop("setting", "video")), str(options.pop("association", "masa"))
+    return read_setting(name, association, **options)
 
 
 def needs_model(settings: TrackerSettings, proposals: int) -> bool:
-    """Whether a tracker of these settings, with so many proposals of the network's own per frame, needs a network."""
+    """Whether tracking with these settings and this number of the network's own proposals per frame needs a network."""
     return proposals > 0 or settings.similarity != "iou"
 
 
 def open_reidentifier(weights: str, device: str = "auto") -> Reidentifier:
-    """What recognises entities that return; arguments as for `open_masa` and `pick_device`, errors too."""
+    """A `Reidentifier`; arguments and errors as for `open_masa` and `pick_device`."""
     target = pick_device(device)
     model: Any = open_masa(weights).to(target)
     return Reidentifier(model, target)
 
 
 class ReidentifyingSegmenter:
-    """A method whose entities get their old ids back when they return; a `VideoMethod`.
+    """A `VideoMethod` with re-identification: entities that return get their first id.
 
     Args:
         segmenter: `inference.segmenter.VideoSegmenter`.
-        reidentifier: what compares them.
+        reidentifier: merges entities that return.
     """
 
     def __init__(self, segmenter: VideoSegmenter, reidentifier: Reidentifier) -> None:
@@ -85,12 +85,12 @@ class ReidentifyingSegmenter:
 
 
 def build_proposals(text: str, open_entitysam: Callable[[str], Any], inference: Mapping[str, Any]) -> FrameDetector:
-    """What finds objects on single frames.
+    """A detector of objects on single frames.
 
     Args:
         text: NAME[:key=value,...]: "esam" and "sam" take the keys of `esam.settings.method_from_options`, "entitysam"
             takes `model` (a name or a weight file).
-        open_entitysam: gives the network of a name.
+        open_entitysam: opens the network of a name or weight file.
         inference: settings of `VideoSegmenter`, for "entitysam".
 
     Raises:
@@ -130,6 +130,6 @@ def detections_of_map(ids: np.ndarray, scores: np.ndarray) -> Detections:
 
 
 def box_of_mask(mask: Mapping[str, Any]) -> list[float]:
-    """x1, y1, x2, y2 of a run-length code."""
+    """Box [x1, y1, x2, y2] in pixels around a run-length encoded mask."""
     x, y, width, height = coco_mask.toBbox(dict(mask)).tolist()
     return [x, y, x + width, y + height]

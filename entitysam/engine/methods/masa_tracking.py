@@ -1,4 +1,4 @@
-"""MASA as a method of an evaluation: tracks given detections through the videos of a data set."""
+"""MASA as an evaluation method: tracks given detections through the videos of a data set."""
 
 import math
 from collections import Counter
@@ -43,21 +43,21 @@ class EvaluationOptions:
 
 
 class VideoTracking:
-    """Tracks what is given for each video.
+    """Tracks given detections, the network's own proposals, or both.
 
     Args:
         config: the whole `Config`. `evaluation.tracker` has `detections` (a file or folder, see `data.detections.readers`, or
-            "truth"), `proposals` (so many of the network's own besides, 0), `fps` of the videos before their step, and
-            the words of `engine.methods.masa.tracker_settings`.
+            "truth"), `proposals` (maximum number of the network's own proposals per frame, 0), `fps` of the videos before subsampling, and
+            the keys of `engine.methods.masa.tracker_settings`.
         weights: of MASA, see `open_masa`.
-        dataset: its categories are those of the detections, by name where both have names.
-        device: of the network.
+        dataset: the evaluation set; its categories are matched to those of the detections by name, if both have names.
+        device: device of the network.
 
     Attributes:
-        warnings: what was wrong with the detections, and how often.
+        warnings: reason -> number of detections that were not tracked.
 
     Raises:
-        ConfigError: no detections, or words that cannot be.
+        ConfigError: no detections, or wrong settings.
         DataError, CheckpointError, FileNotFoundError: files that cannot be used.
     """
 
@@ -83,14 +83,14 @@ class VideoTracking:
             self.model = open_masa(weights, to_dict(config)["model"]).to(device)
 
     def track(self, video: Video) -> Iterator[TrackedFrame]:
-        """The video's frames, tracked."""
+        """Yields the tracking result of each frame of a video."""
         fps = self.fps / video.annotation.get("step", 1) if self.fps else None
         tracker = VideoTracker(Tracker(self.settings, fps), self.model, self.device, self.proposals)
         yield from tracker.stream(VideoFrames(video), self._detect(video))
         self.warnings.update(+tracker.warnings)
 
     def _detect(self, video: Video) -> Detect | None:
-        """What is seen on frame `index` of the video."""
+        """A function that gives the detections of frame `index` of the video."""
         if self.from_truth:
             truth = annotated_boxes(video) if self.annotation_format == "tracks" else annotated_instances(video)
             return lambda index, frame: truth[index]
@@ -109,7 +109,7 @@ class VideoTracking:
 
 
 def same_names(given: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> dict[int, int]:
-    """Category id of the detections -> id of the data set's category of the same name; empty where names are missing."""
+    """Category id of the detections -> id of the data set's category of the same name; empty if names are missing."""
     if not all("name" in category for category in (*given, *wanted)):
         return {}
     number_of: Mapping[str, int] = {category["name"]: int(category["id"]) for category in wanted}
@@ -123,15 +123,15 @@ def annotated_boxes(video: Video) -> list[Detections]:
 
 def annotated_instances(video: Video) -> list[Detections]:
     """Per frame the annotated masks of a video of the YouTube-VIS format, crowds left out."""
-    seen: list[tuple[list[list[float]], list[int], list[Any]]] = [([], [], []) for _ in range(len(video))]
+    frames: list[tuple[list[list[float]], list[int], list[Any]]] = [([], [], []) for _ in range(len(video))]
     for instance in video.annotation["instances"]:
         if instance.get("iscrowd", 0):
             continue
-        for (boxes, categories, masks), shape in zip(seen, instance["segmentations"]):
+        for (boxes, categories, masks), shape in zip(frames, instance["segmentations"]):
             if shape is not None:
                 code = run_length_code(shape, video.height, video.width)
                 counts = code["counts"]
                 masks.append({**code, "counts": counts.decode() if isinstance(counts, bytes) else counts})
                 boxes.append(box_of_mask(code))
                 categories.append(int(instance["category_id"]))
-    return [Detections.of(boxes, None, categories, masks) for boxes, categories, masks in seen]
+    return [Detections.of(boxes, None, categories, masks) for boxes, categories, masks in frames]

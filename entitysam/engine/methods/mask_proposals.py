@@ -1,4 +1,4 @@
-"""Masks of everything in a folder of pictures, written once as COCO instances for MASA to learn from."""
+"""Writes masks of everything in a folder of images as COCO instances: MASA's training data."""
 
 import json
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from entitysam.data.images import DataError, read_image
 from entitysam.io.readers.images import SUFFIXES
 from entitysam.ops import rle_area, rle_encode
 
-Segment = Callable[[np.ndarray], tuple[list[np.ndarray], list[float]]]  # picture -> masks [H, W] and scores
+Segment = Callable[[np.ndarray], tuple[list[np.ndarray], list[float]]]  # image -> masks [H, W] and scores
 
 
 def write_proposals(
@@ -21,27 +21,27 @@ def write_proposals(
     split: str = "train",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:
-    """Segments every picture below a folder. A later call goes on where an earlier one was stopped.
+    """Segments every image below a folder. A later call continues an interrupted one.
 
-    out/<split> becomes a link to the pictures, out/annotations/instances_<split>.json their masks.
+    out/<split> becomes a link to the images, out/annotations/instances_<split>.json has their masks.
 
     Args:
         segment: e.g. `esam.everything.everything` with a segmenter.
         images: folder, searched with its subfolders.
         out: folder of the new data set.
-        split: name of its only part.
-        progress: told (pictures done, pictures in all).
+        split: name of its split.
+        progress: called with (images done, all images).
 
     Returns:
         number of masks.
 
     Raises:
-        DataError: no pictures, a picture that cannot be read, or another folder behind out/<split>.
+        DataError: no images, an image that cannot be read, or out/<split> links to another folder.
     """
     images, out = Path(images), Path(out)
     files = sorted(path.relative_to(images) for path in images.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not files:
-        raise DataError(f"{images}: no pictures in it ({', '.join(SUFFIXES)})")
+        raise DataError(f"{images}: no images in it ({', '.join(SUFFIXES)})")
     _link(out / split, images)
     final = out / "annotations" / f"instances_{split}.json"
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -68,11 +68,11 @@ def _link(link: Path, images: Path) -> None:
     if not link.exists():
         link.symlink_to(images.resolve(), target_is_directory=True)
     elif link.resolve() != images.resolve():
-        raise DataError(f"{link}: stands for {link.resolve()} already, not for {images.resolve()}")
+        raise DataError(f"{link}: is there already and is {link.resolve()}, not {images.resolve()}")
 
 
 def _records(partial: Path) -> list[dict[str, Any]]:
-    """What an interrupted run has finished; a torn last line is cut off."""
+    """Records of an interrupted run; an incomplete last line is removed."""
     if not partial.is_file():
         return []
     text = partial.read_text(encoding="utf-8")
@@ -92,12 +92,12 @@ def _segment_file(segment: Segment, images: Path, file: Path) -> dict[str, Any]:
 
 
 def _as_coco(records: list[dict[str, Any]]) -> dict[str, Any]:
-    pictures: list[dict[str, Any]] = []
+    coco_images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number, record in enumerate(records, start=1):
-        pictures.append({"id": number, **{key: record[key] for key in ("file_name", "height", "width")}})
+        coco_images.append({"id": number, **{key: record[key] for key in ("file_name", "height", "width")}})
         for mask in record["masks"]:
             area = rle_area(mask["segmentation"])
             place = {"id": len(annotations) + 1, "image_id": number, "category_id": 1, "iscrowd": 0, "area": area}
             annotations.append({**place, **mask})
-    return {"images": pictures, "annotations": annotations, "categories": [{"id": 1, "name": "object"}]}
+    return {"images": coco_images, "annotations": annotations, "categories": [{"id": 1, "name": "object"}]}

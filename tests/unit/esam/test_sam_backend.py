@@ -103,6 +103,37 @@ def test_weights_are_checked(tiny, tmp_path, monkeypatch):
         sam_segmenter("vit_b", str(tmp_path / "nowhere.pth"))
 
 
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (5, "'{name}' is no dense floating-point tensor"),
+        ({"a": 1}, "'{name}' is no dense floating-point tensor"),
+        (torch.zeros(2, 3).to_sparse(), "'{name}' is no dense floating-point tensor"),
+        (torch.zeros(2, dtype=torch.complex64), "'{name}' is no dense floating-point tensor"),
+        (torch.zeros(1).expand(10**6, 10**6), "size mismatch for {name}"),
+        (torch.zeros(2, 3, device="meta"), "size mismatch for {name}"),
+        (None, "'{name}' is no dense floating-point tensor"),
+        (torch.nan, "'{name}' has values that are not finite"),
+    ],
+    ids=["number", "mapping", "sparse", "complex", "expanded", "meta", "none", "nan"],
+)
+def test_hostile_weight_files_are_one_line(tiny, tmp_path, value, message):
+    name, path, state = "image_encoder.pos_embed", tmp_path / "sam.pth", dict(tiny.state_dict())
+    state[name] = state[name] * value if isinstance(value, float) else value
+    torch.save(state, path)
+    with pytest.raises(CheckpointError) as error:
+        sam_backend._load(build_sam(TINY), path, "vit_b")
+    assert str(path) in str(error.value)
+    assert message.format(name=name) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_names_of_tensors_are_texts(tiny, tmp_path):
+    torch.save({**tiny.state_dict(), 5: torch.zeros(1)}, tmp_path / "sam.pth")
+    with pytest.raises(CheckpointError, match="'5' is no dense floating-point tensor"):
+        sam_backend._load(build_sam(TINY), tmp_path / "sam.pth", "vit_b")
+
+
 def test_offline_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *names: None)
     monkeypatch.setattr(shipped, "hub_is_reachable", lambda: False)

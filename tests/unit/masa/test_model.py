@@ -173,3 +173,19 @@ def test_embeddings_of_many_boxes_are_computed_in_batches(monkeypatch):
     torch.testing.assert_close(network.embed(features, boxes), whole)
     assert sizes == [10, 10, 5]
     assert network.embed(features, boxes[:0]).shape == (0, whole.shape[1])
+
+
+@pytest.mark.parametrize(
+    ("backbone", "message"),
+    [
+        ({"trunk": "hf-hub:somebody/network"}, "'hf-hub:somebody/network' is no built-in architecture of timm"),
+        ({"trunk": "local-dir:/tmp"}, "'local-dir:/tmp' is no built-in architecture"),
+        ({"indices": [9]}, r"backbone.indices: \[9\], but resnet10t has maps 0..4"),
+        ({"indices": []}, r"backbone.indices: \[\]"),
+    ],
+)
+def test_backbones_that_are_refused(backbone, message):
+    """A config from a weight file must not ask a server for a network."""
+    node = small("masa_tiny")
+    with pytest.raises(ConfigError, match=message):
+        build_model(node | {"backbone": node["backbone"] | backbone})
