@@ -1,11 +1,13 @@
 """Workers of one training run. On a single process every function is a no-op, so callers never ask."""
 
 import datetime
+import itertools
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -69,6 +71,64 @@ def barrier() -> None:
         dist.barrier()
 
 
+class WorkerError(RuntimeError):
+    """A worker process failed; the message is its last line."""
+
+
+class SharedWork:
+    """Work of unequal length that the workers share, e.g. the videos of an evaluation.
+
+    A worker that finishes early polls the group's key-value store instead of waiting in a collective, whose timeout a
+    long share of another worker would exceed; and it learns there that another worker failed. On a single process
+    every method does nothing. All workers create it in the same order.
+    """
+
+    _started = itertools.count()
+
+    def __init__(self) -> None:
+        self._store = dist.distributed_c10d._get_default_store() if world_size() > 1 else None
+        self._key = f"entitysam/shared_work/{next(SharedWork._started)}"
+
+    def fail(self, reason: str) -> None:
+        """Tells the other workers that the work cannot be completed."""
+        with suppress(RuntimeError):  # the first worker, which holds the store, may be gone
+            if self._store is not None and not self._failed():
+                self._store.set(f"{self._key}/failure", f"worker {rank()}: {reason}")
+
+    def check(self) -> None:
+        """Raises where another worker failed.
+
+        Raises:
+            WorkerError: with the other worker's reason.
+        """
+        if self._store is None:
+            return
+        try:
+            reason = self._store.get(f"{self._key}/failure").decode() if self._failed() else ""
+        except RuntimeError as error:
+            raise WorkerError(f"the connection to the other workers is lost ({error})") from error
+        if reason:
+            raise WorkerError(reason)
+
+    def wait(self) -> None:
+        """Returns when all workers have finished their share, however long that takes.
+
+        Raises:
+            WorkerError: another worker failed.
+        """
+        if self._store is None:
+            return
+        self._store.add(f"{self._key}/finished", 1)
+        pause = 0.01
+        while self._store.add(f"{self._key}/finished", 0) < world_size():
+            self.check()
+            time.sleep(pause)
+            pause = min(2 * pause, 1.0)
+
+    def _failed(self) -> bool:
+        return self._store is not None and self._store.check([f"{self._key}/failure"])
+
+
 @contextmanager
 def process_group(device: torch.device | str, init_method: str = "env://") -> Iterator[torch.device]:
     """Joins the group that the environment variables RANK, WORLD_SIZE and LOCAL_RANK describe (torchrun's names).
@@ -92,10 +152,6 @@ def process_group(device: torch.device | str, init_method: str = "env://") -> It
         yield own
     finally:
         dist.destroy_process_group()
-
-
-class WorkerError(RuntimeError):
-    """A worker process failed; the message is its last line."""
 
 
 def launch(worker: Callable[..., None], num_workers: int, arguments: tuple[Any, ...]) -> None:

@@ -1,8 +1,8 @@
-"""Average precision as COCO defines it, for whatever has an IoU: greedy matching by score, and precision over recall.
+"""COCO average precision for any IoU: greedy matching by score, and precision over recall (Lin et al., ECCV 2014).
 
-Lin et al., ECCV 2014, and the rules of its evaluator that matter to the digit: stable order by score, caps per group,
-inclusive area ranges, ignored annotations, 10 IoU thresholds, 101 recall points. R ranges (of area, of occlusion) are
-matched at once: letters D detections, G annotations, R ranges, I IoU thresholds.
+Follows the COCO evaluator exactly: stable order by score, caps per group, inclusive area ranges, ignored annotations,
+10 IoU thresholds, 101 recall points. All ranges (of area, of occlusion) are matched in one pass. Shapes: D detections,
+G annotations, R ranges, I IoU thresholds.
 """
 
 import logging
@@ -32,9 +32,9 @@ class Matches:
 
     Attributes:
         scores: float64 [D].
-        matched: bool [R, I, D], the detection found an annotation.
-        ignored: bool [R, I, D], it counts neither as right nor as wrong.
-        positives: int64 [R], annotations that are to be found.
+        matched: bool [R, I, D], the detection matches an annotation.
+        ignored: bool [R, I, D], the detection counts neither as true nor as false positive.
+        positives: int64 [R], number of annotations that are not ignored.
     """
 
     scores: np.ndarray
@@ -51,27 +51,27 @@ def match(
     crowd: np.ndarray,
     findable: np.ndarray,
 ) -> Matches:
-    """Matches detections to annotations greedily; each detection takes the best annotation that is left.
+    """Matches detections to annotations greedily, each to the best annotation that is still free.
 
     Args:
-        iou: float64 [D, G], detections by descending score.
+        iou: float64 [D, G], detections in descending order of score.
         scores: float64 [D].
-        outside: bool [R, D], the detection alone would be ignored.
-        ignore: bool [R, G], the annotation is not to be found; detections prefer annotations that are.
-        crowd: bool [G], may be matched again and again.
+        outside: bool [R, D], the detection is ignored if it has no match.
+        ignore: bool [R, G], the annotation is ignored; detections prefer annotations that are not.
+        crowd: bool [G], can be matched several times.
         findable: bool [G]; a match with False does not count (annotation id 0 in the reference formats).
     """
     detections, annotations = iou.shape
     shape = (len(ignore), len(IOU_THRESHOLDS), detections)
     matched, ignored = np.zeros(shape, bool), np.zeros(shape, bool)
-    taken = np.zeros((*shape[:2], annotations), bool)
+    taken = np.zeros((*shape[:2], annotations), bool)  # [R, I, G]
     thresholds = np.minimum(IOU_THRESHOLDS, 1 - 1e-10)[:, None]
     ranges, levels = np.ogrid[: shape[0], : shape[1]]
     for d in range(detections if annotations else 0):
-        eligible = (~taken | crowd) & (iou[d] >= thresholds)
+        eligible = (~taken | crowd) & (iou[d] >= thresholds)  # [R, I, G]
         wanted = eligible & ~ignore[:, None]
         pool = np.where(wanted.any(-1, keepdims=True), wanted, eligible)
-        # Among equal IoU the last annotation wins, hence the search from the end.
+        # Ties in IoU go to the last annotation, so the search starts at the end.
         best = annotations - 1 - np.where(pool, iou[d], -1)[..., ::-1].argmax(-1)
         found = pool.any(-1)
         taken[ranges, levels, best] |= found
@@ -85,12 +85,12 @@ def precision_and_recall(groups: Sequence[Matches], range_index: int, cap: int) 
     """Precision [I, 101] at the recall points and final recall [I] over all groups of a category.
 
     Args:
-        groups: in the order of the videos, which decides between equal scores.
-        range_index: which range.
-        cap: how many detections of each group count.
+        groups: in the order of the videos, which breaks ties between equal scores.
+        range_index: index of the range.
+        cap: maximum number of detections per group.
 
     Returns:
-        None where there is nothing to find.
+        None if there are no positives.
     """
     positives = sum(int(group.positives[range_index]) for group in groups)
     if not positives:
@@ -106,7 +106,7 @@ def precision_and_recall(groups: Sequence[Matches], range_index: int, cap: int) 
     wrong = np.cumsum(~matched & ~ignored, axis=1)
     recall = right / positives
     at_detection = right / (right + wrong + np.spacing(1))
-    envelope = np.maximum.accumulate(at_detection[:, ::-1], axis=1)[:, ::-1]
+    envelope = np.maximum.accumulate(at_detection[:, ::-1], axis=1)[:, ::-1]  # monotone from the right
     for level in range(len(IOU_THRESHOLDS)):
         index = np.searchsorted(recall[level], RECALL_POINTS)
         reached = index < len(scores)
@@ -117,11 +117,11 @@ def precision_and_recall(groups: Sequence[Matches], range_index: int, cap: int) 
 class AveragePrecision(Evaluator[InstanceVideo, dict[int, Matches]]):
     """AP, AP50, AP75, AR1, AR10, AR100 and both by range, averaged over categories. Fractions, NaN where undefined.
 
-    Without any detection at all every number is NaN (the reference evaluators stop), and a warning is logged.
+    Without any detection all metrics are NaN (the reference evaluators stop), and a warning is logged.
 
     Args:
-        mark: goes behind "AP" and "AR" in the names of the metrics, e.g. "^e".
-        ranges: names of the ranges, "" (everything) first.
+        mark: suffix of "AP" and "AR" in the metric names, e.g. "^e".
+        ranges: names of the ranges, "" (no restriction) first.
     """
 
     def __init__(self, mark: str, ranges: Sequence[str]) -> None:
@@ -131,7 +131,7 @@ class AveragePrecision(Evaluator[InstanceVideo, dict[int, Matches]]):
 
     @abstractmethod
     def measure(self, video: InstanceVideo, warnings: Counter[str]) -> dict[int, Matches]:
-        """Matches per category; one key for all where the metric is class-agnostic."""
+        """Matches per category; class-agnostic metrics use one key for all."""
 
     def compute(self) -> dict[str, float]:
         result = super().compute()
@@ -176,19 +176,19 @@ class AveragePrecision(Evaluator[InstanceVideo, dict[int, Matches]]):
 
 
 def best_detections(detections: Sequence[Instance]) -> list[Instance]:
-    """The detections by descending score, ties in file order, at most as many as the largest cap."""
+    """Detections by descending score, ties in file order, limited to the largest cap."""
     order = np.argsort([-detection.score for detection in detections], kind="stable")
     return [detections[index] for index in order[: CAPS[-1]]]
 
 
 def outside_of(values: np.ndarray, ranges: Sequence[tuple[float, float]]) -> np.ndarray:
-    """bool [R, n]: the value lies outside of the range, both ends of which belong to it."""
+    """bool [R, n]: the value lies outside the range; both limits belong to the range."""
     low, high = np.array(ranges, float).reshape(-1, 2).T[..., None]
     return (values < low) | (values > high)
 
 
 def count_odd_scores(video: InstanceVideo, warnings: Counter[str]) -> None:
-    """Counts scores that are NaN; they sort last, as in the reference evaluators."""
+    """Counts NaN scores; they are sorted last, as in the reference evaluators."""
     warnings["detections whose score is NaN"] += sum(bool(np.isnan(d.score)) for d in video.prediction)
 
 
@@ -197,12 +197,12 @@ def _mean_or_nan(values: np.ndarray) -> float:
 
 
 def rle_intersections(detections: Sequence[Any], annotations: Sequence[Any]) -> np.ndarray:
-    """Pixels that masks share, float64 [D, G] of integers; -1 where the sizes of the masks differ.
+    """Intersections of masks in pixels, float64 [D, G] of integers; -1 if the masks differ in size.
 
     Args:
         detections, annotations: compressed COCO RLEs.
     """
-    # Against a crowd the library returns intersection / area of the detection: the count is one rounding away.
+    # For crowds pycocotools returns intersection / area of the detection; rounding restores the exact count.
     share = coco_mask.iou(list(detections), list(annotations), [1] * len(annotations))
     areas = coco_mask.area(list(detections)).astype(float)[:, None]
     return np.where(share < 0, -1, np.rint(share * areas))

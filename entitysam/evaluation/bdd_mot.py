@@ -1,7 +1,7 @@
 """CLEAR MOT and IDF1 with the conventions of py-motmetrics, as the BDD100K evaluation uses them.
 
-Differs from `clear_mot` in the matching (a pair is kept for as long as it overlaps, across gaps too), in MT/PT/ML and
-in what is undefined.
+Differs from `clear_mot` in the matching (a pair is kept as long as it overlaps, also across gaps), in MT/PT/ML and in
+the undefined cases.
 """
 
 import numpy as np
@@ -12,12 +12,12 @@ from entitysam.evaluation.counts import Counts
 from entitysam.evaluation.tracks import Alignment
 
 MAX_DISTANCE = 0.5
-FORBIDDEN = 1e6  # dearer than any number of allowed pairs on a frame
+FORBIDDEN = 1e6  # higher than the total cost of all allowed pairs of a frame
 NAMES = ("objects", "predictions", "right", "distance", "FP", "FN", "IDSw", "MT", "PT", "ML", "FM", "IDTP")
 
 
 def zero_counts() -> Counts:
-    """No video."""
+    """Counts of no video."""
     return {name: np.zeros(()) for name in NAMES}
 
 
@@ -49,7 +49,7 @@ def count(alignment: Alignment) -> Counts:
 
 
 def _keep_pairs(truth: np.ndarray, predicted: np.ndarray, distance: np.ndarray, partner: np.ndarray) -> dict[int, int]:
-    """Row -> column of the pairs of earlier frames that still overlap."""
+    """Row -> column of pairs from earlier frames that still overlap."""
     kept: dict[int, int] = {}
     for row, track in enumerate(truth):
         same = [c for c in np.flatnonzero(predicted == partner[track]) if c not in kept.values()]
@@ -59,7 +59,7 @@ def _keep_pairs(truth: np.ndarray, predicted: np.ndarray, distance: np.ndarray, 
 
 
 def _assign_rest(distance: np.ndarray, kept: dict[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Most pairs, then least distance, among the boxes that are not kept."""
+    """Maximum number of pairs, then minimum distance, among the remaining boxes."""
     cost = np.where(np.isfinite(distance), distance, FORBIDDEN)
     cost[list(kept)] = FORBIDDEN
     cost[:, list(kept.values())] = FORBIDDEN
@@ -69,7 +69,7 @@ def _assign_rest(distance: np.ndarray, kept: dict[int, int]) -> tuple[np.ndarray
 
 
 def _track_counts(history: list[list[bool]]) -> Counts:
-    """Mostly tracked, partly tracked, mostly lost tracks, and fragmentations, from whether each box was found."""
+    """Mostly tracked, partly tracked and mostly lost tracks, and fragmentations; `history` is True per matched box."""
     share = np.array([np.mean(found) for found in history])
     breaks = 0
     for found in history:
@@ -84,7 +84,7 @@ def _track_counts(history: list[list[bool]]) -> Counts:
 
 
 def numbers(counts: Counts) -> dict[str, np.ndarray]:
-    """Metrics in percent, NaN (or minus infinity) where there is nothing to divide by; counts as they are."""
+    """Metrics in percent, NaN (or minus infinity) for a zero denominator; counts unchanged."""
     with np.errstate(divide="ignore", invalid="ignore"):
         wrong = counts["FN"] + counts["IDSw"] + counts["FP"]
         result = {

@@ -23,7 +23,7 @@ SUPER_CLASSES = {
     "bike": ("motorcycle", "bicycle"),
 }
 GROUPS = {name: (name,) for name in CLASSES} | SUPER_CLASSES | {"OVERALL": CLASSES}
-SUMMED = ("FP", "FN", "IDSw", "MT", "PT", "ML", "FM", "Dets", "IDs")  # counts, whose AVERAGE is their sum
+SUMMED = ("FP", "FN", "IDSw", "MT", "PT", "ML", "FM", "Dets", "IDs")  # counts; their AVERAGE is the sum
 
 
 def _hota_numbers(counts: Counts) -> dict[str, np.ndarray]:
@@ -48,13 +48,13 @@ Record = dict[str, dict[str, Counts]]
 class BDDTracking(Evaluator[TrackedVideo, Record]):
     """mIDF1, mMOTA, mHOTA, mTETA and their parts (class means) and IDF1, MOTA, ... (pooled). Percent.
 
-    Annotations with `ignore` are crowd regions: unmatched predictions inside of them do not count. "other person",
-    "other vehicle" and "trailer" are regions to ignore for mIDF1 and mMOTA, and boxes of the class that they resemble
-    for the rest, as in the published pipeline.
+    Annotations with `ignore` are crowd regions: unmatched predictions inside them do not count. "other person",
+    "other vehicle" and "trailer" are ignore regions for mIDF1 and mMOTA, and boxes of the similar class for the other
+    metrics, as in the published pipeline.
 
     Args:
         categories: mappings with `id` and `name`; names other than the eight classes and the three distractors are
-            left out.
+            ignored.
     """
 
     scale = 1.0
@@ -96,7 +96,7 @@ class BDDTracking(Evaluator[TrackedVideo, Record]):
         averaged = [c for c in CLASSES if program != "teta" or teta.counted(of_class[c])]
         for metric, row in rows.items():
             values = np.array([row[c] for c in averaged])
-            # What is undefined for a class counts 0.
+            # Undefined values of a class count 0.
             mean = float(np.where(np.isfinite(values), values, 0).mean()) if len(values) else float("nan")
             row["AVERAGE"] = row["OVERALL"] if metric in SUMMED else mean
         return rows
@@ -109,13 +109,13 @@ class BDDTracking(Evaluator[TrackedVideo, Record]):
 
 
 def _renamed(tracks: Tracks) -> Tracks:
-    """Distractors become boxes of the class that they resemble."""
+    """Distractors become boxes of the similar class."""
     target = np.array([*range(len(CLASSES)), *(CLASSES.index(name) for name in DISTRACTORS.values())])
     return replace(tracks, category=target[tracks.category])
 
 
 def _grown(tracks: Tracks) -> Tracks:
-    """Boxes with both corners inside: width and height plus one pixel."""
+    """Boxes whose corners are inclusive: width and height plus one pixel."""
     return replace(tracks, box=tracks.box + [0, 0, 1, 1])
 
 
@@ -151,7 +151,7 @@ def _count_teta(truth: Tracks, prediction: Tracks, video_id: Any) -> dict[str, C
 
 
 def outside_regions(truth: Tracks, prediction: Tracks, regions: Tracks) -> Tracks:
-    """Predictions but for those that match no annotation at IoU 0.5 and lie more than half inside of one region."""
+    """Removes predictions that match no annotation at IoU 0.5 and lie more than half inside one region."""
     keep = np.ones(len(prediction), bool)
     for frame in np.unique(regions.frame):
         rows = np.flatnonzero(prediction.frame == frame)

@@ -13,7 +13,7 @@ from entitysam.evaluation.tracks import TrackedVideo, align
 from entitysam.registry import EVALUATORS, ConfigError
 
 AGNOSTIC = -1
-COUNTED = (*clear_mot.identity_zero(), *clear_mot.clear_zero())  # numbers of boxes and tracks, no fractions
+COUNTED = (*clear_mot.identity_zero(), *clear_mot.clear_zero())  # numbers of boxes and tracks, not fractions
 ZERO = hota.zero_counts() | clear_mot.identity_zero() | clear_mot.clear_zero()
 
 
@@ -21,15 +21,15 @@ ZERO = hota.zero_counts() | clear_mot.identity_zero() | clear_mot.clear_zero()
 class BoxTracking(Evaluator[TrackedVideo, dict[int, Counts]]):
     """HOTA (mean over 19 thresholds) and its parts, IDF1, MOTA and their parts and counts. Fractions.
 
-    Plain names are means over all listed categories, also those without boxes; "-agnostic" ignores categories;
-    "-pooled" adds the categories' counts up. Annotations with `ignore` are left out.
+    Plain names are means over all listed categories, including those without boxes; "-agnostic" ignores categories;
+    "-pooled" sums the counts of all categories. Annotations with `ignore` are skipped.
 
     Args:
         categories: mappings with `id`.
-        metrics: only these numbers, in this order; None = all.
+        metrics: names of the metrics to compute, in this order; None = all.
 
     Raises:
-        ConfigError: a number that there is not.
+        ConfigError: unknown metric.
     """
 
     def __init__(self, categories: Sequence[Mapping[str, Any]], metrics: Sequence[str] | None = None) -> None:
@@ -44,15 +44,15 @@ class BoxTracking(Evaluator[TrackedVideo, dict[int, Counts]]):
     def measure(self, video: TrackedVideo, warnings: Counter[str]) -> dict[int, Counts]:
         truth, prediction = video.truth[~video.truth.ignore], video.prediction
         unknown = ~np.isin(prediction.category, self.category_ids)
-        warnings["predicted boxes of an unknown category, seen by the class-agnostic numbers only"] += int(
+        warnings["predicted boxes of an unknown category, used by the class-agnostic metrics only"] += int(
             unknown.sum()
         )
         record = {}
         for category in (AGNOSTIC, *self.category_ids):
-            sides = (truth, prediction)
+            pair = (truth, prediction)
             if category != AGNOSTIC:
-                sides = tuple(side[side.category == category] for side in sides)  # type: ignore[assignment]
-            alignment = align(*sides, video.video_id)
+                pair = (truth[truth.category == category], prediction[prediction.category == category])
+            alignment = align(*pair, video.video_id)
             record[category] = (
                 hota.count(alignment) | clear_mot.identity_counts(alignment) | clear_mot.clear_counts(alignment)
             )

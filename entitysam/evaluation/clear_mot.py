@@ -10,12 +10,12 @@ THRESHOLD = 0.5
 
 
 def identity_zero() -> Counts:
-    """No video."""
+    """Counts of no video."""
     return {name: np.zeros(()) for name in ("IDTP", "IDFN", "IDFP")}
 
 
 def identity_agreement(alignment: Alignment) -> float:
-    """Boxes that agree (IoU >= 0.5) under the one-to-one assignment of whole tracks that makes most boxes agree."""
+    """Number of matching boxes (IoU >= 0.5) under the one-to-one assignment of tracks that maximises it."""
     agree = np.zeros((len(alignment.truth_ids), len(alignment.predicted_ids)))
     for pairs in alignment.frames:
         np.add.at(agree, np.ix_(pairs.truth, pairs.predicted), pairs.similarity >= THRESHOLD)
@@ -43,24 +43,28 @@ def identity_numbers(counts: Counts) -> dict[str, np.ndarray]:
 
 
 def clear_zero() -> Counts:
-    """No video."""
+    """Counts of no video."""
     names = ("CLR_TP", "CLR_FN", "CLR_FP", "IDSW", "MT", "PT", "ML", "Frag", "overlap")
     return {name: np.zeros(()) for name in names}
 
 
 def clear_counts(alignment: Alignment) -> Counts:
-    """Matches frame by frame, where a pair of the previous frame is kept if it still overlaps."""
+    """Counts of the frame-by-frame matching, which keeps pairs of the previous frame that still overlap."""
     counts = clear_zero()
     tracks = len(alignment.truth_ids)
-    last, previous = np.full(tracks, -1), np.full(tracks, -1)  # track matched ever before, and on the frame before
+    last, previous = (
+        np.full(tracks, -1),
+        np.full(tracks, -1),
+    )  # [G] predicted track of the last match, and of the previous frame
     matched_frames, starts = np.zeros(tracks), np.zeros(tracks)
     for pairs in alignment.frames:
         if not len(pairs.truth) or not len(pairs.predicted):
-            # The memory of the previous frame survives such frames, as in TrackEval.
+            # `previous` is kept over such frames, as in TrackEval.
             counts["CLR_FN"] += len(pairs.truth)
             counts["CLR_FP"] += len(pairs.predicted)
             continue
-        score = pairs.similarity + 1000 * (previous[pairs.truth][:, None] == pairs.predicted)
+        # The bonus of 1000 makes the assignment keep the pairs of the previous frame.
+        score = pairs.similarity + 1000 * (previous[pairs.truth][:, None] == pairs.predicted)  # [n, m]
         score[pairs.similarity < THRESHOLD - EPSILON] = 0
         rows, columns = linear_sum_assignment(-score)
         kept = score[rows, columns] > EPSILON

@@ -1,4 +1,4 @@
-"""Counts of a tracking metric, kept by name, that add up over videos and over classes."""
+"""Counts of a tracking metric by name, which add up over videos and classes."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ Counts = dict[str, np.ndarray]
 
 
 def total(parts: Iterable[Counts], zero: Counts) -> Counts:
-    """The sum by name, in the order given."""
+    """The sum by name, in the given order."""
     result = {name: np.array(value, float) for name, value in zero.items()}
     for part in parts:
         for name, value in part.items():

@@ -1,4 +1,4 @@
-"""AP^e of EntitySeg (Qi et al., Open-World Entity Segmentation): class-agnostic mask AP of non-overlapping masks."""
+"""AP^e of EntitySeg (Qi et al., Open-World Entity Segmentation): class-agnostic AP of non-overlapping masks."""
 
 from collections import Counter
 
@@ -26,9 +26,9 @@ AREAS = {"": ALL_AREAS, "s": (0.0, 32.0**2), "m": (32.0**2, 96.0**2), "l": (96.0
 
 @EVALUATORS.register("entity_ap")
 class EntityAP(AveragePrecision):
-    """AP^e, AP^e50, AP^e75, AR^e1, AR^e10, AR^e100 and by area (APs ...) over images; categories are not looked at.
+    """AP^e, AP^e50, AP^e75, AR^e1, AR^e10, AR^e100 and by area (APs ...) over images; categories are ignored.
 
-    The evaluator takes overlapping masks too; `make_exclusive` is what makes an AP an AP^e.
+    Overlapping masks are accepted too; predictions for AP^e are made disjoint by `make_exclusive`.
     """
 
     def __init__(self) -> None:
@@ -59,25 +59,24 @@ class EntityAP(AveragePrecision):
 
 
 def make_exclusive(mask_logits: Tensor, class_logits: Tensor, keep: int = 100) -> tuple[Tensor, Tensor]:
-    """Makes entity masks exclusive, as CropFormer does before AP^e: the higher class score lies on top.
+    """Makes entity masks disjoint, as CropFormer does before AP^e: a pixel goes to the mask with the highest class score.
 
     Args:
         mask_logits: [N, H, W].
         class_logits: [N, 2]: entity, no entity.
-        keep: how many of the best entities to keep.
+        keep: number of best entities to keep.
 
     Returns:
-        bool [K, H, W] disjoint masks by descending class score, some perhaps empty; float [K] scores in 0..1: class
-        score x mean over the mask of sigmoid(sigmoid(logit)). The second sigmoid is the published evaluator's; it
-        confines the factor to 0.62..0.73. Empty masks score 0.
+        bool [K, H, W] disjoint masks by descending class score, possibly empty; float [K] scores in 0..1: class
+        score x mean of sigmoid(sigmoid(logit)) over the mask. The second sigmoid is that of the published evaluator; it
+        limits the factor to 0.62..0.73. Empty masks score 0.
     """
     entity = class_logits.float().softmax(-1)[:, 0]
     order = entity.argsort(descending=True, stable=True)[:keep]
     logits = mask_logits[order].float()
-    inside = logits > 0
-    # The first mask in order that covers a pixel owns it.
-    owner = inside.int().argmax(0)
-    rank = torch.arange(len(order), device=owner.device).view(-1, 1, 1)
+    inside = logits > 0  # [K, H, W]
+    owner = inside.int().argmax(0)  # [H, W] first mask in order that covers the pixel
+    rank = torch.arange(len(order), device=owner.device).view(-1, 1, 1)  # [K, 1, 1]
     masks = inside & (owner == rank) if len(order) else inside
     confidence = (logits.sigmoid().sigmoid() * masks).sum((1, 2)) / (masks.sum((1, 2)) + 1e-6)
     return masks, entity[order] * confidence

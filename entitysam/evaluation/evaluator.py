@@ -1,8 +1,8 @@
-"""What all evaluators have in common: stream videos in, merge processes, numbers out.
+"""The interface of all evaluators: add videos, merge processes, compute metrics.
 
-An evaluator is two pure functions. `measure` turns one video into a small record; `summarise` turns records into
-numbers. Everything between (streaming, merging, per-video tables) is here, once. Records are kept per video and
-summed in the order of the video ids, so the digits do not depend on the order or the split of the videos.
+An evaluator consists of two pure functions: `measure` reduces one video to a small record, `summarise` computes metrics
+from records. Streaming, merging and per-video tables are implemented here. Records are kept per video and summed in the
+order of the video ids, so that results are identical for any order of the videos and any number of processes.
 """
 
 import inspect
@@ -19,7 +19,7 @@ class EvaluationError(ValueError):
 
 
 class HasVideoId(Protocol):
-    """Every input type of `evaluation.videos` carries the name (or the number) of its video or image."""
+    """An input type of an evaluator; every one has the id of its video or image."""
 
     @property
     def video_id(self) -> Any: ...
@@ -33,9 +33,9 @@ class Evaluator(ABC, Generic[VideoT, RecordT]):
     """Streams videos (or images) and computes metrics.
 
     Attributes:
-        scale: what to multiply the numbers of `compute` with to get the percent that the papers print.
-        records: video id -> what `measure` kept of it (a few numbers, never pixels). Plain data, may be pickled.
-        warnings: what was wrong with the input but, as in the reference evaluators, did not stop the evaluation.
+        scale: factor from the values of `compute` to the percentages of the papers.
+        records: video id -> record of `measure` (counts, no pixels). Plain data, can be pickled.
+        warnings: number of each defect of the input that the reference evaluators accept.
     """
 
     scale: float = 100.0
@@ -46,7 +46,7 @@ class Evaluator(ABC, Generic[VideoT, RecordT]):
 
     @abstractmethod
     def measure(self, video: VideoT, warnings: Counter[str]) -> RecordT | None:
-        """The record of one video, or None to leave it out; oddities that do not matter are counted in `warnings`."""
+        """The record of one video, or None to skip it; defects that do not stop the evaluation are counted in `warnings`."""
 
     @abstractmethod
     def summarise(self, records: Sequence[RecordT]) -> dict[str, float]:
@@ -56,7 +56,7 @@ class Evaluator(ABC, Generic[VideoT, RecordT]):
         """Adds one video.
 
         Raises:
-            EvaluationError: the video cannot be scored, or was added before. The evaluator is left as it was.
+            EvaluationError: the video cannot be scored, or was added before; the evaluator is unchanged.
         """
         if video.video_id in self.records:
             raise EvaluationError(f"video {video.video_id}: added twice")
@@ -64,10 +64,10 @@ class Evaluator(ABC, Generic[VideoT, RecordT]):
         record = self.measure(video, warnings)
         if record is not None:
             self.records[video.video_id] = record
-        self.warnings.update(+warnings)  # without the zeros
+        self.warnings.update(+warnings)  # drops zeros
 
     def merge(self, other: "Evaluator[VideoT, RecordT]") -> None:
-        """Takes over the videos of another process; afterwards `compute` gives the digits of a single process.
+        """Adds the videos of another process; `compute` then gives the same values as on a single process.
 
         Raises:
             EvaluationError: a video was evaluated by both.
@@ -82,8 +82,12 @@ class Evaluator(ABC, Generic[VideoT, RecordT]):
         """The metrics over all videos so far; NaN where a metric is undefined."""
         return self.summarise([self.records[video_id] for video_id in sorted(self.records)])
 
+    def notes(self) -> list[str]:
+        """Sentences for the report on how to read the metrics."""
+        return []
+
     def percent(self, numbers: Mapping[str, float]) -> dict[str, float]:
-        """Numbers of `compute` or `per_video` as the papers print them."""
+        """Values of `compute` or `per_video` in percent."""
         return {name: value * self.scale for name, value in numbers.items()}
 
     def per_video(self) -> dict[Any, dict[str, float]]:
@@ -98,8 +102,8 @@ def build_evaluators(
 
     Args:
         nodes: one mapping per evaluator.
-        path: where they stand in the config, for messages.
-        children: what the data set offers, e.g. `categories`; each evaluator gets those that its constructor takes.
+        path: of the nodes in the config, for error messages.
+        children: properties of the data set, e.g. `categories`; passed to the constructors that accept them.
 
     Raises:
         ConfigError: unknown name or key.

@@ -9,16 +9,16 @@ ALPHAS = np.arange(0.05, 0.99, 0.05)
 
 
 def zero_counts(thresholds: int = len(ALPHAS)) -> Counts:
-    """No video."""
+    """Counts of no video."""
     names = ("tp", "fn", "fp", "localisation", "association", "association_recall", "association_precision")
     return {name: np.zeros(thresholds) for name in names}
 
 
 def count(alignment: Alignment) -> Counts:
-    """Counts of a video per threshold [19]; association sums are over the true positives, not yet means."""
+    """Counts of a video per threshold [19]; associations are sums over the true positives, not means."""
     counts = zero_counts()
     shape = (len(ALPHAS), len(alignment.truth_ids), len(alignment.predicted_ids))
-    together = np.zeros(shape)
+    together = np.zeros(shape)  # [19, G, P] number of frames on which the tracks match
     for pairs in alignment.frames:
         rows, columns = alignment.assign(pairs)
         similarity = pairs.similarity[rows, columns]
@@ -32,11 +32,11 @@ def count(alignment: Alignment) -> Counts:
 
 
 def association_sums(together: np.ndarray, truth_boxes: np.ndarray, predicted_boxes: np.ndarray) -> Counts:
-    """Sums over the true positives of the association scores of their pair of tracks, per threshold.
+    """Sums of the association scores over the true positives, per threshold.
 
     Args:
-        together: [thresholds, G, P] how often each pair was matched.
-        truth_boxes, predicted_boxes: [G], [P] boxes per track.
+        together: [thresholds, G, P] number of matches of each pair of tracks.
+        truth_boxes, predicted_boxes: [G], [P] number of boxes per track.
     """
     truth, predicted = truth_boxes[:, None], predicted_boxes[None]
 
@@ -51,7 +51,7 @@ def association_sums(together: np.ndarray, truth_boxes: np.ndarray, predicted_bo
 
 
 def numbers(counts: Counts) -> dict[str, np.ndarray]:
-    """HOTA and its parts per threshold [19], fractions."""
+    """HOTA and its parts per threshold [19] in 0..1."""
     tp, fn, fp = counts["tp"], counts["fn"], counts["fp"]
     matched = np.maximum(tp, 1)
     result = {

@@ -16,8 +16,8 @@ from entitysam.registry import EVALUATORS
 class PanopticQuality(CategoryPQ):
     """PQ, SQ, RQ over all categories, things (-Th) and stuff (-St) that occur; NaN for an empty group. Fractions.
 
-    Takes each image as a `PanopticVideo` of one frame. Differs from VPQ in the bad input it bears: of an id that is
-    listed twice the later entry counts, and an IoU above 1 is counted in `warnings`.
+    Takes each image as a `PanopticVideo` of one frame. Differs from VPQ in the handling of invalid input: if an id is
+    listed twice, the later entry counts, and an IoU above 1 is counted in `warnings`.
 
     Args:
         categories: mappings with `id` and `isthing`, from the ground-truth file.

@@ -1,4 +1,4 @@
-"""What the JSON says of the segments of a video, as tables [T, N] over frames and ids."""
+"""The segments that the JSON lists for a video, as tables [T, N] over frames and ids."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ NO_AREA = -1
 
 @dataclass(frozen=True)
 class SegmentTable:
-    """The listed segments of one side of a video.
+    """The listed segments of the ground truth or the prediction of a video.
 
     Attributes:
         ids: int64 [N], ascending: every id that some frame lists.
         listed: bool [T, N].
         area: int64 [T, N] pixels as listed (NO_AREA where a listed segment has none), 0 where not listed.
-        category: int64 [T, N] category id, -1 where there is none.
+        category: int64 [T, N] category id, -1 where missing.
         crowd: bool [T, N].
-        position: int64 [T, N] place of the first entry of the id in the frame's list.
+        position: int64 [T, N] index of the first entry of the id in the frame's list.
     """
 
     ids: np.ndarray
@@ -44,10 +44,10 @@ class SegmentTable:
         """Reads the segment lists.
 
         Args:
-            sequence: one side of the video.
+            sequence: ground truth or prediction of the video.
             where: start of the error messages, e.g. "video 12, prediction".
-            repeated: an id listed twice on a frame: "add" sums the areas and keeps the first entry's category and
-                crowd flag (video panoptic quality); "replace" lets the later entry win (image PQ, STQ).
+            repeated: rule for an id that is listed twice on a frame: "add" sums the areas and keeps category and crowd
+                flag of the first entry (video panoptic quality); "replace" keeps the later entry (image PQ, STQ).
             required: keys that every segment must have besides `id`.
 
         Raises:
@@ -88,14 +88,14 @@ class SegmentTable:
             self.position[at] = position
 
     def columns(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """For int64 ids [n] of a map: their column (arbitrary where unknown) and whether some frame lists them."""
+        """For int64 ids [n] of a map: column (arbitrary if unknown) and whether some frame lists the id, [n] each."""
         if not len(self.ids):
             return np.zeros(len(ids), np.int64), np.zeros(len(ids), bool)
         column = np.searchsorted(self.ids, ids).clip(max=len(self.ids) - 1)
         return column, self.ids[column] == ids
 
     def pixels(self, frame: np.ndarray, ids: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-        """Adds up pixel counts per frame and segment: int64 [T, N]; ids that are not in the table are left out."""
+        """Sums pixel counts per frame and segment: int64 [T, N]; ids that are not in the table are ignored."""
         column, known = self.columns(ids)
         total = np.zeros(self.listed.shape, np.int64)
         np.add.at(total, (frame[known], column[known]), pixels[known])
@@ -109,13 +109,13 @@ def _value(segment: Any, key: str, where: str, t: int) -> Any:
 
 
 def counted_areas(table: SegmentTable, overlaps: Overlaps, where: str, check_listed_area: bool) -> np.ndarray:
-    """Areas of predicted segments counted from the maps, after the checks of the panoptic metrics.
+    """Areas of predicted segments counted in the maps, after the checks of the panoptic metrics.
 
     Args:
         table: the predicted segments.
         overlaps: of the video.
         where: start of the error messages.
-        check_listed_area: demand that listed areas equal the counted ones.
+        check_listed_area: require that listed areas equal the counted ones.
 
     Returns:
         int64 [T, N], > 0 where listed.

@@ -1,7 +1,7 @@
 """Video semantic segmentation on VSPW: mIoU and video consistency (Miao et al., VSPW, CVPR 2021).
 
-Follows the scripts that EntitySAM's numbers descend from: consistency is pooled over clips, asks that the prediction
-stays the same where the annotation does (not that it is right), and never looks at the last clip of a video.
+Follows the scripts behind EntitySAM's published numbers: consistency is pooled over clips, measures whether the
+prediction is constant where the annotation is (not whether it is correct), and ignores the last clip of a video.
 """
 
 from collections import Counter
@@ -20,12 +20,12 @@ VOID = 255
 
 @dataclass(frozen=True)
 class SemanticCounts:
-    """Of one video.
+    """Record of one video.
 
     Attributes:
-        cells: int64 [n] cells of the flattened confusion matrix (truth x C + prediction) that are not zero.
-        pixels: int64 [n] their pixels.
-        consistency: per clip length the value of each clip, float64 [clips], NaN where no pixel is consistent.
+        cells: int64 [n] non-zero cells of the flattened confusion matrix (truth x C + prediction).
+        pixels: int64 [n] number of pixels per cell.
+        consistency: per clip length, float64 [clips] value of each clip; NaN where the annotation of no pixel is constant.
     """
 
     cells: np.ndarray
@@ -37,8 +37,8 @@ class SemanticCounts:
 class SemanticSegmentation(Evaluator[SemanticVideo, SemanticCounts]):
     """mIoU, pixel accuracies and mVC8, mVC16. Fractions.
 
-    `compute` gives mIoU, Acc, Acc-class, fwIoU and mVC<n>, NaN where undefined. A prediction outside of 0..C-1 falls
-    into another cell of the confusion matrix, as in the reference, and is counted in `warnings`.
+    `compute` gives mIoU, Acc, Acc-class, fwIoU and mVC<n>, NaN where undefined. A prediction outside 0..C-1 is added
+    to a wrong cell of the confusion matrix, as in the reference, and is counted in `warnings`.
 
     Args:
         num_classes: C.
@@ -101,7 +101,7 @@ class SemanticSegmentation(Evaluator[SemanticVideo, SemanticCounts]):
 
 
 class _Stability:
-    """For how many frames each pixel has kept its label: `frames`, int32 [H, W]."""
+    """Number of frames for which each pixel has kept its label: `frames`, int32 [H, W]."""
 
     def __init__(self) -> None:
         self.last: np.ndarray | None = None
@@ -117,7 +117,7 @@ class _Stability:
 
 
 def _consistency(truth: np.ndarray, predicted: np.ndarray) -> float:
-    """Of the pixels whose annotation is stable, the share whose prediction is; NaN where there are none."""
+    """Fraction of the pixels with constant annotation whose prediction is constant too; NaN if there are none."""
     stable = int(truth.sum())
     return int((truth & predicted).sum()) / stable if stable else float("nan")
 

@@ -1,8 +1,8 @@
 """Segmentation and tracking quality: STQ (Weber et al., STEP, arXiv 2102.11859) and its class-agnostic STQ^EN.
 
-STQ = sqrt(AQ x IoU). Conventions of the VIPSeg and EntitySAM evaluators are kept, with two surprises: the annotated id
-that a video lists first counts as crowd if it is a thing (in STQ^EN it always is), and the ignore class joins the mean
-IoU with 0 as soon as one labelled pixel is predicted VOID.
+STQ = sqrt(AQ x IoU), with the conventions of the VIPSeg and EntitySAM evaluators. Two of them are surprising: the id
+that a video lists first counts as crowd if it is a thing (in STQ^EN it always is), and the ignore class enters the mean
+IoU with 0 as soon as one labelled pixel is predicted as void.
 """
 
 from collections import Counter
@@ -22,12 +22,12 @@ IGNORE_LABEL = 255
 
 @dataclass(frozen=True)
 class STQCounts:
-    """Of one video.
+    """Record of one video.
 
     Attributes:
         intersection, union: int64 [C + 1] pixels per class; the last is the ignore class.
         association: sum over annotated tubes of their association quality, 0..tubes.
-        tubes: how many annotated tubes are scored.
+        tubes: number of scored annotated tubes.
         frames: length of the video.
     """
 
@@ -42,8 +42,8 @@ class TrackingQuality(Evaluator[PanopticVideo, STQCounts]):
     """STQ over `num_classes` classes, of which `things` are tracked. Fractions.
 
     Args:
-        name: prefix of the metrics.
-        num_classes: category ids are 0..num_classes-1.
+        name: of the metric; prefix of its parts.
+        num_classes: category ids are in 0..num_classes-1.
         things: ids of the tracked categories.
     """
 
@@ -97,7 +97,7 @@ class TrackingQuality(Evaluator[PanopticVideo, STQCounts]):
         listed = np.zeros(len(ids), bool)
         listed[known] = table.listed[frame[known], column[known]]
         warnings["ids in a map that the JSON does not list, ignored by STQ"] += int((~listed & (ids != 0)).sum())
-        # Instances are numbered in the order in which the video lists them first.
+        # Instances are numbered in the order of their first entry in the video.
         first = np.where(table.listed.any(0), table.listed.argmax(0), len(sequence))
         number = np.empty(len(table.ids), np.int64)
         number[np.lexsort((table.position[first, np.arange(len(table.ids))], first))] = np.arange(len(table.ids))
@@ -149,7 +149,7 @@ class STQ(TrackingQuality):
 
     Args:
         categories: mappings with `id` and `isthing`, from the ground-truth file.
-        num_classes: category ids are 0..num_classes-1.
+        num_classes: category ids are in 0..num_classes-1.
     """
 
     def __init__(self, categories: Sequence[Mapping[str, Any]], num_classes: int = 124) -> None:
@@ -158,7 +158,7 @@ class STQ(TrackingQuality):
 
 @EVALUATORS.register("stq_en")
 class EntitySTQ(TrackingQuality):
-    """STQ^EN, its AQ and IoU: every listed segment, stuff too, is a tracked entity of class 1 of the classes 0 and 1."""
+    """STQ^EN, its AQ and IoU: every listed segment, including stuff, is a tracked entity of class 1 (classes 0 and 1)."""
 
     def __init__(self) -> None:
         super().__init__("STQ^EN", num_classes=2, things=[1])

@@ -1,7 +1,7 @@
-"""TETA (Li et al., Tracking Every Thing in the Wild, ECCV 2022): localisation, association and classification apart.
+"""TETA (Li et al., Tracking Every Thing in the Wild, ECCV 2022): separate localisation, association, classification.
 
-Predictions are grouped by where they are, not by the class that they claim: the boxes that count for a class are those
-of the tracks that meet its annotations ("local clusters").
+Predictions are grouped by position, not by predicted class: the boxes that count for a class are those of the tracks
+that overlap its annotations ("local clusters").
 """
 
 import logging
@@ -21,7 +21,7 @@ from entitysam.registry import EVALUATORS
 logger = logging.getLogger(__name__)
 
 ALPHAS = np.arange(0.0, 0.99, 0.05)
-FROM_HALF = ALPHAS >= 0.5 - EPSILON  # classification is judged where a match means IoU of at least 0.5
+FROM_HALF = ALPHAS >= 0.5 - EPSILON  # thresholds at which classification is evaluated
 CLUSTER_IOU = 0.5
 ASSOCIATION = ("association", "association_recall", "association_precision")
 ZERO: Counts = {
@@ -36,10 +36,10 @@ class VideoTETA:
     """Counts of one video, class by class.
 
     Args:
-        truth, prediction: tracks on the frames that are evaluated.
-        video_id: for messages.
-        exhaustive: all objects are annotated, so that every prediction of an annotated class that meets nothing of it
-            is a wrong classification. False for TAO, where only some objects are annotated.
+        truth, prediction: tracks on the evaluated frames.
+        video_id: for error messages.
+        exhaustive: all objects are annotated, so that every prediction of an annotated class that overlaps none of its
+            annotations is a wrong classification. False for TAO, where only some objects are annotated.
         similarity: of boxes, see `align`.
     """
 
@@ -54,8 +54,8 @@ class VideoTETA:
     def count(self, categories: Sequence[int]) -> dict[int, Counts]:
         """Counts of each category.
 
-        The order of the categories matters: a category without any cluster forgets the wrong classifications that
-        earlier categories charged to it, as in the published evaluator.
+        The order of the categories matters: for a category without clusters the wrong classifications counted by
+        earlier categories are overwritten, as in the published evaluator.
         """
         counts = {category: total((), ZERO) for category in categories}
         for category in categories:
@@ -63,7 +63,7 @@ class VideoTETA:
         return counts
 
     def _assign_across_classes(self) -> list[dict[int, int]]:
-        """Per frame: row of a predicted box -> category of the annotation that it is assigned to at IoU 0.5."""
+        """Per frame: row of a predicted box -> category of the annotation to which it is assigned at IoU 0.5."""
         meets = [np.any(pairs.similarity >= CLUSTER_IOU, axis=0) for pairs in self.alignment.frames]
         inside = self.alignment.restrict(np.ones(len(self.truth), bool), self._whole_tracks(meets))
         assigned = []
@@ -75,13 +75,13 @@ class VideoTETA:
         return assigned
 
     def _whole_tracks(self, chosen: Sequence[np.ndarray]) -> np.ndarray:
-        """bool over all predicted boxes: the box's track is chosen on some frame; `chosen` is bool [m] per frame."""
+        """bool over all predicted boxes: the track is chosen on some frame; `chosen` is bool [m] per frame."""
         rows = [pairs.predicted_rows[choice] for pairs, choice in zip(self.alignment.frames, chosen)]
         ids = self.prediction.track_id[np.concatenate(rows)] if rows else np.zeros(0, np.int64)
         return np.isin(self.prediction.track_id, ids)
 
     def _clusters(self, category: int) -> list[np.ndarray]:
-        """Per frame bool [m]: the predicted box meets an annotation of the class and belongs to no other class's."""
+        """Per frame bool [m]: the predicted box overlaps an annotation of the class and is assigned to no other class."""
         clusters = []
         for pairs, assigned in zip(self.alignment.frames, self.assigned):
             of_class = self.truth.category[pairs.truth_rows] == category
@@ -162,13 +162,13 @@ def numbers(counts: Counts) -> dict[str, np.ndarray]:
 class TETA(Evaluator[TrackedVideo, dict[int, Counts]]):
     """TETA, LocA, AssocA, ClsA and their recalls and precisions, percent; the mean over classes with counts.
 
-    Frames without any annotation do not exist for this metric, nor do annotations with `ignore`. NaN where no category
-    is annotated, and in exhaustive mode without any prediction (the published evaluator stops there).
+    Frames without annotations and annotations with `ignore` are skipped. NaN if no category is annotated, and in
+    exhaustive mode if there is no prediction (the published evaluator stops there).
 
     Args:
         categories: mappings with `id`, in the order of the annotation file (which matters in exhaustive mode).
         exhaustive: False for TAO's protocol, True where every object is annotated.
-        majority_vote: first give all boxes of a predicted track its most frequent category, as MASA does.
+        majority_vote: first assign its most frequent category to all boxes of a predicted track, as MASA does.
     """
 
     scale = 1.0
@@ -201,18 +201,18 @@ class TETA(Evaluator[TrackedVideo, dict[int, Counts]]):
         return {n: float(np.mean([np.mean(row[n]) for row in rows])) if rows else float("nan") for n in names}
 
     def per_category(self, records: Sequence[dict[int, Counts]]) -> dict[int, Counts]:
-        """Counts of the categories that are annotated anywhere."""
+        """Counts of the annotated categories."""
         counts = {c: total((record[c] for record in records), ZERO) for c in self.category_ids}
         return {category: row for category, row in counts.items() if row["annotated"] > 0}
 
 
 def counted(counts: Counts) -> bool:
-    """Whether anything of the class was localised, missed or made up."""
+    """Whether the class has any true positive, miss or false positive of localisation."""
     return bool((counts["loc_tp"] + counts["loc_fn"] + counts["loc_fp"]).any())
 
 
 def vote_category(tracks: Tracks) -> Tracks:
-    """Gives all boxes of a track its most frequent category; among equals the smallest id."""
+    """Assigns its most frequent category to all boxes of a track; ties go to the smallest id."""
     category = tracks.category.copy()
     for track_id in np.unique(tracks.track_id):
         boxes = tracks.track_id == track_id

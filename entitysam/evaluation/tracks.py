@@ -1,4 +1,4 @@
-"""Tracked boxes: the input type of the tracking evaluators, and the matching of boxes that HOTA and TETA share."""
+"""Tracked boxes: the input type of the tracking evaluators, and the box matching of HOTA and TETA."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ Similarity = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Tracks:
-    """Boxes of one side of a video in file order, as aligned arrays.
+    """Annotated or predicted boxes of a video in file order, as aligned arrays.
 
     Attributes:
         frame: int64 [n] from 0.
-        track_id: int64 [n], unique within a frame; means something within one video only.
+        track_id: int64 [n], unique within a frame; valid within one video only.
         category: int64 [n].
         box: float64 [n, 4] x, y, width, height in pixels.
         ignore: bool [n], an annotated region in which predictions do not count.
@@ -44,7 +44,7 @@ class Tracks:
         return len(self.frame)
 
     def __getitem__(self, rows: np.ndarray) -> "Tracks":
-        """The boxes that a mask bool [n] or indices choose."""
+        """The boxes selected by a mask bool [n] or by indices."""
         return Tracks(self.frame[rows], self.track_id[rows], self.category[rows], self.box[rows], self.ignore[rows])
 
 
@@ -59,12 +59,12 @@ class TrackedVideo:
 
 @dataclass(frozen=True)
 class FramePairs:
-    """One frame with boxes on either side.
+    """One frame with annotated or predicted boxes.
 
     Attributes:
-        frame: its number.
-        truth, predicted: int64 [n], [m] index of the boxes' tracks in the video.
-        truth_rows, predicted_rows: int64 [n], [m] index of the boxes in the `Tracks`.
+        frame: index of the frame.
+        truth, predicted: int64 [n], [m] index of each box's track in the video.
+        truth_rows, predicted_rows: int64 [n], [m] index of each box in the `Tracks`.
         similarity: float64 [n, m] in 0..1.
     """
 
@@ -81,9 +81,9 @@ class Alignment:
     """Two sets of tracks of one video, frame by frame; G and P tracks.
 
     Attributes:
-        frames: those with boxes, ascending.
+        frames: frames with boxes, ascending.
         truth_ids, predicted_ids: int64 [G], [P] ids of the tracks, ascending.
-        truth_boxes, predicted_boxes: int64 [G], [P] how many boxes each track has.
+        truth_boxes, predicted_boxes: int64 [G], [P] number of boxes of each track.
     """
 
     frames: list[FramePairs]
@@ -104,12 +104,12 @@ class Alignment:
         return potential / np.maximum(self.truth_boxes[:, None] + self.predicted_boxes - potential, EPSILON)
 
     def assign(self, pairs: FramePairs) -> tuple[np.ndarray, np.ndarray]:
-        """Rows and columns of the frame's best one-to-one assignment by global score x similarity."""
+        """Rows and columns of the one-to-one assignment of a frame that maximises global score x similarity."""
         score = self.global_score[np.ix_(pairs.truth, pairs.predicted)] * pairs.similarity
         return linear_sum_assignment(-score)
 
     def restrict(self, truth: np.ndarray, predicted: np.ndarray) -> "Alignment":
-        """The same frames and tracks with some of the boxes only, chosen by masks bool [n] and [m] over the `Tracks`."""
+        """The same frames and tracks with the boxes selected by masks bool [n] and [m] over the `Tracks`."""
         frames = []
         truth_boxes, predicted_boxes = np.zeros_like(self.truth_boxes), np.zeros_like(self.predicted_boxes)
         for pairs in self.frames:
@@ -136,12 +136,12 @@ def align(
 
     Args:
         truth, predicted: tracks of the video.
-        video_id: for messages.
+        video_id: for error messages.
         similarity: boxes [n, 4], boxes [m, 4] -> [n, m] in 0..1; `box_iou` by default.
-        unique: demand that a track has one box per frame at most.
+        unique: require at most one box per track and frame.
 
     Raises:
-        EvaluationError: `unique`, and a track has two boxes on one frame.
+        EvaluationError: `unique` is set and a track has two boxes on one frame.
     """
     similarity = similarity or box_iou
     truth_ids, truth_track = np.unique(truth.track_id, return_inverse=True)
@@ -149,10 +149,10 @@ def align(
     frames = []
     for frame in np.unique(np.concatenate([truth.frame, predicted.frame])):
         rows, columns = np.flatnonzero(truth.frame == frame), np.flatnonzero(predicted.frame == frame)
-        for side, ids in (("ground truth", truth.track_id[rows]), ("prediction", predicted.track_id[columns])):
+        for source, ids in (("ground truth", truth.track_id[rows]), ("prediction", predicted.track_id[columns])):
             values, counts = np.unique(ids, return_counts=True)
             for twice in values[counts > 1][:unique]:
-                raise EvaluationError(f"video {video_id}, {side}, frame {frame}: id {twice} has two boxes")
+                raise EvaluationError(f"video {video_id}, {source}, frame {frame}: id {twice} has two boxes")
         values = similarity(truth.box[rows], predicted.box[columns])
         frames.append(FramePairs(int(frame), truth_track[rows], predicted_track[columns], rows, columns, values))
     boxes = (
@@ -163,7 +163,7 @@ def align(
 
 
 def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """IoU [n, m] of boxes [n, 4] and [m, 4] as x, y, width, height; 0 where a box has no area."""
+    """IoU [n, m] of boxes [n, 4] and [m, 4] as x, y, width, height; 0 if a box has no area."""
     shared = box_intersection(a, b)
     area_a, area_b = a[:, 2] * a[:, 3], b[:, 2] * b[:, 3]
     union = area_a[:, None] + area_b - shared

@@ -27,12 +27,12 @@ OCCLUSION_LEVEL = {"no_occlusion": 0.0, "slight_occlusion": 0.25, "severe_occlus
 
 
 class TubeAP(AveragePrecision):
-    """What the evaluators of mask tubes share.
+    """The common part of the evaluators of mask tubes.
 
     Args:
         categories: mappings with `id`; detections of other categories are dropped and counted in `warnings`.
-        class_agnostic: all categories are one; the caps then hold per video.
-        by_occlusion: add the OVIS groups; annotations then need `occlusion`.
+        class_agnostic: treat all categories as one; the caps then apply per video.
+        by_occlusion: add the occlusion groups of OVIS; annotations then need `occlusion`.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class TubeAP(AveragePrecision):
             groups = [self.category_ids]
         record = {}
         for group in groups:
-            # Categories ascending, file order within: the order of ties among equal scores.
+            # Ascending categories, then file order: breaks ties between equal scores.
             truth = [instance for c in group for instance in video.truth if instance.category_id == c]
             detections = [instance for c in group for instance in video.prediction if instance.category_id == c]
             if truth or detections:
@@ -66,7 +66,7 @@ class TubeAP(AveragePrecision):
         outside = outside_of(tube_areas(detections), ranges)
         ignore = outside_of(tube_areas(truth), ranges)
         if self.by_occlusion:
-            # A detection is never excused by its occlusion, which nobody knows.
+            # Detections have no occlusion, so they are never ignored because of it.
             outside = np.concatenate([outside, np.repeat(outside[:1], len(OCCLUSIONS), axis=0)])
             occlusion = np.array([_occlusion(instance, where) for instance in truth])
             ignore = np.concatenate([ignore, ignore[:1] | outside_of(occlusion, list(OCCLUSIONS.values()))])
@@ -86,7 +86,7 @@ class YouTubeVISAP(TubeAP):
 
 @EVALUATORS.register("ytvis_ap_agnostic")
 class AgnosticYouTubeVISAP(TubeAP):
-    """The class-agnostic twin of `ytvis_ap`: AP^ca, AR^ca1 and so on."""
+    """The class-agnostic version of `ytvis_ap`: AP^ca, AR^ca1 and so on."""
 
     def __init__(self, categories: Sequence[Mapping[str, Any]]) -> None:
         super().__init__(categories, class_agnostic=True)
@@ -103,7 +103,7 @@ class OVISAP(TubeAP):
 def tube_iou(detections: Sequence[Instance], truth: Sequence[Instance], where: str = "") -> np.ndarray:
     """Sum of intersections over sum of unions, float64 [D, G].
 
-    Frames beyond the shorter of the two lists are left out; two empty tubes have IoU 0.
+    Frames beyond the shorter of the two lists are ignored; two empty tubes have IoU 0.
 
     Raises:
         EvaluationError: masks of different sizes on a frame.
@@ -111,12 +111,13 @@ def tube_iou(detections: Sequence[Instance], truth: Sequence[Instance], where: s
     frames = max((len(instance.masks) for instance in (*detections, *truth)), default=0)
     intersection = np.zeros((len(detections), len(truth)))
     for t in range(frames if len(truth) else 0):
-        ours, theirs = _present(detections, t), _present(truth, t)
-        if ours and theirs:
-            shared = rle_intersections([detections[d].masks[t] for d in ours], [truth[g].masks[t] for g in theirs])
+        d_present, g_present = _present(detections, t), _present(truth, t)
+        if d_present and g_present:
+            masks = [detections[d].masks[t] for d in d_present], [truth[g].masks[t] for g in g_present]
+            shared = rle_intersections(*masks)
             if shared.min() < 0:
                 raise EvaluationError(f"{where}, frame {t}: predicted and annotated masks differ in size")
-            intersection[np.ix_(ours, theirs)] += shared
+            intersection[np.ix_(d_present, g_present)] += shared
     until = np.minimum.outer([len(d.masks) for d in detections], [len(g.masks) for g in truth]).astype(int)
     area_until = [
         np.cumsum(np.pad(_mask_areas(side, frames), ((0, 0), (1, 0))), axis=1) for side in (detections, truth)
@@ -127,7 +128,7 @@ def tube_iou(detections: Sequence[Instance], truth: Sequence[Instance], where: s
 
 
 def tube_areas(instances: Sequence[Instance]) -> np.ndarray:
-    """Mean mask area over the frames where the mask is not empty, float64 [n]; the annotated area where it is given."""
+    """Mean mask area over the frames with a non-empty mask, float64 [n]; the annotated area if there is one."""
     frames = max((len(instance.masks) for instance in instances), default=0)
     areas = _mask_areas(instances, frames)
     mean = areas.sum(1) / np.maximum((areas > 0).sum(1), 1)
@@ -135,7 +136,7 @@ def tube_areas(instances: Sequence[Instance]) -> np.ndarray:
 
 
 def _mask_areas(instances: Sequence[Instance], frames: int) -> np.ndarray:
-    """Pixels float64 [n, frames]; 0 where absent."""
+    """Area in pixels, float64 [n, frames]; 0 where absent."""
     areas = np.zeros((len(instances), frames))
     for row, instance in enumerate(instances):
         present = [t for t, rle in enumerate(instance.masks) if rle is not None]

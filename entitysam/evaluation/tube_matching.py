@@ -13,17 +13,17 @@ from entitysam.evaluation.videos import PanopticVideo
 
 @dataclass(frozen=True)
 class VideoTubes:
-    """One video, ready to be matched at any window length. G and P are the numbers of listed segments.
+    """The segments of one video, to be matched at any window length. G and P are the numbers of listed segments.
 
     Attributes:
-        video_id: for messages.
-        truth, predicted: the listed segments; `predicted.area` is counted from the maps, `category` is an index 0..C-1.
-        pair_truth, pair_predicted: int64 [n] columns of the pairs of listed segments that meet somewhere.
+        video_id: for error messages.
+        truth, predicted: the listed segments; `predicted.area` is counted in the maps, `category` is an index 0..C-1.
+        pair_truth, pair_predicted: int64 [n] columns of the pairs of listed segments that overlap on some frame.
         pair_pixels: int64 [T, n] pixels of each pair on each frame.
-        void_pixels: int64 [T, P] pixels of each predicted segment on VOID.
-        warnings: where oddities are counted.
-        sum_crowds: a prediction may lie on any crowd segment (VEQ), not only on the last one of its category (VPQ).
-        strict: an IoU above 1 is an error (video metrics), not just counted (PQ of images).
+        void_pixels: int64 [T, P] pixels of each predicted segment on void.
+        warnings: counts defects of the input.
+        sum_crowds: all crowd segments excuse a prediction (VEQ), not only the last one of its category (VPQ).
+        strict: an IoU above 1 raises (video metrics) instead of being counted (PQ of images).
     """
 
     video_id: Any
@@ -45,19 +45,19 @@ class VideoTubes:
         repeated: Literal["add", "replace"] = "add",
         check_listed_area: bool = False,
     ) -> "VideoTubes":
-        """Checks a video and tabulates it; categories are still those of the files.
+        """Checks a video and builds its tables; categories are still those of the files.
 
         Args:
             video: the video, or an image as a video of one frame.
-            warnings: where oddities are counted.
-            repeated: what an id listed twice on a frame means, see `SegmentTable`.
-            check_listed_area: demand that the predicted areas in the JSON equal the counted ones.
+            warnings: counts defects of the input.
+            repeated: rule for an id that is listed twice on a frame, see `SegmentTable`.
+            check_listed_area: require that the predicted areas in the JSON equal the counted ones.
 
         Raises:
-            EvaluationError: not predicted, frames or sizes differ, map and JSON of the prediction disagree.
+            EvaluationError: not predicted, other frames or sizes, or map and JSON of the prediction disagree.
         """
         overlaps = video.overlaps
-        assert video.prediction is not None  # or the overlaps had raised
+        assert video.prediction is not None  # otherwise `overlaps` raises
         truth_name, predicted_name = (f"video {video.video_id}, {side}" for side in ("ground truth", "prediction"))
         truth = SegmentTable.from_sequence(video.truth, truth_name, repeated, required=("area", "iscrowd"))
         predicted = SegmentTable.from_sequence(video.prediction, predicted_name, repeated)
@@ -85,7 +85,7 @@ class VideoTubes:
         return len(self.pair_pixels)
 
     def class_agnostic(self) -> "VideoTubes":
-        """One category for everything."""
+        """All segments in one category."""
         tables = (replace(side, category=np.zeros_like(side.category)) for side in (self.truth, self.predicted))
         truth, predicted = tables
         return replace(self, truth=truth, predicted=predicted, sum_crowds=True)
@@ -104,14 +104,16 @@ class VideoTubes:
         """Sum of IoU, TP, FP and FN of all clips of `window` frames, per category: [C] each.
 
         Raises:
-            EvaluationError: an IoU above 1, which only wrong areas in the ground truth's JSON can give.
+            EvaluationError: an IoU above 1, which only wrong areas in the JSON of the ground truth cause.
         """
         if self.frames < window:
             none = np.zeros(categories, np.int64)
             return none.astype(float), none, none, none
         truth, predicted = ClipSegments.of(self.truth, window), ClipSegments.of(self.predicted, window)
         g, p = self.pair_truth, self.pair_predicted
-        pixels, void = window_sums(self.pair_pixels, window), window_sums(self.void_pixels, window)
+        pixels = window_sums(self.pair_pixels, window)  # [clips, n]
+        void = window_sums(self.void_pixels, window)  # [clips, P]
+        # Tables [clips, G] and [clips, P] are indexed by the pairs: everything below is [clips, n].
         may_match = (pixels > 0) & (truth.present & ~truth.crowd)[:, g] & predicted.present[:, p]
         may_match &= truth.category[:, g] == predicted.category[:, p]
         union = predicted.area[:, p] + truth.area[:, g] - pixels - void[:, p]
@@ -134,7 +136,7 @@ class VideoTubes:
         )
 
     def _on_crowd(self, truth: "ClipSegments", predicted: "ClipSegments", pixels: np.ndarray) -> np.ndarray:
-        """Pixels [clips, P] of predicted tubes on crowd tubes that excuse them."""
+        """Pixels [clips, P] of predicted tubes on crowd tubes, which excuse a false positive."""
         on_crowd = np.zeros(predicted.present.shape, np.int64)
         crowd = truth.present & truth.crowd
         if not crowd.any():
@@ -160,11 +162,11 @@ class VideoTubes:
 
 @dataclass(frozen=True)
 class ClipSegments:
-    """Segments of one side in every clip of one length; all [clips, N].
+    """Segments of ground truth or prediction in every clip of one length; all [clips, N].
 
     Attributes:
         present: some frame of the clip lists the segment.
-        area: its pixels in the clip.
+        area: number of pixels in the clip.
         category, crowd, order: those of the first frame of the clip that lists it; `order` sorts by first listing.
     """
 
@@ -179,8 +181,9 @@ class ClipSegments:
         frames, segments = table.listed.shape
         clips = frames - window + 1
         time = np.arange(frames)[:, None]
+        # First frame at or after each frame that lists the segment, from the end backwards: [clips, N].
         first = np.minimum.accumulate(np.where(table.listed, time, frames)[::-1])[::-1][:clips]
-        at = (np.minimum(first, frames - 1), np.arange(segments)[None])
+        at = (np.minimum(first, frames - 1), np.arange(segments)[None])  # index of [T, N] tables -> [clips, N]
         order = first * (table.position.max(initial=0) + 1) + table.position[at]
         present = first < time[:clips] + window
         return cls(present, window_sums(table.area, window), table.category[at], table.crowd[at], order)
@@ -193,7 +196,7 @@ def window_sums(values: np.ndarray, window: int) -> np.ndarray:
 
 
 def _has_later_twin(member: np.ndarray, category: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """bool [clips, N]: another member of the same clip and category is first listed later."""
+    """bool [clips, N]: another member of the same clip and category has a later first entry."""
     columns = np.flatnonzero(member.any(0))
     member_, category_, order_ = member[:, columns], category[:, columns], order[:, columns]
     later = member_[:, None] & (category_[:, None] == category_[:, :, None]) & (order_[:, None] > order_[:, :, None])

@@ -1,9 +1,9 @@
 """Video panoptic quality over tubes: VEQ (class-agnostic; EntitySAM, section 4) and VPQ (Kim et al., CVPR 2020).
 
-A clip is k consecutive frames, a tube the union of a segment's masks in the clip. Per clip, tubes of truth and
-prediction match where IoU > 0.5, and the quality of a window length k is sum of IoU / (TP + FP/2 + FN/2) over all clips
-of all videos; the result is the mean over the window lengths. Per-frame joint histograms are counted once and summed
-over the clips of all windows.
+A clip is a window of k consecutive frames; a tube is the union of a segment's masks in the clip. Per clip, tubes of
+ground truth and prediction match if IoU > 0.5. The quality for window length k is
+sum of IoU / (TP + FP/2 + FN/2) over all clips of all videos; the metric is the mean over the window lengths.
+Joint histograms are counted once per frame and summed over the clips of all windows.
 """
 
 from collections import Counter
@@ -23,9 +23,9 @@ WINDOWS = (1, 2, 4, 6, 8)
 
 @dataclass(frozen=True)
 class TubeCounts:
-    """What matching found, per window length (rows) and category (columns): float64 or int64 [W, C].
+    """Counts of the matching per window length (rows) and category (columns): float64 or int64 [W, C].
 
-    `frames` is the length of the video; a window that is longer has no clips.
+    `frames` is the length of the video; longer windows have no clips.
     """
 
     frames: int
@@ -36,7 +36,7 @@ class TubeCounts:
 
     @staticmethod
     def total(records: Sequence["TubeCounts"], windows: int, categories: int) -> "TubeCounts":
-        """The sum over videos, in the order given."""
+        """The sum over videos, in the given order."""
         zero = np.zeros((windows, categories))
         sums = [
             sum((getattr(r, name) for r in records), zero.astype(float if name == "iou_sum" else np.int64))
@@ -45,9 +45,9 @@ class TubeCounts:
         return TubeCounts(max((r.frames for r in records), default=0), *sums)
 
     def quality(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Overall, segmentation and recognition quality in 0..1, each [W, C]; 0 where nothing was counted."""
+        """Overall, segmentation and recognition quality in 0..1, each [W, C]; 0 where all counts are 0."""
         matched, half_wrong = self.tp, (self.fp + self.fn) / 2
-        recognition = matched / np.maximum(matched + half_wrong, 0.5)  # 0.5 is the least non-zero divisor
+        recognition = matched / np.maximum(matched + half_wrong, 0.5)  # 0.5 is the smallest non-zero divisor
         segmentation = self.iou_sum / np.maximum(matched, 1)
         return self.iou_sum / np.maximum(matched + half_wrong, 0.5), segmentation, recognition
 
@@ -57,13 +57,35 @@ class TubeCounts:
 
 
 class TubePQ(Evaluator[PanopticVideo, TubeCounts]):
-    """What VEQ and VPQ share: tables of a video, then one vectorised matching per window length."""
+    """What VEQ and VPQ share: the tables of a video, and one vectorised matching per window length.
+
+    Attributes:
+        without_clips: consequence of windows without clips for the metric.
+    """
 
     scale = 1.0
+    without_clips = "these windows are undefined, and so is the mean"
 
     def __init__(self, windows: Sequence[int]) -> None:
         super().__init__()
         self.windows = tuple(windows)
+
+    def notes(self) -> list[str]:
+        """Which windows have no clips, or not in all videos."""
+        lengths = [record.frames for record in self.records.values()]
+        name, longest = type(self).__name__, max(lengths, default=0)
+        empty = [window for window in self.windows if window > longest]
+        if lengths and empty:
+            listed = ", ".join(map(str, empty))
+            return [
+                f"{name}: the longest video has {longest} frames, so there is no clip of {listed} frames; "
+                f"{self.without_clips}. For short videos set `windows`, e.g. "
+                f"{{name: {name.lower()}, windows: {[window for window in self.windows if window <= longest]}}}."
+            ]
+        short = sum(length < max(self.windows) for length in lengths)
+        if short:
+            return [f"{name}: {short} of {len(lengths)} videos are shorter than some windows and have no clips there."]
+        return []
 
     def _count(self, tubes: VideoTubes, categories: int) -> TubeCounts:
         rows = [tubes.match(window, categories) for window in self.windows]
@@ -72,15 +94,17 @@ class TubePQ(Evaluator[PanopticVideo, TubeCounts]):
 
 @EVALUATORS.register("veq")
 class VEQ(TubePQ):
-    """Video entity quality: every segment is an entity, categories are not looked at. Percent.
+    """Video entity quality: every segment is an entity, categories are ignored. Percent.
 
     A video without a prediction is skipped and counted in `warnings`, as the published evaluator does. `compute`
-    gives VEQ, VEQ-SQ, VEQ-RQ and VEQ@k per window length; a window without clips counts 0 (in `per_video` it is
-    left out, so that short videos can be compared).
+    returns VEQ, VEQ-SQ, VEQ-RQ and VEQ@k per window length; a window without clips counts 0, which `notes` reports
+    (`per_video` omits it, so that short videos can be compared).
 
     Args:
         windows: lengths of the clips in frames.
     """
+
+    without_clips = "these windows count 0 in VEQ, VEQ-SQ and VEQ-RQ, as in the published evaluator"
 
     def __init__(self, windows: Sequence[int] = WINDOWS) -> None:
         super().__init__(windows)
@@ -137,16 +161,16 @@ class CategoryPQ(TubePQ):
         unknown = tubes.truth.listed & ~np.isin(tubes.truth.category, self.category_ids)
         warnings["annotated segments of an unknown category, left out"] += int(unknown.any(0).sum())
         counts = self._count(tubes.with_categories(self.category_ids), categories=len(self.category_ids) + 1)
-        # The last column holds annotations of unknown categories; no group averages over it.
+        # The last column counts annotations of unknown categories; no group includes it.
         columns = (values[:, :-1] for values in (counts.iou_sum, counts.tp, counts.fp, counts.fn))
         return TubeCounts(counts.frames, *columns)
 
 
 @EVALUATORS.register("vpq")
 class VPQ(CategoryPQ):
-    """Video panoptic quality: as VEQ, per category, averaged over the categories that occur. Percent.
+    """Video panoptic quality: VEQ per category, averaged over the categories that occur. Percent.
 
-    `compute` gives VPQ, VPQ-Th, VPQ-St and VPQ@k; NaN where a group has no category in some window (the published
+    `compute` returns VPQ, VPQ-Th, VPQ-St and VPQ@k; NaN if a group has no category in some window (the published
     evaluator divides by zero there).
     """
 

@@ -1,6 +1,6 @@
-"""The input types of the evaluators: a video (or an image) with its ground truth and its prediction.
+"""Input types of the evaluators: a video (or an image) with ground truth and prediction.
 
-Pixels are read frame by frame when an evaluator asks for them, so that one video costs the memory of a frame.
+Maps are read one frame at a time, so that a video takes the memory of one frame.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,13 +16,13 @@ from entitysam.evaluation.overlaps import Overlaps, frame_overlaps
 
 @dataclass(frozen=True)
 class PanopticSequence:
-    """One side, truth or prediction, of a panoptic video: what the JSON lists and what the PNGs hold.
+    """Ground truth or prediction of a panoptic video: the segments of the JSON and the maps of the PNGs.
 
     Attributes:
         segments: per frame the `segments_info` of the file, in file order: mappings with `id` (1..2^24-1),
-            `category_id`, `area` in pixels and `iscrowd`. Ids mean something within one video only. Predictions may
-            lack `area` and `iscrowd`, and class-agnostic ones `category_id`.
-        read: frame index -> int32 [H, W] map of segment ids; 0 = VOID.
+            `category_id`, `area` in pixels and `iscrowd`. Ids are unique within one video only. Predictions may
+            lack `area` and `iscrowd`, class-agnostic ones also `category_id`.
+        read: frame index -> int32 [H, W] map of segment ids; 0 = void.
     """
 
     segments: Sequence[Sequence[Mapping[str, Any]]]
@@ -36,12 +36,12 @@ class PanopticSequence:
 class PanopticVideo:
     """Frames of truth and prediction are paired by position. An image is a video of one frame.
 
-    Give one object to all evaluators of panoptic maps: its frames are decoded once for all of them.
+    Pass one object to all evaluators of panoptic maps, so that its frames are decoded once.
 
     Attributes:
-        video_id: its name in the benchmark's files.
+        video_id: its id in the benchmark's files.
         truth: the annotation.
-        prediction: None where the video was not predicted.
+        prediction: None if the video was not predicted.
     """
 
     video_id: Any
@@ -53,7 +53,7 @@ class PanopticVideo:
         """Pixels of every (truth id, predicted id) pair on every frame.
 
         Raises:
-            EvaluationError: no prediction; the numbers of frames or the sizes of a frame differ.
+            EvaluationError: no prediction, or different numbers of frames or frame sizes.
         """
         truth, prediction = self.truth, self.prediction
         if prediction is None:
@@ -75,7 +75,7 @@ class SemanticVideo:
     """A video with one class per pixel.
 
     Attributes:
-        video_id: its name in the benchmark's files.
+        video_id: its id in the benchmark's files.
         frames: number of annotated frames.
         read_truth: frame index -> uint8 [H, W] as the data set stores it (VSPW: 0 others, 1..124 classes, 255 void).
         read_prediction: frame index -> uint8 [H, W] predicted classes 0..C-1 (the stored label minus 1).
@@ -90,7 +90,7 @@ class SemanticVideo:
         """Truth and prediction of one frame.
 
         Raises:
-            EvaluationError: their sizes differ.
+            EvaluationError: different sizes.
         """
         truth, predicted = self.read_truth(frame), self.read_prediction(frame)
         _check_size(self.video_id, frame, truth, predicted)
@@ -105,10 +105,10 @@ class Instance:
         category_id: category of the data set.
         masks: per frame a compressed COCO RLE (`ops.rle_encode`), None where the object is absent; an image has one.
         score: confidence of a prediction; higher is better.
-        crowd: annotation of a group, neither to be found nor to be punished.
+        crowd: annotation of a group; neither counted as missed nor are detections on it counted as wrong.
         area: annotated area in pixels (a tube's: mean over the frames where it is visible); None = count the masks.
         occlusion: of OVIS annotations, per frame "no_occlusion", "slight_occlusion", "severe_occlusion" or None.
-        annotation_id: of an annotation, for messages. The reference formats break on 0 (its match does not count).
+        annotation_id: of an annotation, for error messages. In the reference evaluators a match with id 0 does not count.
     """
 
     category_id: int
@@ -143,5 +143,5 @@ def _check_size(video_id: Any, frame: int, truth: np.ndarray, predicted: np.ndar
 
 
 def _size(array: np.ndarray) -> str:
-    """Width x height of [H, W], as users know the size of a picture."""
+    """Width x height of an array [H, W]."""
     return "x".join(str(side) for side in reversed(array.shape))

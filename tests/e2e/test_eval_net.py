@@ -340,7 +340,7 @@ def test_oddities_that_the_published_evaluators_let_pass_are_counted(videos, tmp
     result, complete = go(videos, tmp_path / "out", predictions=str(folder), worst=0)
     assert complete
     assert result["warnings"]["predicted videos that the data set does not have, left out"] == 1
-    assert any("named otherwise" in text for text in result["warnings"])
+    assert any("names differ" in text for text in result["warnings"])
     assert "1 x predicted videos" in (tmp_path / "out" / "result.md").read_text()
 
 
@@ -350,6 +350,149 @@ def test_a_broken_index_is_one_line(videos, monkeypatch, tmp_path):
     message = main(monkeypatch, "--predictions", folder, *words(videos, tmp_path / "out"))
     assert message.startswith(f"error: {folder / 'pred.json'}: broken JSON")
     assert "\n" not in message
+
+
+WRONG = {
+    "not a list": (lambda c: c.update(annotations=5), "annotations: Input should be a valid list, not 5"),
+    "an entry that is no object": (lambda c: c["annotations"].append(None), "annotations[3]: "),
+    "a video id that is a list": (lambda c: c["annotations"][0].update(video_id=[1]), "annotations[0].video_id"),
+    "no video id": (lambda c: c["annotations"][0].pop("video_id"), "annotations[0]: no 'video_id'"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_an_index_with_wrong_types_is_one_line(videos, monkeypatch, tmp_path, case):
+    change, expected = WRONG[case]
+    folder = perfect(videos, tmp_path / "pred")
+    contents = json.loads((folder / "pred.json").read_text())
+    change(contents)
+    (folder / "pred.json").write_text(json.dumps(contents))
+    message = main(monkeypatch, "--predictions", folder, *words(videos, tmp_path / "out"))
+    assert message.startswith(f"error: {folder / 'pred.json'}: not a panoptic prediction file: {expected}")
+    assert "\n" not in message
+
+
+def test_a_deeply_nested_index_is_one_line(videos, monkeypatch, tmp_path):
+    folder = perfect(videos, tmp_path / "pred")
+    (folder / "pred.json").write_text("[" * 100_000)
+    message = main(monkeypatch, "--predictions", folder, *words(videos, tmp_path / "out"))
+    assert message == f"error: {folder / 'pred.json'}: broken JSON (nested too deeply)"
+
+
+VALUES = {
+    "id": (float("inf"), 1 << 31, -1, [1], None, "x"),
+    "area": (float("inf"), float("nan"), [], "x"),
+    "category_id": (float("inf"), {}, "cat"),
+    "iscrowd": ([],),
+    "score": ("high", {}),
+}
+
+
+@pytest.mark.parametrize("key", VALUES)
+def test_a_wrong_value_fails_its_video_in_one_line(videos, tmp_path, key):
+    for value in VALUES[key]:
+        folder = perfect(videos, tmp_path / "pred")
+        edit(folder, lambda a, value=value: a[1]["annotations"][2]["segments_info"][0].update({key: value}))
+        result, complete = go(videos, tmp_path / "out", predictions=str(folder), worst=0)
+        assert not complete
+        assert {failure["video"] for failure in result["failures"]} == {"val_00001"}, value
+        for failure in result["failures"]:
+            assert failure["error"].startswith(f"pred.json: video val_00001, frame 2: segments_info[0].{key}: "), value
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("value", [float("inf"), None, [2]])
+def test_a_wrong_value_in_the_ground_truth_fails_its_video(videos, tmp_path, value):
+    root = tmp_path / "data"
+    shutil.copytree(videos, root)
+    folder = perfect(videos, tmp_path / "pred")
+    contents = json.loads((root / "panoptic_gt_VIPSeg_val.json").read_text())
+    contents["annotations"][1]["annotations"][0]["segments_info"][0]["area"] = value
+    (root / "panoptic_gt_VIPSeg_val.json").write_text(json.dumps(contents))
+    result, _ = go(root, tmp_path / "out", predictions=str(folder), worst=0)
+    assert {failure["video"] for failure in result["failures"]} == {"val_00001"}
+    expected = "video val_00001, ground truth, frame 0: segments_info[0].area: "
+    for failure in result["failures"]:
+        assert failure["error"].startswith(expected.replace("segments_info", "")), failure
+
+
+# Trust -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["../../../victim.png", "/victim.png"])
+@pytest.mark.parametrize("key", ["video_id", "file_name"])
+def test_names_in_the_ground_truth_write_nothing_outside(videos, monkeypatch, tmp_path, key, name):
+    root, victim = tmp_path / "data", tmp_path / "victim.png"
+    shutil.copytree(videos, root)
+    victim.write_bytes(b"mine")
+    name = str(victim) if name.startswith("/") else name
+    contents = json.loads((root / "panoptic_gt_VIPSeg_val.json").read_text())
+    if key == "video_id":
+        contents["annotations"][0][key] = contents["videos"][0][key] = name
+    else:
+        contents["annotations"][0]["annotations"][0][key] = name
+    (root / "panoptic_gt_VIPSeg_val.json").write_text(json.dumps(contents))
+    message = main(monkeypatch, "--baseline", "whole_frame", "--quiet", *words(root, tmp_path / "out"))
+    assert message.startswith(f"error: {root / 'panoptic_gt_VIPSeg_val.json'}: video ")
+    assert "\n" not in message
+    assert victim.read_bytes() == b"mine"
+    assert not list((tmp_path / "out").rglob("*.png"))
+
+
+def test_links_in_the_output_folder_are_not_followed(videos, monkeypatch, tmp_path):
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (tmp_path / "out" / "records").mkdir(parents=True)
+    (tmp_path / "out" / "pan_pred").mkdir()
+    (tmp_path / "out" / "pan_pred" / "val_00001").symlink_to(theirs)
+    message = main(monkeypatch, "--baseline", "whole_frame", "--quiet", *words(videos, tmp_path / "out"))
+    assert message.startswith("error: video val_00001: the file name 'val_00001/00000000.png' leads through")
+    assert not list(theirs.iterdir())
+    assert not list((tmp_path / "out").rglob("*.png"))
+
+
+def test_predictions_of_others_are_not_overwritten(videos, monkeypatch, tmp_path):
+    folder = perfect(videos, tmp_path / "pred")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    words_ = words(videos, folder)
+    message = main(monkeypatch, "--baseline", "whole_frame", "--no-save-predictions", "--quiet", *words_)
+    assert (
+        message
+        == f"error: {folder / 'pan_pred'}: exists and was not written by an evaluation; choose another output_dir"
+    )
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+# Reports ---------------------------------------------------------------------------------------------------------------
+
+
+def test_windows_longer_than_the_videos_are_reported(videos, tmp_path):
+    folder = perfect(videos, tmp_path / "truth")
+    nodes = "evaluation.evaluators=[{name: veq, windows: [1, 4, 6, 8]}]"
+    result, _ = go(videos, tmp_path / "out", nodes, predictions=str(folder), worst=0)
+    assert result["metrics"]["VEQ"] == pytest.approx(50)
+    (note,) = result["notes"]
+    assert note.startswith(
+        "VEQ: the longest video has 4 frames, so there is no clip of 6, 8 frames; these windows count 0"
+    )
+    assert note.endswith("{name: veq, windows: [1, 4]}.")
+    assert note in (tmp_path / "out" / "result.md").read_text()
+    result, _ = go(videos, tmp_path / "fits", predictions=str(folder), worst=0)
+    assert result["notes"] == []
+
+
+def test_half_size_predictions_are_on_the_contact_sheet(videos, tmp_path):
+    folder = perfect(videos, tmp_path / "pred")
+    for path in (folder / "pan_pred").rglob("*.png"):
+        Image.fromarray(ids_to_rgb(read_id_map(path)[::2, ::2])).save(path)
+    result, complete = go(videos, tmp_path / "out", predictions=str(folder))
+    assert not complete
+    assert all(
+        "predicted map is 40x24, ground truth 80x48" in f["error"] for f in result["failures"] if f["during"] == "veq"
+    )
+    sheet = Image.open(tmp_path / "out" / "plots" / "worst_videos.png")
+    rows = 3 * (180 + 18 + 6) + 6  # thumbnails of 300 x 180 with a caption
+    assert sheet.height == rows
 
 
 def test_the_command_fails_where_a_video_failed(videos, monkeypatch, capsys, tmp_path):

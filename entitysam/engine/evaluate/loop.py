@@ -1,7 +1,7 @@
-"""An evaluation: a method (or saved predictions) over the videos of a data set, evaluators, one result.
+"""The evaluation loop: predicts the videos of a data set (or reads saved predictions) and computes the metrics.
 
-Every process takes its share of the videos. A video is segmented, written, read back and measured before the next one
-is begun, so a model's numbers are those of its saved predictions; an error costs the video it happened in.
+Every process evaluates its share of the videos. A video is predicted, written, read back and measured before the next
+one starts, so the metrics of a model are those of its saved predictions. A failing video is skipped and reported.
 """
 
 import logging
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, get_type_hints
 
 import numpy as np
+import torch
 
 from entitysam import distributed
 from entitysam.classification.classifier import ClassifierError
@@ -33,21 +34,26 @@ from entitysam.structures import Video
 logger = logging.getLogger(__name__)
 
 Evaluators = dict[str, Evaluator[Any, Any]]
+Predict = Callable[[Video], tuple[Entry | None, float]]  # video -> its index entry (None: not predicted), seconds
+
+
+class DeviceLostError(RuntimeError):
+    """The accelerator answers every call with an error, so no further video can be predicted in this process."""
 
 
 class VideoMethod(Protocol):
-    """Anything that finds the entities of a video: `inference.segmenter.VideoSegmenter`, the baselines."""
+    """Segments the entities of a video: `inference.segmenter.VideoSegmenter`, the baselines."""
 
     def segment(self, frames: Iterable[np.ndarray], out_size: tuple[int, int]) -> Segmented:
-        """Frames uint8 [H, W, 3] RGB from the first on -> maps of `out_size` (H, W)."""
+        """Frames uint8 [H, W, 3] RGB in order -> id maps of `out_size` (H, W)."""
 
 
 @dataclass
 class Share:
-    """What one process found: plain data and evaluators, which travel to the others."""
+    """Results of one process: plain data and evaluators, which are sent to the other processes."""
 
     evaluators: Evaluators
-    entries: dict[int, Entry] = field(default_factory=dict)  # by position of the video
+    entries: dict[int, Entry] = field(default_factory=dict)  # by index of the video
     videos: dict[str, VideoResult] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     warnings: dict[str, int] = field(default_factory=dict)
@@ -82,20 +88,26 @@ def predict_and_measure(
     quiet: bool = False,
     labeller: VideoLabeller | None = None,
 ) -> EvaluationResult:
-    """Runs a method over the data set and evaluates it; on every process.
+    """Runs a method over the data set and evaluates it; called on every process.
 
     Args:
         dataset: the videos.
-        method: finds entities.
+        method: segments the entities.
         prediction_format: writes the predictions.
         evaluators: without videos yet.
-        records: of the finished videos, which are not segmented again.
-        limit: only so many videos, from the first.
+        records: of the finished videos, which are not predicted again.
+        limit: evaluate only the first `limit` videos.
         quiet: no progress bar.
-        labeller: gives the entities categories, for class-specific tasks.
-    """
+        labeller: assigns categories to the entities, for class-specific tasks.
 
-    def entry_of(video: Video) -> tuple[Entry, float]:
+    Raises:
+        UnsafePathError: a prediction would be written outside of the folder; raised before the first video.
+        ClassifierError, DeviceLostError: no further video can be predicted. Finished videos have their records.
+        WorkerError: another process raised one of these.
+    """
+    prediction_format.check_outputs(dataset.videos[:limit])
+
+    def predict(video: Video) -> tuple[Entry, float]:
         record = records.read(video.video_id)
         if record is None:
             started = time.perf_counter()
@@ -109,7 +121,7 @@ def predict_and_measure(
             records.write(video.video_id, record)
         return record["entry"], record["seconds"]
 
-    return _run(dataset, prediction_format, evaluators, entry_of, limit, quiet, write_index=True)
+    return _run(dataset, prediction_format, evaluators, predict, limit, quiet, write_index=True)
 
 
 def _write_named(
@@ -130,19 +142,20 @@ def measure_saved(
 
     Raises:
         PredictionError: the index file is missing or broken.
+        WorkerError: another process failed.
     """
     index = prediction_format.read_index()
     unknown = set(index) - {str(video.video_id) for video in dataset.videos}
     if distributed.rank() == 0:
         prediction_format.warnings["predicted videos that the data set does not have, left out"] += len(unknown)
 
-    def entry_of(video: Video) -> tuple[Entry | None, float]:
+    def look_up(video: Video) -> tuple[Entry | None, float]:
         entries = index.get(str(video.video_id), [])
         if len(entries) > 1:
             raise PredictionError(f"video {video.video_id}: predicted {len(entries)} times")
         return (entries[0] if entries else None), float("nan")
 
-    return _run(dataset, prediction_format, evaluators, entry_of, limit, quiet, write_index=False)
+    return _run(dataset, prediction_format, evaluators, look_up, limit, quiet, write_index=False)
 
 
 def read_frames(video: Video) -> Iterator[np.ndarray]:
@@ -158,48 +171,58 @@ def _run(
     dataset: EvaluationSet,
     prediction_format: PredictionFormat,
     evaluators: Evaluators,
-    entry_of: Callable[[Video], tuple[Entry | None, float]],
+    predict: Predict,
     limit: int | None,
     quiet: bool,
     write_index: bool,
 ) -> EvaluationResult:
     started = time.perf_counter()
     videos = dataset.videos[:limit]
-    mine = share([len(video) for video in videos], distributed.world_size())[distributed.rank()]
+    own = share([len(video) for video in videos], distributed.world_size())[distributed.rank()]
     found = Share(evaluators)
+    work = distributed.SharedWork()
     several = f" (1 of {distributed.world_size()} processes)" if distributed.world_size() > 1 else ""
-    with video_bar(f"videos{several}", len(mine), quiet or distributed.rank() > 0) as bar:
-        for position in mine:
-            _one_video(videos[position], position, prediction_format, found, entry_of)
-            bar.advance(bar.task_ids[0])
+    try:
+        with video_bar(f"videos{several}", len(own), quiet or distributed.rank() > 0) as bar:
+            for index in own:
+                work.check()
+                _one_video(videos[index], index, prediction_format, found, predict)
+                bar.advance(bar.task_ids[0])
+    except Exception as error:
+        work.fail(str(error) or type(error).__name__)
+        raise
+    work.wait()  # shares differ in length; a collective would time out
     found.warnings = dict(prediction_format.warnings)
     shares = distributed.gather(found)
     if write_index and distributed.rank() == 0:
-        entries = {position: entry for part in shares for position, entry in part.entries.items()}
-        prediction_format.write_index([entries[position] for position in sorted(entries)])
+        entries = {index: entry for part in shares for index, entry in part.entries.items()}
+        prediction_format.write_index([entries[index] for index in sorted(entries)])
     return _merge(dataset, shares, [str(video.video_id) for video in videos], time.perf_counter() - started)
 
 
 def _one_video(
     video: Video,
-    position: int,
+    index: int,
     prediction_format: PredictionFormat,
     found: Share,
-    entry_of: Callable[[Video], tuple[Entry | None, float]],
+    predict: Predict,
 ) -> None:
-    """Segments and measures one video; errors become failures."""
+    """Predicts and measures one video; errors become failures, except those that no other video would escape."""
     name = str(video.video_id)
     try:
-        entry, seconds = entry_of(video)
-    except ClassifierError:  # no other video would fare better
+        entry, seconds = predict(video)
+    except ClassifierError:
         raise
-    except Exception as error:  # whatever it is, the other videos are worth going on for
+    except Exception as error:
+        if device_is_lost(error):
+            reason = f"video {name}: the device failed and cannot be used any more ({_one_line(error)})"
+            raise DeviceLostError(f"{reason}; --resume continues with this video") from error
         found.failures.append(_failure(name, "prediction", error))
         return
     found.videos[name] = VideoResult(frames=len(video), seconds=seconds)
     if entry is not None:
-        found.entries[position] = entry
-    pairs: dict[type, Any] = {}
+        found.entries[index] = entry
+    pairs: dict[type, Any] = {}  # frames are decoded once for all evaluators of a type
     for key, evaluator in found.evaluators.items():
         try:
             kind = input_type(evaluator)
@@ -210,17 +233,35 @@ def _one_video(
             found.failures.append(_failure(name, key, error))
 
 
+def device_is_lost(error: Exception) -> bool:
+    """Whether the error is one after which every further CUDA call of this process fails (illegal access, assertion)."""
+    if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):
+        return False
+    if isinstance(error, RuntimeError) and "CUDA error" in str(error):
+        return True
+    try:
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()  # raises in a lost context, whatever `error` was about
+    except RuntimeError:
+        return True
+    return False
+
+
 def _failure(video: str, during: str, error: Exception) -> Failure:
     logger.debug("%s", traceback.format_exc())
-    reason = " ".join(str(error).split()) or type(error).__name__
-    known = isinstance(error, ValueError | OSError)
-    text = reason if known else f"{type(error).__name__}: {reason}"
+    text = _one_line(error)
     logger.error("video %s failed (%s): %s", video, during, text)
     return Failure(video, during, text)
 
 
+def _one_line(error: Exception) -> str:
+    """The message; with the type where the error is not one of bad input."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return reason if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {reason}"
+
+
 def _merge(dataset: EvaluationSet, shares: Sequence[Share], order: Sequence[str], seconds: float) -> EvaluationResult:
-    """The result of all processes; the digits do not depend on how the videos were shared."""
+    """The result of all processes. The numbers do not depend on the division of the videos among them."""
     first, rest = shares[0], shares[1:]
     warnings: dict[str, int] = {}
     for part in shares:
@@ -239,6 +280,7 @@ def _merge(dataset: EvaluationSet, shares: Sequence[Share], order: Sequence[str]
     )
     for evaluator in first.evaluators.values():
         result.metrics |= evaluator.percent(evaluator.compute())
+        result.notes += evaluator.notes()
         for video_id, numbers in evaluator.per_video().items():
             if str(video_id) in result.videos:
                 result.videos[str(video_id)].metrics |= evaluator.percent(numbers)

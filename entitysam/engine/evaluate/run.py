@@ -1,4 +1,4 @@
-"""From config and command line to an evaluation: builds data set, evaluators, model or baseline, and reports."""
+"""An evaluation run: builds data set, evaluators, and model or baseline from config and options, and writes the report."""
 
 import logging
 import shutil
@@ -43,8 +43,9 @@ logger = logging.getLogger(__name__)
 
 ENTITY_TASK = "entity"
 TRACKING_TASK = "mot"
-# Entities without names; video panoptic, semantic, instance segmentation; tracking of named detections.
+# Class-agnostic entities; video panoptic, semantic, instance segmentation; tracking of detections with categories.
 TASKS = (ENTITY_TASK, "vps", "vss", "vis", TRACKING_TASK)
+PREDICTIONS = (panoptic.MAPS, panoptic.INDEX, semantic.MAPS, instances.INDEX, instances.ARCHIVE, tracks.INDEX)
 PREDICTION_FORMATS: dict[str, type[PredictionFormat]] = {
     "panoptic": panoptic.PanopticFormat,
     "semantic": semantic.SemanticFormat,
@@ -55,16 +56,16 @@ PREDICTION_FORMATS: dict[str, type[PredictionFormat]] = {
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What the command line says besides the config.
+    """Options of the command line.
 
     Attributes:
         weights: weight file, "random", or "" where none is needed.
         predictions: folder of saved predictions to evaluate instead of a model.
         baseline: NAME[:key=value,...] to evaluate instead of a model, see `engine.methods.baselines`.
         resume: skip the videos that an interrupted run finished.
-        limit_videos: only so many, from the first.
+        limit_videos: evaluate only the first `limit_videos` videos.
         save_predictions: keep the predictions after the report.
-        worst: how many videos the contact sheet shows.
+        worst: number of videos on the contact sheet.
         device: see `engine.build.pick_device`.
         quiet: no progress bar.
     """
@@ -81,17 +82,18 @@ class RunOptions:
 
 
 def run(values: dict[str, Any], options: RunOptions) -> bool:
-    """Evaluates on this process, or on this worker of a group that torchrun's environment variables describe.
+    """Evaluates on this process, or as a worker of the group that torchrun's environment variables describe.
 
     Args:
         values: the config as `config.to_dict` gives it.
-        options: see there.
+        options: of the command line.
 
     Returns:
-        whether every video could be predicted and measured.
+        whether every video was predicted and measured.
 
     Raises:
-        ConfigError, DataError, PredictionError, CheckpointError, FileNotFoundError: what cannot be built, in one line.
+        ConfigError, DataError, PredictionError, CheckpointError, FileNotFoundError: one line on what cannot be built.
+        ClassifierError, DeviceLostError, WorkerError: see `loop.predict_and_measure`.
     """
     config = from_dict(values)
     with distributed.process_group(pick_device(options.device)) as device:
@@ -105,21 +107,24 @@ def run(values: dict[str, Any], options: RunOptions) -> bool:
         else:
             result = _predict(config, options, device, dataset, prediction_format, evaluators)
         result.run["processes"] = distributed.world_size()
-        if distributed.rank() == 0:
-            paper = to_dict(config)["evaluation"]["paper"]
+        paper = to_dict(config)["evaluation"]["paper"]
+        keep = bool(options.predictions or options.save_predictions or not result.complete)
+
+        def report() -> None:
             write_report(result, folder, paper)
             write_plots(result, folder, paper, dataset, prediction_format, options.worst)
-            if not (options.predictions or options.save_predictions or result.failures):
+            if not keep:
                 remove_predictions(folder)
-        distributed.barrier()
-    return not result.failures
+
+        on_first(report)
+    return result.complete
 
 
 def _measure_saved(
     dataset: EvaluationSet, prediction_format: PredictionFormat, evaluators: Evaluators, options: RunOptions
 ) -> EvaluationResult:
     if not dataset.has_truth:
-        raise ConfigError(f"{dataset.title} has no ground truth here: there is nothing to measure")
+        raise ConfigError(f"{dataset.title} has no ground truth here: there is nothing to evaluate")
     if not Path(options.predictions).is_dir():
         raise FileNotFoundError(f"{options.predictions}: no such folder of predictions")
     result = measure_saved(dataset, prediction_format, evaluators, options.limit_videos, options.quiet)
@@ -173,19 +178,32 @@ def _predict(
     return result
 
 
-def evaluate(model: nn.Module, config: DictConfig, output_dir: str | Path) -> dict[str, float]:
-    """Evaluates a model as `config.evaluation` says; to be called on every worker of a training.
+class Metrics(dict[str, float]):
+    """Metrics in percent by name.
+
+    Attributes:
+        complete: every video was predicted and measured; otherwise the metrics cover only a part of the data set.
+    """
+
+    def __init__(self, values: Mapping[str, float], complete: bool) -> None:
+        super().__init__(values)
+        self.complete = complete
+
+
+def evaluate(model: nn.Module, config: DictConfig, output_dir: str | Path) -> Metrics:
+    """Evaluates a model as `config.evaluation` says; called on every worker of a training.
 
     Args:
         model: an `EntitySAM` in eval mode, on its device.
         config: the whole `Config`.
-        output_dir: gets the report; predictions are not kept.
+        output_dir: of the report; predictions are not kept.
 
     Returns:
-        metrics in percent, the same on every worker.
+        metrics in percent, the same on every worker, and whether they cover every video.
 
     Raises:
-        ConfigError, DataError: what cannot be built, in one line.
+        ConfigError, DataError: one line on what cannot be built.
+        ClassifierError, DeviceLostError, WorkerError: see `loop.predict_and_measure`.
     """
     folder = Path(output_dir)
     on_first(lambda: make_folder(folder))
@@ -196,15 +214,17 @@ def evaluate(model: nn.Module, config: DictConfig, output_dir: str | Path) -> di
     method: VideoMethod = VideoSegmenter(model, **to_dict(config)["inference"])  # type: ignore[arg-type]
     labeller = make_labeller(config, dataset)
     result = predict_and_measure(dataset, method, prediction_format, evaluators, records, quiet=True, labeller=labeller)
-    if distributed.rank() == 0:
+
+    def report() -> None:
         write_report(result, folder, to_dict(config)["evaluation"]["paper"])
         remove_predictions(folder)
-    distributed.barrier()
-    return result.metrics
+
+    on_first(report)
+    return Metrics(result.metrics, result.complete)
 
 
 def check_evaluation(config: DictConfig) -> None:
-    """Builds what `evaluate` builds: what is wrong with the config shows at once, not at the first evaluation.
+    """Builds what `evaluate` builds, so that a wrong config fails at the start of a training.
 
     Raises:
         ConfigError, DataError: see `evaluate`.
@@ -218,7 +238,7 @@ def build_dataset(config: DictConfig) -> EvaluationSet:
     """The data set of `evaluation.dataset`.
 
     Raises:
-        ConfigError: none given, or not one of videos.
+        ConfigError: none given, or one for training.
         DataError: files missing or broken.
     """
     node = to_dict(config)["evaluation"]["dataset"]
@@ -231,7 +251,7 @@ def build_dataset(config: DictConfig) -> EvaluationSet:
 
 
 def build_prediction_format(config: DictConfig, dataset: EvaluationSet, folder: Path) -> PredictionFormat:
-    """Where and how predictions of this data set are written or read.
+    """The prediction format of a data set in a folder.
 
     Raises:
         ConfigError: unknown task.
@@ -243,10 +263,10 @@ def build_prediction_format(config: DictConfig, dataset: EvaluationSet, folder: 
 
 
 def build_evaluation(config: DictConfig, dataset: EvaluationSet, prediction_format: PredictionFormat) -> Evaluators:
-    """The evaluators of `evaluation.evaluators`, by name; none where there is no ground truth.
+    """The evaluators of `evaluation.evaluators` by name; none if there is no ground truth.
 
     Raises:
-        ConfigError: none given, unknown name or key, or one that the data set's annotations do not serve.
+        ConfigError: none given, unknown name or key, or one that needs other annotations.
     """
     nodes = to_dict(config)["evaluation"]["evaluators"]
     if not nodes:
@@ -255,13 +275,13 @@ def build_evaluation(config: DictConfig, dataset: EvaluationSet, prediction_form
     evaluators = build_evaluators(nodes, categories=entity if prediction_format.class_agnostic else dataset.categories)
     check_input_types(evaluators, prediction_format)
     if not dataset.has_truth:
-        logger.warning("%s has no ground truth here: predictions are written and not measured", dataset.title)
+        logger.warning("%s has no ground truth here: predictions are written but not evaluated", dataset.title)
         return {}
     return evaluators
 
 
 def make_labeller(config: DictConfig, dataset: EvaluationSet, sheets: Path | None = None) -> VideoLabeller | None:
-    """What gives entities their categories; None for the entity task.
+    """Assigns categories to entities; None for the entity task.
 
     Raises:
         ConfigError: a class-specific task without classifier.
@@ -277,12 +297,12 @@ def is_tracked(config: DictConfig, dataset: EvaluationSet) -> bool:
 
 
 def sum_counts(parts: Sequence[Mapping[str, int]]) -> dict[str, int]:
-    """Counts of all processes, by name."""
+    """Counts by name, summed over processes."""
     return dict(sum((Counter(part) for part in parts), Counter()))
 
 
 def identity_of(config: DictConfig) -> dict[str, Any]:
-    """The parts of the config that decide predictions."""
+    """The parts of the config that determine predictions."""
     values = to_dict(config)
     evaluation: Mapping[str, Any] = values["evaluation"]
     chosen = {key: values[key] for key in ("model", "inference", "seed")}
@@ -290,42 +310,49 @@ def identity_of(config: DictConfig) -> dict[str, Any]:
 
 
 def start_records(folder: Path, identity: Mapping[str, Any], resume: bool) -> Records:
-    """Begins or resumes a run, on the first process.
+    """Starts or resumes a run, on the first process.
 
     Raises:
-        ConfigError: the run to resume was another one.
+        ConfigError: the run to resume had other settings; or a new run would overwrite predictions that no run made.
     """
     records = Records(folder)
-    on_first(lambda: records.start(identity, resume))
+
+    def start() -> None:
+        foreign = next((folder / name for name in PREDICTIONS if (folder / name).exists()), None)
+        if foreign is not None and not (folder / FOLDER).exists():
+            raise ConfigError(f"{foreign}: exists and was not written by an evaluation; choose another output_dir")
+        records.start(identity, resume)
+
+    on_first(start)
     return records
 
 
 def on_first(action: Callable[[], Any]) -> None:
-    """Does something on the first process while the others wait; if it fails there, it fails everywhere.
+    """Runs an action on the first process while the others wait; if it fails there, it fails on all of them.
 
     Raises:
         ConfigError: the action raised a ValueError or an OSError; with its message.
+        WorkerError: on the other processes, if the action raised any other error.
     """
-    problem = ""
+    work, problem = distributed.SharedWork(), ""
     if distributed.rank() == 0:
         try:
             action()
         except (ValueError, OSError) as error:
             problem = str(error)
+        except Exception as error:
+            work.fail(str(error) or type(error).__name__)
+            raise
+    work.wait()
     problem = distributed.gather(problem)[0]
     if problem:
         raise ConfigError(problem)
 
 
 def remove_predictions(folder: Path) -> None:
-    """Leaves only the report."""
-    for name in (FOLDER, SHEETS, panoptic.MAPS, semantic.MAPS):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    for name in (
-        IDENTITY,
-        panoptic.INDEX,
-        instances.INDEX,
-        instances.ARCHIVE,
-        tracks.INDEX,
-    ):
-        (folder / name).unlink(missing_ok=True)
+    """Removes everything but the report."""
+    for name in (FOLDER, SHEETS, IDENTITY, *PREDICTIONS):
+        if (folder / name).is_dir() and not (folder / name).is_symlink():
+            shutil.rmtree(folder / name, ignore_errors=True)
+        else:
+            (folder / name).unlink(missing_ok=True)

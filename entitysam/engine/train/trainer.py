@@ -286,6 +286,9 @@ def run_evaluation(evaluate: Evaluation, state: TrainingState, log: RunLogger, b
     results = evaluate(state.model, state.iteration)
     log.scalars(state.iteration, {f"eval/{name}": value for name, value in results.items()})
     logger.info("evaluation: %s", "  ".join(f"{name} {value:.2f}" for name, value in results.items()))
+    if not getattr(results, "complete", True):
+        logger.warning("evaluation: some videos failed, so that %s is not compared with the best one", best_metric)
+        return False
     value = results.get(best_metric)
     if value is None or (state.best is not None and value <= state.best):
         return False

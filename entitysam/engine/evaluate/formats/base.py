@@ -1,10 +1,10 @@
-"""Predictions on disk, in the submission formats of the benchmarks, and their pairing with the ground truth.
+"""Prediction formats: the submission formats of the benchmarks on disk, and their pairing with the ground truth.
 
-A prediction format writes the entities of a video, keeps one entry of plain data per video for the index file, and gives
-the evaluators what they take. Saved predictions of others come in by the same index files.
+A prediction format writes the entities of a video, returns one entry of plain data per video for the index file, and
+converts ground truth and prediction to the input types of the evaluators. Saved predictions are read through the same
+index files.
 """
 
-import json
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,20 +15,21 @@ import numpy as np
 
 from entitysam.data.evaluation.base import EvaluationSet
 from entitysam.data.images import read_image
+from entitysam.io.json_files import JsonError, load_json
 from entitysam.structures import Video
 
-ENTITY = 1  # category id of entities without names
+ENTITY = 1  # category id of class-agnostic entities
 Entry = Any  # plain data of one video, as it stands in the index file
 
 
 class Segmented(Protocol):
-    """What a method found in a video; `inference.segmenter.SegmentedVideo` is one.
+    """The entities of a video; `inference.segmenter.SegmentedVideo` is one.
 
-    It may also have `frame_scores`, float [n, T], by which the frames that a classifier sees are chosen, and
-    `iter_dense_ids(segments)`, maps without gaps for semantic segmentation.
+    It may also have `frame_scores`, float [n, T], by which the frames for a classifier are chosen, and
+    `iter_dense_ids(segments)`, maps without unassigned pixels for semantic segmentation.
 
     Attributes:
-        scores: float [n], score 0..1 of the entities 1..n; complete once all maps were taken.
+        scores: float [n] in 0..1, score of the entities 1..n; complete once all maps were read.
     """
 
     @property
@@ -48,7 +49,7 @@ class Named(Segmented, Protocol):
 
 
 class VideoFrames:
-    """The frames of a video, uint8 [H, W, 3] RGB, each read when it is asked for; every `iter` begins anew.
+    """The frames of a video, uint8 [H, W, 3] RGB, read one at a time. Every `iter` starts at the first frame.
 
     Raises:
         DataError: on iteration: broken or missing file.
@@ -62,15 +63,15 @@ class VideoFrames:
 
 
 class PredictionFormat(ABC):
-    """One format of predictions, in one folder.
+    """One prediction format in one folder.
 
     Args:
         folder: of the predictions.
-        dataset: whose predictions they are.
-        class_agnostic: categories of truth and prediction are one.
+        dataset: the videos that are predicted.
+        class_agnostic: all categories of ground truth and prediction are treated as one.
     """
 
-    input_types: Sequence[type] = ()  # input types of `evaluation.videos` that it can give
+    input_types: Sequence[type] = ()  # the types of `evaluation.videos` that `pair` can return
 
     def __init__(self, folder: Path, dataset: EvaluationSet, class_agnostic: bool) -> None:
         self.folder = folder
@@ -78,42 +79,59 @@ class PredictionFormat(ABC):
         self.class_agnostic = class_agnostic
         self.warnings: Counter[str] = Counter()
 
+    def check_outputs(self, videos: Sequence[Video]) -> None:
+        """Checks the paths of all files that `write` creates for these videos.
+
+        Raises:
+            UnsafePathError: a path leaves `folder`, or leads through a symbolic link in it.
+        """
+        for video in videos:
+            self.map_files(video)
+
+    def map_files(self, video: Video) -> list[Path]:
+        """The map of each frame that `write` creates; none in formats without maps."""
+        return []
+
     def predict(self, method: Any, video: Video) -> Any:
-        """What a method finds in a video, for `write`: by default what its `segment` gives for the frames."""
+        """The result of a method on a video, for `write`: by default that of its `segment` on the frames."""
         return method.segment(VideoFrames(video), (video.height, video.width))
 
     @abstractmethod
     def write(self, video: Video, segmented: Segmented, categories: np.ndarray | None = None) -> Entry:
-        """Writes one video.
+        """Writes the predictions of one video.
 
         Args:
             video: of the data set.
             segmented: its entities.
-            categories: int [n] category id of the entities 1..n; None where they have no names.
+            categories: int [n] category id of the entities 1..n; None for class-agnostic predictions.
 
         Returns:
-            what the index file is to say of it.
+            the entry of the video in the index file.
         """
 
     @abstractmethod
     def write_index(self, entries: Sequence[Entry]) -> None:
-        """Writes the index file of these videos; without it the folder is no submission."""
+        """Writes the index file of these videos, which makes the folder a complete submission."""
 
     @abstractmethod
     def read_index(self) -> dict[str, list[Entry]]:
-        """Entries of each video (by the text of its id) in a folder of saved predictions.
+        """Entries of each video (by its id as a string) of saved predictions.
 
         Raises:
-            PredictionError: index missing or broken.
+            PredictionError: index file missing or broken.
         """
 
     @abstractmethod
     def pair(self, video: Video, entry: Entry | None, kind: type) -> Any:
-        """Truth and prediction (None: not predicted) of a video as the input type `kind`."""
+        """Ground truth and prediction (None: not predicted) of a video as the input type `kind`.
+
+        Raises:
+            PredictionError, EvaluationError: values of the wrong type; names the video and the place.
+        """
 
     @abstractmethod
     def maps(self, video: Video, entry: Entry | None, frame: int) -> tuple[np.ndarray, np.ndarray]:
-        """Annotated and predicted ids (or labels) int [H, W] of a frame, to be looked at; 0 = nothing."""
+        """Annotated and predicted ids (or labels) int [H, W] of a frame for drawing; 0 = nothing. Sizes may differ."""
 
 
 def read_index_file(path: Path) -> Any:
@@ -123,11 +141,15 @@ def read_index_file(path: Path) -> Any:
         PredictionError: missing or broken.
     """
     try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise PredictionError(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise PredictionError(f"{path}: broken JSON ({error})") from error
+        return load_json(path)
+    except JsonError as error:
+        raise PredictionError(str(error)) from error
+
+
+def resize_ids(ids: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A map [h, w] at another size (H, W) by nearest neighbour."""
+    rows, columns = (np.arange(side) * old // side for side, old in zip(size, ids.shape))
+    return ids[rows[:, None], columns]  # [H, 1] x [W] -> [H, W]
 
 
 class PredictionError(ValueError):

@@ -15,9 +15,12 @@ from entitysam.engine.evaluate.formats.base import (
     PredictionFormat,
     Segmented,
     read_index_file,
+    resize_ids,
 )
+from entitysam.engine.evaluate.formats.segments import InstanceAnnotation, InstanceResult, OfImage, OfVideo
 from entitysam.evaluation import EvaluationError, Instance, InstanceVideo
 from entitysam.io.files import whole_file
+from entitysam.io.json_files import check_type
 from entitysam.io.writers.annotations import describe_entities
 from entitysam.masa.video import TrackedFrame
 from entitysam.ops import rle_decode
@@ -28,7 +31,7 @@ Tube = tuple[list[Any], float, int]  # code per frame (None where absent), score
 
 
 class InstanceFormat(PredictionFormat):
-    """The entry of a video is the list of its results. A video without results has no detections, which is no error."""
+    """The entry of a video is the list of its results; a video without results has no detections, which is valid."""
 
     input_types = (InstanceVideo,)
 
@@ -37,7 +40,7 @@ class InstanceFormat(PredictionFormat):
         return "image_id" if self.dataset.is_images else "video_id"
 
     def predict(self, method: Any, video: Video) -> Any:
-        """Tracked frames of a method that tracks, else the maps of one that segments."""
+        """The tracked frames of a method that tracks, otherwise the maps of one that segments."""
         return list(method.track(video)) if hasattr(method, "track") else super().predict(method, video)
 
     def write(self, video: Video, segmented: Any, categories: np.ndarray | None = None) -> Entry:
@@ -63,13 +66,12 @@ class InstanceFormat(PredictionFormat):
                 archive.write(self.folder / INDEX, INDEX)
 
     def read_index(self) -> dict[str, list[Entry]]:
-        path = self.folder / INDEX
+        path, kind = self.folder / INDEX, list[OfImage] if self.dataset.is_images else list[OfVideo]
         found: dict[str, list[Entry]] = {}
-        try:
-            for result in read_index_file(path):
-                found.setdefault(str(result[self._key]), [[]])[0].append(result)
-        except (KeyError, TypeError) as error:
-            raise PredictionError(f"{path}: not a result file of instances (an entry lacks {error})") from error
+        for result in check_type(
+            read_index_file(path), kind, f"{path}: not a result file of instances", PredictionError
+        ):
+            found.setdefault(str(result[self._key]), [[]])[0].append(result)
         return found
 
     def pair(self, video: Video, entry: Entry | None, kind: type) -> InstanceVideo:
@@ -79,24 +81,28 @@ class InstanceFormat(PredictionFormat):
 
     def _annotated(self, annotation: Mapping[str, Any], size: tuple[int, int], where: str) -> Instance:
         where = f"{where}, annotation {annotation['id']}"
-        areas = [area for area in annotation.get("areas", []) if area]
+        checked = check_type(annotation, InstanceAnnotation, where, EvaluationError)
+        areas = [area for area in checked.get("areas") or [] if area]
         # The file's area of a tube is its mean over the frames on which it is visible.
-        area = annotation.get("area") if self.dataset.is_images else float(np.mean(areas)) if areas else 0.0
+        area = checked.get("area") if self.dataset.is_images else float(np.mean(areas)) if areas else 0.0
         return Instance(
-            category_id=ENTITY if self.class_agnostic else int(annotation["category_id"]),
-            masks=self._masks(annotation, size, where),
-            crowd=annotation.get("iscrowd", 0) == 1,
+            category_id=ENTITY if self.class_agnostic else self._category(checked, where),
+            masks=self._masks(checked, size, where),
+            crowd=checked.get("iscrowd", 0) == 1,
             area=area,
-            occlusion=annotation.get("occlusion"),
-            annotation_id=int(annotation["id"]),
+            occlusion=checked.get("occlusion"),
+            annotation_id=checked["id"],
         )
 
+    def _category(self, annotation: Mapping[str, Any], where: str) -> int:
+        if "category_id" not in annotation:
+            raise EvaluationError(f"{where}: no 'category_id'")
+        return annotation["category_id"]
+
     def _predicted(self, result: Mapping[str, Any], size: tuple[int, int], where: str) -> Instance:
-        missing = next((key for key in ("category_id", "score") if key not in result), None)
-        if missing:
-            raise PredictionError(f"{where}: a result has no '{missing}'")
-        category = ENTITY if self.class_agnostic else int(result["category_id"])
-        return Instance(category, self._masks(result, size, f"{where}, prediction"), score=float(result["score"]))
+        checked = check_type(result, InstanceResult, f"{INDEX}: {where}", PredictionError)
+        category = ENTITY if self.class_agnostic else checked["category_id"]
+        return Instance(category, self._masks(checked, size, f"{where}, prediction"), score=checked["score"])
 
     def _masks(self, holder: Mapping[str, Any], size: tuple[int, int], where: str) -> list[Any]:
         """Compressed run-length codes per frame, None where absent."""
@@ -104,6 +110,8 @@ class InstanceFormat(PredictionFormat):
         if key not in holder:
             raise EvaluationError(f"{where}: no '{key}'")
         shapes = [holder[key]] if self.dataset.is_images else holder[key]
+        if not isinstance(shapes, list):
+            raise EvaluationError(f"{where}: '{key}' is no list")
         try:
             return [None if shape is None else run_length_code(shape, *size) for shape in shapes]
         except (TypeError, KeyError, ValueError) as error:
@@ -117,7 +125,7 @@ class InstanceFormat(PredictionFormat):
 
 
 def mapped_tubes(segmented: Segmented, length: int) -> dict[int, Tube]:
-    """The entities of maps, by ascending id."""
+    """Tubes of the entities of id maps, by ascending id."""
     tubes: dict[int, list[Any]] = {}
     for frame, ids in enumerate(segmented.iter_ids()):
         for entity in describe_entities(ids):
@@ -126,7 +134,7 @@ def mapped_tubes(segmented: Segmented, length: int) -> dict[int, Tube]:
 
 
 def tracked_tubes(frames: Sequence[TrackedFrame], length: int) -> dict[int, Tube]:
-    """The tracks that have masks, by ascending id: mean score, most frequent category (the smallest among equals)."""
+    """Tubes of the tracks that have masks, by ascending id, with mean score and most frequent category (ties: smallest)."""
     tubes: dict[int, list[Any]] = {}
     scores: dict[int, list[float]] = {}
     votes: dict[int, list[int]] = {}
@@ -146,10 +154,11 @@ def tracked_tubes(frames: Sequence[TrackedFrame], length: int) -> dict[int, Tube
 
 
 def paint(instances: Sequence[Instance], frame: int, size: tuple[int, int]) -> np.ndarray:
-    """int32 [H, W]: 1 + position of the last instance that covers a pixel; 0 = none."""
+    """int32 [H, W]: 1 + index of the last instance that covers a pixel; 0 = none."""
     ids = np.zeros(size, np.int32)
     for position, instance in enumerate(instances):
         mask = instance.masks[frame] if frame < len(instance.masks) else None
         if mask is not None:
-            ids[rle_decode(dict(mask))] = position + 1
+            covered = rle_decode(dict(mask))  # may have another size than the annotation
+            ids[covered if covered.shape == size else resize_ids(covered, size)] = position + 1
     return ids

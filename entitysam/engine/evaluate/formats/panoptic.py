@@ -16,6 +16,7 @@ from entitysam.engine.evaluate.formats.base import (
     Segmented,
     read_index_file,
 )
+from entitysam.engine.evaluate.formats.segments import ImageIndex, PanopticEntry, PanopticFrame, Segment, VideoIndex
 from entitysam.evaluation import (
     EvaluationError,
     Instance,
@@ -28,6 +29,8 @@ from entitysam.evaluation import (
 from entitysam.evaluation.panoptic_png import read_panoptic_png
 from entitysam.io.files import whole_file
 from entitysam.io.id_maps import write_ids
+from entitysam.io.json_files import check_type
+from entitysam.io.paths import join_inside
 from entitysam.ops import rle_encode
 from entitysam.structures import Video
 
@@ -35,14 +38,17 @@ MAPS, INDEX = "pan_pred", "pred.json"
 
 
 class PanopticFormat(PredictionFormat):
-    """Videos, or images (`file_name` and `segments_info` then stand in the annotation itself, as in COCO)."""
+    """Videos, or images (whose annotation itself has `file_name` and `segments_info`, as in COCO)."""
 
     input_types = (PanopticVideo, InstanceVideo, TrackedVideo)
 
+    def map_files(self, video: Video) -> list[Path]:
+        where = f"video {video.video_id}"
+        return [join_inside(self.folder / MAPS, name, where) for name in video.annotation["names"]]
+
     def write(self, video: Video, segmented: Segmented, categories: np.ndarray | None = None) -> Entry:
         frames = []
-        for name, ids in zip(video.annotation["names"], segmented.iter_ids(), strict=True):
-            path = self.folder / MAPS / name
+        for path, ids in zip(self.map_files(video), segmented.iter_ids(), strict=True):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_ids(path, ids)
             frames.append({"file_name": path.name, "segments_info": segments_info(ids)})
@@ -61,49 +67,64 @@ class PanopticFormat(PredictionFormat):
             temporary.write_text(json.dumps({"annotations": list(entries)}), encoding="utf-8")
 
     def read_index(self) -> dict[str, list[Entry]]:
-        path, key = self.folder / INDEX, "image_id" if self.dataset.is_images else "video_id"
-        contents = read_index_file(path)
+        path = self.folder / INDEX
+        key, kind = ("image_id", ImageIndex) if self.dataset.is_images else ("video_id", VideoIndex)
+        contents = check_type(read_index_file(path), kind, f"{path}: not a panoptic prediction file", PredictionError)
         entries: dict[str, list[Entry]] = {}
-        try:
-            for entry in contents["annotations"]:
-                entries.setdefault(str(entry[key]), []).append(entry)
-        except (KeyError, TypeError) as error:
-            raise PredictionError(f"{path}: not a panoptic prediction file (an entry lacks {error})") from error
+        for entry in contents["annotations"]:
+            entries.setdefault(str(entry[key]), []).append(entry)
         return entries
 
     def pair(self, video: Video, entry: Entry | None, kind: type) -> PanopticVideo | InstanceVideo | TrackedVideo:
-        truth = PanopticSequence(video.annotation["segments"], _reader(video.annotation["mask_files"]))
+        truth = self._truth(video)
         prediction = None if entry is None else self.sequence(video, entry)
         if kind is PanopticVideo:
             return PanopticVideo(video.video_id, truth, prediction)
         if prediction is None:
             raise EvaluationError(f"video {video.video_id}: not predicted")
         if kind is TrackedVideo:
-            sides = (boxes(truth, self.class_agnostic), boxes(prediction, self.class_agnostic))
-            return TrackedVideo(video.video_id, *sides)
+            where = f"video {video.video_id}"
+            return TrackedVideo(
+                video.video_id,
+                boxes(truth, self.class_agnostic, f"{where}, ground truth"),
+                boxes(prediction, self.class_agnostic, f"{where}, prediction"),
+            )
         return InstanceVideo(
             video.video_id,
             tubes(truth, self.class_agnostic),
             tubes(prediction, self.class_agnostic),
         )
 
+    def _truth(self, video: Video) -> PanopticSequence:
+        where = f"video {video.video_id}, ground truth"
+        segments = [
+            check_type(frame, list[Segment], f"{where}, frame {index}", EvaluationError)
+            for index, frame in enumerate(video.annotation["segments"])
+        ]
+        return PanopticSequence(segments, _reader(video.annotation["mask_files"]))
+
     def sequence(self, video: Video, entry: Entry) -> PanopticSequence:
-        """What was predicted. Frames are paired by position and maps opened under the ground truth's names, as in the published evaluators."""
-        frames = [entry] if self.dataset.is_images else entry.get("annotations")
+        """The prediction of a video. As in the published evaluators, frames are paired with the annotated ones by
+        position, and maps are opened under the annotated names.
+
+        Raises:
+            PredictionError: another number of frames, values of the wrong type.
+        """
         where = f"video {video.video_id}"
-        if not isinstance(frames, list):
-            raise PredictionError(f"{where}: its entry in {INDEX} has no 'annotations'")
+        if self.dataset.is_images:
+            frames = [entry]
+        else:
+            frames = check_type(entry, PanopticEntry, f"{INDEX}: {where}", PredictionError)["annotations"]
         if len(frames) != len(video):
             raise PredictionError(f"{where}: {len(frames)} frames predicted, {len(video)} frames annotated")
         names = video.annotation["names"]
         segments = []
         for index, (frame, name) in enumerate(zip(frames, names)):
-            if "segments_info" not in frame:
-                raise PredictionError(f"{where}, frame {index}: no 'segments_info' in {INDEX}")
-            self.warnings["predicted frames named otherwise than the annotated ones, paired by position"] += (
+            checked = check_type(frame, PanopticFrame, f"{INDEX}: {where}, frame {index}", PredictionError)
+            self.warnings["predicted frames whose names differ from the annotated ones, paired by position"] += (
                 Path(str(frame.get("file_name", name))).stem != Path(name).stem
             )
-            segments.append(frame["segments_info"])
+            segments.append(checked["segments_info"])
         return PanopticSequence(segments, _reader([self.folder / MAPS / name for name in names]))
 
     def maps(self, video: Video, entry: Entry | None, frame: int) -> tuple[np.ndarray, np.ndarray]:
@@ -114,7 +135,7 @@ class PanopticFormat(PredictionFormat):
 
 
 def segments_info(ids: np.ndarray) -> list[dict[str, Any]]:
-    """The JSON entries of a map [H, W] of entities 1..n: id, category_id, iscrowd, area in pixels, bbox [x, y, w, h]."""
+    """JSON entries of a map [H, W] of entities 1..n: id, category_id, iscrowd, area in pixels, bbox [x, y, w, h]."""
     areas = np.bincount(ids.ravel())
     found = []
     for index, place in enumerate(ndimage.find_objects(ids)):
@@ -139,7 +160,7 @@ def tubes(sequence: PanopticSequence, class_agnostic: bool) -> list[Instance]:
             tube[frame] = rle_encode(ids == number)
     return [
         Instance(
-            category_id=ENTITY if class_agnostic else int(segment["category_id"]),
+            category_id=ENTITY if class_agnostic else int(segment.get("category_id", -1)),
             masks=masks[number],
             score=float(segment.get("score", 1.0)),
             crowd=segment.get("iscrowd", 0) == 1,
@@ -149,12 +170,23 @@ def tubes(sequence: PanopticSequence, class_agnostic: bool) -> list[Instance]:
     ]
 
 
-def boxes(sequence: PanopticSequence, class_agnostic: bool) -> Tracks:
-    """The boxes of a panoptic video's segments."""
-    listed = [(frame, segment) for frame, segments in enumerate(sequence.segments) for segment in segments]
-    category = [ENTITY if class_agnostic else int(segment["category_id"]) for _, segment in listed]
-    rows = [[frame, segment["id"], c, *segment["bbox"]] for (frame, segment), c in zip(listed, category)]
-    return Tracks.from_rows(rows, [segment.get("iscrowd", 0) == 1 for _, segment in listed])
+def boxes(sequence: PanopticSequence, class_agnostic: bool, where: str) -> Tracks:
+    """The boxes of a panoptic video's segments.
+
+    Raises:
+        EvaluationError: a segment without `bbox` or `category_id`; the message starts with `where`.
+    """
+    needed = ("bbox",) if class_agnostic else ("bbox", "category_id")
+    rows, crowd = [], []
+    for frame, segments in enumerate(sequence.segments):
+        for segment in segments:
+            missing = next((key for key in needed if key not in segment), None)
+            if missing:
+                raise EvaluationError(f"{where}, frame {frame}: segment {segment['id']} has no '{missing}'")
+            category = ENTITY if class_agnostic else int(segment["category_id"])
+            rows.append([frame, segment["id"], category, *segment["bbox"]])
+            crowd.append(segment.get("iscrowd", 0) == 1)
+    return Tracks.from_rows(rows, crowd)
 
 
 def _reader(files: Sequence[Path]) -> Callable[[int], np.ndarray]:

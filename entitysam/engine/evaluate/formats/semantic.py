@@ -11,6 +11,7 @@ from entitysam.data.evaluation.vspw import read_labels
 from entitysam.engine.evaluate.formats.base import Entry, PredictionFormat, Segmented
 from entitysam.evaluation import EvaluationError, SemanticVideo
 from entitysam.io.files import whole_file
+from entitysam.io.paths import join_inside
 from entitysam.registry import ConfigError
 from entitysam.structures import Video
 
@@ -18,23 +19,26 @@ MAPS = "semantic_pred"
 
 
 class SemanticFormat(PredictionFormat):
-    """There is no index file: a video is predicted if it has a folder, below `semantic_pred` or in the folder itself."""
+    """There is no index file: a video is predicted if it has a subfolder of `semantic_pred`, or of the folder itself."""
 
     input_types = (SemanticVideo,)
+
+    def map_files(self, video: Video) -> list[Path]:
+        where = f"video {video.video_id}"
+        return [join_inside(self.folder / MAPS, name, where) for name in video.annotation["names"]]
 
     def write(self, video: Video, segmented: Segmented, categories: np.ndarray | None = None) -> Entry:
         if categories is None:
             raise ConfigError("semantic predictions need categories: give evaluation.classifier")
         label_of = np.concatenate([[0], categories]).astype(np.uint8)
-        for name, ids in zip(video.annotation["names"], segmented.iter_ids(), strict=True):
-            path = self.folder / MAPS / name
+        for path, ids in zip(self.map_files(video), segmented.iter_ids(), strict=True):
             path.parent.mkdir(parents=True, exist_ok=True)
             with whole_file(path) as temporary:
                 Image.fromarray(label_of[fill_from_nearest(ids)]).save(temporary, format="PNG")
         return {"video_id": video.annotation["key"]}
 
     def write_index(self, entries: Sequence[Entry]) -> None:
-        """Nothing to write: the folders are the submission."""
+        """The folders are the submission; there is no index file."""
 
     def read_index(self) -> dict[str, list[Entry]]:
         root = self._root()
@@ -65,7 +69,7 @@ class SemanticFormat(PredictionFormat):
 
 
 def fill_from_nearest(ids: np.ndarray) -> np.ndarray:
-    """Gives every pixel without an entity the nearest entity's id [H, W]: VSPW wants a category everywhere (ours)."""
+    """Assigns the id of the nearest entity to every pixel without one, [H, W]: VSPW needs a category everywhere (ours)."""
     if not (ids == 0).any() or not ids.any():
         return ids
     rows, columns = ndimage.distance_transform_edt(ids == 0, return_distances=False, return_indices=True)

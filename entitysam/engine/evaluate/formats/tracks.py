@@ -1,4 +1,4 @@
-"""Tracked boxes: `tracks.json`, the result format of TAO with a `frame` beside."""
+"""Tracked boxes: `tracks.json`, the result format of TAO with an additional key `frame`."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -8,19 +8,20 @@ import numpy as np
 
 from entitysam.data.detections.readers import FrameRecord
 from entitysam.engine.evaluate.formats.base import ENTITY, Entry, PredictionError, PredictionFormat, read_index_file
+from entitysam.engine.evaluate.formats.segments import OfVideo, TrackedBox
 from entitysam.evaluation import EvaluationError, TrackedVideo, Tracks
 from entitysam.io.files import whole_file
+from entitysam.io.json_files import check_type
 from entitysam.masa.video import TrackedFrame
 from entitysam.structures import Video
 
 INDEX = "tracks.json"
-KEYS = ("frame", "track_id", "category_id", "bbox")
 
 
 class TracksFormat(PredictionFormat):
     """The entry of a video is the list of its boxes {video_id, frame, track_id, category_id, bbox, score}.
 
-    `frame` counts the frames of the evaluated video from 0, after its step. A video without boxes was not predicted.
+    `frame` is the 0-based index among the evaluated frames, after `step`. A video without boxes counts as not predicted.
     """
 
     input_types = (TrackedVideo,)
@@ -47,16 +48,13 @@ class TracksFormat(PredictionFormat):
     def read_index(self) -> dict[str, list[Entry]]:
         path = self.folder / INDEX
         found: dict[str, list[Entry]] = {}
-        try:
-            for row in read_index_file(path):
-                _ = [row[key] for key in KEYS]
-                found.setdefault(str(row["video_id"]), [[]])[0].append(row)
-        except (KeyError, TypeError) as error:
-            raise PredictionError(f"{path}: not a file of tracks (a box lacks {error})") from error
+        for row in check_type(read_index_file(path), list[OfVideo], f"{path}: not a file of tracks", PredictionError):
+            found.setdefault(str(row["video_id"]), [[]])[0].append(row)
         return found
 
     def pair(self, video: Video, entry: Entry | None, kind: type) -> TrackedVideo:
-        rows = [[row["frame"], row["track_id"], row["category_id"], *row["bbox"]] for row in entry or []]
+        checked = check_type(entry or [], list[TrackedBox], f"{INDEX}: video {video.video_id}, boxes", PredictionError)
+        rows = [[row["frame"], row["track_id"], row["category_id"], *row["bbox"]] for row in checked]
         late = [row[0] for row in rows if not 0 <= row[0] < len(video)]
         if late:
             raise PredictionError(f"video {video.video_id}: a box on frame {late[0]}, but it has {len(video)} frames")
@@ -74,7 +72,7 @@ def annotated_tracks(video_id: Any, frames: Sequence[FrameRecord]) -> Tracks:
     """The annotations of a video; track ids become 1, 2, ... in order of first appearance, those of crowds 0.
 
     Raises:
-        EvaluationError: a box that is not finite.
+        EvaluationError: an annotated box is not finite.
     """
     numbers: dict[Any, int] = {}
     rows, ignore = [], []
@@ -92,7 +90,7 @@ def annotated_tracks(video_id: Any, frames: Sequence[FrameRecord]) -> Tracks:
 
 
 def paint_boxes(tracks: Tracks, frame: int, size: tuple[int, int]) -> np.ndarray:
-    """int32 [H, W] track id of the smallest box over each pixel, 0 = none."""
+    """int32 [H, W] track id of the smallest box that covers each pixel, 0 = none."""
     ids = np.zeros(size, np.int32)
     rows = np.flatnonzero(tracks.frame == frame)
     for row in rows[np.argsort(-tracks.box[rows, 2:].prod(1), kind="stable")]:

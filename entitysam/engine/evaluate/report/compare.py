@@ -1,19 +1,19 @@
-"""Two results side by side, the videos on which the second loses most first."""
+"""Compares two results: metrics, then the videos ordered by the loss of the second result."""
 
 import math
 from pathlib import Path
 
 from entitysam.engine.evaluate.report.result import EvaluationResult, read_result, table
 
-MOST = 30  # videos listed
+MOST = 30  # listed videos
 
 
 def compare(first: str | Path, second: str | Path, most: int = MOST) -> str:
-    """Markdown: the metrics of two results and their difference, then video by video.
+    """Markdown: the metrics of two results and their difference, then the videos.
 
     Args:
-        first, second: `result.json` files, or the folders that hold them.
-        most: how many videos to list.
+        first, second: `result.json` files, or their folders.
+        most: number of videos to list.
 
     Raises:
         FileNotFoundError, ValueError: not two results.
@@ -36,7 +36,7 @@ def compare(first: str | Path, second: str | Path, most: int = MOST) -> str:
 
 
 def differences(a: EvaluationResult, b: EvaluationResult) -> list[tuple[str, float, float]]:
-    """(video, first, second) of the main metric for videos that both measured; where the second loses most, first."""
+    """(video, first, second) main metric of the videos in both results, largest loss of the second first."""
     metric = a.main_metric
     pairs = [
         (name, a.videos[name].metrics.get(metric, math.nan), b.videos[name].metrics.get(metric, math.nan))

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: quality against temporal window, quality per video, and the worst videos."""
+"""Plots of an evaluation: quality by window length, quality per video, and the contact sheet of the worst videos."""
 
 import math
 from collections.abc import Mapping
@@ -28,15 +28,15 @@ def write_plots(
     prediction_format: PredictionFormat,
     worst: int,
 ) -> None:
-    """Writes what can be drawn of a result to `folder`/plots.
+    """Writes the plots of a result to `folder`/plots.
 
     Args:
         result: of the evaluation.
         folder: of the report.
-        paper: rows of published numbers, percent.
+        paper: rows of published numbers in percent.
         dataset: of the evaluation.
-        prediction_format: its predictions, which are read again.
-        worst: how many videos the contact sheet shows; 0 = no sheet.
+        prediction_format: reads the predictions.
+        worst: number of videos on the contact sheet; 0 = no sheet.
     """
     if not result.metrics or not result.videos:
         return
@@ -76,7 +76,7 @@ def window_figure(rows: Mapping[str, Mapping[str, float]], longest: int) -> Figu
 
 
 def scatter_figure(result: EvaluationResult) -> Figure:
-    """The main metric of every video against its length; the three worst are named."""
+    """The main metric of every video against its length, with the names of the three worst."""
     metric = result.main_metric
     figure, axes = _new_figure("frames", metric)
     points = {
@@ -94,7 +94,7 @@ def scatter_figure(result: EvaluationResult) -> Figure:
 
 
 def comparison_figure(first: EvaluationResult, second: EvaluationResult, names: tuple[str, str]) -> Figure:
-    """The main metric of every video that both have: second result against the first; below the line it is worse."""
+    """Main metric of the videos in both results, second against first; below the diagonal the second is worse."""
     metric = first.main_metric
     figure, axes = _new_figure(f"{metric}, {names[0]}", f"{metric}, {names[1]}")
     shared = [
@@ -109,7 +109,7 @@ def comparison_figure(first: EvaluationResult, second: EvaluationResult, names: 
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes a figure as PNG, whole or not at all."""
+    """Writes a figure as PNG."""
     with whole_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150, bbox_inches="tight")
 

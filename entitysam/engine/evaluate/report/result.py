@@ -1,4 +1,4 @@
-"""The result of an evaluation: one JSON, one Markdown table beside the paper's rows, one CSV line per video."""
+"""The result of an evaluation: a JSON file, a Markdown table with the rows of the papers, a CSV row per video."""
 
 import csv
 import io
@@ -9,7 +9,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import NotRequired, TypedDict
+
 from entitysam.io.files import make_folder, whole_file
+from entitysam.io.json_files import check_type, load_json
 
 RESULT, TABLE, PER_VIDEO = "result.json", "result.md", "per_video.csv"
 Paper = Mapping[str, Mapping[str, float]]
@@ -17,7 +20,7 @@ Paper = Mapping[str, Mapping[str, float]]
 
 @dataclass
 class VideoResult:
-    """One video: its number of frames, the seconds its segmentation took (NaN for saved predictions), percent numbers."""
+    """One video: number of frames, seconds of its prediction (NaN for saved predictions), metrics in percent."""
 
     frames: int
     seconds: float
@@ -26,7 +29,7 @@ class VideoResult:
 
 @dataclass(frozen=True)
 class Failure:
-    """A video that could not be predicted, or not be measured by the evaluator `during`."""
+    """A video that could not be predicted (`during` = "prediction") or not be measured by the evaluator `during`."""
 
     video: str
     during: str
@@ -35,16 +38,17 @@ class Failure:
 
 @dataclass
 class EvaluationResult:
-    """What an evaluation found. All numbers are percent: 100 = perfect; NaN = undefined.
+    """The result of an evaluation. All metrics are in percent: 100 = perfect; NaN = undefined.
 
     Attributes:
-        title: data set and part.
+        title: data set and split.
         metrics: over all videos.
         videos: by video id.
-        failures: what is missing from the numbers.
-        warnings: oddities of the input that did not stop anything, and how often.
-        seconds: of the whole run.
-        run: what was evaluated: weights, settings, ...
+        failures: videos that are missing from the metrics.
+        warnings: defects of the input that the published evaluators accept, and their number.
+        seconds: duration of the whole run.
+        run: weights, settings, ... of the run.
+        notes: sentences on what a reader of the metrics must know.
     """
 
     title: str
@@ -54,14 +58,20 @@ class EvaluationResult:
     warnings: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     run: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the metrics cover every video."""
+        return not self.failures
 
     @property
     def main_metric(self) -> str:
-        """The first one, by which videos are ordered."""
+        """The first metric, which orders the videos."""
         return next(iter(self.metrics), "")
 
     def worst_first(self) -> list[str]:
-        """Video ids by the main metric, lowest first; those without it at the end."""
+        """Video ids by ascending main metric; undefined ones last."""
 
         def key(name: str) -> tuple[bool, float, str]:
             value = self.videos[name].metrics.get(self.main_metric, math.nan)
@@ -75,8 +85,8 @@ def write_report(result: EvaluationResult, folder: Path, paper: Paper) -> None:
 
     Args:
         result: of the evaluation.
-        folder: created where it is not there.
-        paper: rows of published numbers, percent, to stand below ours.
+        folder: created if missing.
+        paper: rows of published numbers in percent, shown below ours.
 
     Raises:
         OutputError: a file cannot be written.
@@ -93,33 +103,60 @@ def to_json(result: EvaluationResult) -> str:
     return json.dumps(_finite(asdict(result)), indent=1) + "\n"
 
 
+class VideoRow(TypedDict):
+    frames: int
+    seconds: float | None
+    metrics: dict[str, float | None]
+
+
+class FailureRow(TypedDict):
+    video: str
+    during: str
+    error: str
+
+
+class ResultFile(TypedDict):
+    """`result.json`."""
+
+    title: str
+    metrics: dict[str, float | None]
+    videos: dict[str, VideoRow]
+    failures: list[FailureRow]
+    warnings: dict[str, int]
+    seconds: float | None
+    run: dict[str, Any]
+    notes: NotRequired[list[str]]
+
+
 def read_result(path: str | Path) -> EvaluationResult:
-    """A result from its JSON, or from the folder that holds it.
+    """A result from its JSON file, or from the folder that contains it.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: not a result.
+        FileNotFoundError: no such file.
+        ValueError: the file is not a result.
     """
     path = Path(path) / RESULT if Path(path).is_dir() else Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such result file")
-    try:
-        values = json.loads(path.read_bytes())
-        videos = {
-            name: VideoResult(v["frames"], _number(v["seconds"]), _numbers(v["metrics"]))
-            for name, v in values["videos"].items()
-        }
-        failures = [Failure(**failure) for failure in values["failures"]]
-        metrics = _numbers(values["metrics"])
-        return EvaluationResult(
-            values["title"], metrics, videos, failures, values["warnings"], values["seconds"], values["run"]
-        )
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: not a result of an evaluation ({error!r})") from error
+    values = check_type(load_json(path), ResultFile, f"{path}: not a result of an evaluation")
+    videos = {
+        name: VideoResult(video["frames"], _number(video["seconds"]), _numbers(video["metrics"]))
+        for name, video in values["videos"].items()
+    }
+    return EvaluationResult(
+        title=values["title"],
+        metrics=_numbers(values["metrics"]),
+        videos=videos,
+        failures=[Failure(**failure) for failure in values["failures"]],
+        warnings=values["warnings"],
+        seconds=_number(values["seconds"]),
+        run=values["run"],
+        notes=values.get("notes", []),
+    )
 
 
 def to_markdown(result: EvaluationResult, paper: Paper) -> str:
-    """The table beside the paper's rows, then what the reader must know: failures and warnings."""
+    """The table with the rows of the papers, then notes, failures and warnings."""
     headline = [name for name in result.metrics if "@" not in name]
     windows = [name for name in result.metrics if "@" in name]
     lines = [f"# {result.title}", ""]
@@ -130,19 +167,21 @@ def to_markdown(result: EvaluationResult, paper: Paper) -> str:
         rows: dict[str, Mapping[str, float]] = {"this run": result.metrics}
         rows |= {name: row for name, row in paper.items() if any(column in row for column in columns)}
         lines += [*table(columns, rows), ""]
+    for note in result.notes:
+        lines += [note, ""]
     if result.failures:
         lines += ["**Failed, and missing from the numbers:**", ""]
         lines += [f"- {failure.error} (video {failure.video}, {failure.during})" for failure in result.failures]
         lines.append("")
     if result.warnings:
-        lines += ["Counted, without effect on the course of the evaluation:", ""]
+        lines += ["Accepted, as the published evaluators do, and counted:", ""]
         lines += [f"- {count} x {text}" for text, count in result.warnings.items()]
         lines.append("")
     return "\n".join(lines)
 
 
 def table(columns: Sequence[str], rows: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """A Markdown table of percent numbers with one decimal more than the papers print."""
+    """A Markdown table of percentages with one decimal more than the papers print."""
     lines = ["| | " + " | ".join(columns) + " |", "| --- |" + " ---: |" * len(columns)]
     for name, row in rows.items():
         cells = (_cell(row.get(column)) for column in columns)
@@ -151,7 +190,7 @@ def table(columns: Sequence[str], rows: Mapping[str, Mapping[str, float]]) -> li
 
 
 def to_csv(result: EvaluationResult) -> str:
-    """One line per video, worst first by the main metric."""
+    """One row per video, worst first by the main metric."""
     columns = list(dict.fromkeys(name for video in result.videos.values() for name in video.metrics))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

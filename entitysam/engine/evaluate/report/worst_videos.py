@@ -1,4 +1,4 @@
-"""The contact sheet of the worst videos: per video some frames, ground truth beside prediction."""
+"""The contact sheet of the worst videos: some frames of each, annotation beside prediction."""
 
 import logging
 
@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from entitysam.data.evaluation.base import EvaluationSet
 from entitysam.data.images import read_image
-from entitysam.engine.evaluate.formats.base import Entry, PredictionFormat
+from entitysam.engine.evaluate.formats.base import Entry, PredictionFormat, resize_ids
 from entitysam.engine.evaluate.report.result import EvaluationResult
 from entitysam.evaluation.overlaps import frame_overlaps
 from entitysam.structures import Video
@@ -15,7 +15,7 @@ from entitysam.visualization.overlay import draw_entities
 
 logger = logging.getLogger(__name__)
 
-FRAMES = 3  # of each video
+FRAMES = 3  # per video
 WIDTH = 300  # of a thumbnail in pixels
 MARGIN, CAPTION = 6, 18
 BACKGROUND, TEXT = (24, 24, 27), (228, 228, 231)
@@ -24,47 +24,49 @@ BACKGROUND, TEXT = (24, 24, 27), (228, 228, 231)
 def worst_videos_sheet(
     result: EvaluationResult, dataset: EvaluationSet, prediction_format: PredictionFormat, count: int
 ) -> Image.Image | None:
-    """One row per video: frame with its annotation, frame with its prediction, for some frames of the video.
+    """One row per video: some frames, each with its annotation and beside it with its prediction.
 
-    A predicted entity has the colour of the annotated one it overlaps most with, as far as that colour is free.
+    A predicted entity has the colour of the annotated entity that it overlaps most with, unless another one took it.
+    Predictions of another size are scaled to the frame.
 
     Returns:
-        the sheet; None where there is nothing to show.
+        the sheet; None if no video can be drawn.
     """
-    videos = {video.video_id: video for video in dataset.videos}
+    videos = {str(video.video_id): video for video in dataset.videos}
     entries = prediction_format.read_index()
     rows = []
     for name in result.worst_first()[:count]:
         entry = next(iter(entries.get(name, [])), None)
-        pictures = _row(videos[name], prediction_format, entry)
-        if pictures:
+        thumbnails = _row(videos[name], prediction_format, entry)
+        if thumbnails:
             value = result.videos[name].metrics.get(result.main_metric, float("nan"))
-            rows.append((f"{name}   {result.main_metric} {value:.1f}", pictures))
+            rows.append((f"{name}   {result.main_metric} {value:.1f}", thumbnails))
     return _draw(rows) if rows else None
 
 
 def _row(video: Video, prediction_format: PredictionFormat, entry: Entry | None) -> list[Image.Image]:
-    """Thumbnails annotation, prediction, annotation, ...; none where the files cannot be read."""
+    """Thumbnails annotation, prediction, annotation, ...; an empty list if the video cannot be drawn."""
     chosen = np.unique(np.linspace(0, len(video) - 1, FRAMES).round().astype(int)).tolist()
+    size = (video.height, video.width)
     try:
-        images = [read_image(video.frame_files[frame], (video.height, video.width)) for frame in chosen]
+        images = [read_image(video.frame_files[frame], size) for frame in chosen]
         maps = [prediction_format.maps(video, entry, frame) for frame in chosen]
-        truth, predicted = in_same_colours(*(np.stack(side) for side in zip(*maps)))
+        truth, predicted = in_same_colours(*(np.stack([resize_ids(ids, size) for ids in side]) for side in zip(*maps)))
         sides = zip(images, truth, predicted)
         return [_thumbnail(draw_entities(image, ids, labels=False)) for image, *both in sides for ids in both]
-    except (ValueError, OSError) as error:
+    except Exception as error:  # the report is complete without this row
         logger.warning("video %s is not on the contact sheet: %s", video.video_id, error)
         return []
 
 
 def in_same_colours(truth: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Renumbers two stacks of maps [T, H, W] so that ids that overlap most are equal, one to one: int32, 0 = nothing."""
+    """Renumbers two stacks of maps [T, H, W] so that the ids that overlap most are equal, one to one; int32, 0 = nothing."""
     left, right, pixels = frame_overlaps(truth, predicted)
     number_of_truth = {int(old): new for new, old in enumerate(np.unique(truth[truth > 0]), start=1)}
     number_of_predicted: dict[int, int] = {}
     taken: set[int] = set()
-    for place in np.argsort(-pixels, kind="stable"):
-        g, p = int(left[place]), int(right[place])
+    for pair in np.argsort(-pixels, kind="stable"):
+        g, p = int(left[pair]), int(right[pair])
         if g and p and p not in number_of_predicted and number_of_truth[g] not in taken:
             number_of_predicted[p] = number_of_truth[g]
             taken.add(number_of_truth[g])
@@ -88,14 +90,14 @@ def _thumbnail(pixels: np.ndarray) -> Image.Image:
 
 
 def _draw(rows: list[tuple[str, list[Image.Image]]]) -> Image.Image:
-    columns = max(len(pictures) for _, pictures in rows)
-    heights = [max(picture.height for picture in pictures) for _, pictures in rows]
+    columns = max(len(thumbnails) for _, thumbnails in rows)
+    heights = [max(one.height for one in thumbnails) for _, thumbnails in rows]
     size = (MARGIN + columns * (WIDTH + MARGIN), MARGIN + sum(height + CAPTION + MARGIN for height in heights))
     sheet = Image.new("RGB", size, BACKGROUND)
     canvas, font, top = ImageDraw.Draw(sheet), ImageFont.load_default(12), MARGIN
-    for (title, pictures), height in zip(rows, heights):
-        canvas.text((MARGIN, top), f"{title}   (annotated | predicted, {len(pictures) // 2} frames)", TEXT, font)
-        for column, picture in enumerate(pictures):
-            sheet.paste(picture, (MARGIN + column * (WIDTH + MARGIN), top + CAPTION))
+    for (title, thumbnails), height in zip(rows, heights):
+        canvas.text((MARGIN, top), f"{title}   (annotated | predicted, {len(thumbnails) // 2} frames)", TEXT, font)
+        for column, thumbnail in enumerate(thumbnails):
+            sheet.paste(thumbnail, (MARGIN + column * (WIDTH + MARGIN), top + CAPTION))
         top += height + CAPTION + MARGIN
     return sheet

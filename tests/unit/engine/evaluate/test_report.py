@@ -1,4 +1,4 @@
-"""The report of an evaluation, its comparison and its pictures, on numbers made by hand."""
+"""The report of an evaluation, its comparison and its plots, on hand-made numbers."""
 
 import json
 import math
@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from entitysam.engine.evaluate.formats.instances import paint
 from entitysam.engine.evaluate.report.compare import compare, differences
 from entitysam.engine.evaluate.report.plots import comparison_figure, save, scatter_figure, window_figure
 from entitysam.engine.evaluate.report.result import (
@@ -18,6 +19,8 @@ from entitysam.engine.evaluate.report.result import (
     write_report,
 )
 from entitysam.engine.evaluate.report.worst_videos import in_same_colours
+from entitysam.evaluation import Instance
+from entitysam.ops import rle_encode
 
 NAN = math.nan
 
@@ -77,6 +80,25 @@ def test_what_is_no_result(tmp_path):
     (tmp_path / "result.json").write_text('{"title": 3}')
     with pytest.raises(ValueError, match=r"result.json: not a result of an evaluation"):
         read_result(tmp_path)
+    for odd in ("5", "null", "[" * 100_000, '{"title": "x", "metrics": {"VEQ": [1]}}'):
+        (tmp_path / "result.json").write_text(odd)
+        with pytest.raises(ValueError, match=r"result\.json: (not a result of an evaluation|broken JSON)"):
+            read_result(tmp_path)
+
+
+def test_results_without_notes_are_still_read(tmp_path):
+    write_report(result(notes=["VEQ: short"]), tmp_path, {})
+    assert read_result(tmp_path).notes == ["VEQ: short"]
+    assert "VEQ: short" in (tmp_path / "result.md").read_text()
+    contents = json.loads((tmp_path / "result.json").read_text())
+    del contents["notes"]
+    (tmp_path / "result.json").write_text(json.dumps(contents))
+    assert read_result(tmp_path).notes == []
+
+
+def test_instances_of_another_size_are_painted():
+    half = Instance(1, [rle_encode(np.eye(2, dtype=bool))])
+    assert paint([half], 0, (4, 4)).tolist() == np.kron(np.eye(2, dtype=int), np.ones((2, 2), int)).tolist()
 
 
 def test_windows_longer_than_every_video_are_not_drawn():

@@ -195,9 +195,12 @@ def test_saved_tracks_that_are_wrong(videos, tmp_path):
     prediction_format = TracksFormat(tmp_path, PanopticTracks(videos), class_agnostic=True)
     with pytest.raises(PredictionError, match="no such file"):
         prediction_format.read_index()
-    (tmp_path / "tracks.json").write_text('[{"video_id": "val_00000", "frame": 0, "bbox": [0, 0, 1, 1]}]')
-    with pytest.raises(PredictionError, match="a box lacks 'track_id'"):
+    (tmp_path / "tracks.json").write_text('[{"frame": 0, "bbox": [0, 0, 1, 1]}]')
+    with pytest.raises(PredictionError, match=r"not a file of tracks: \[0\]: no 'video_id'"):
         prediction_format.read_index()
+    short = {"video_id": "val_00000", "frame": 0, "bbox": [0, 0, 1, 1]}
+    with pytest.raises(PredictionError, match=r"video val_00000, boxes: \[0\]: no 'track_id'"):
+        prediction_format.pair(prediction_format.dataset.videos[0], [short], TrackedVideo)
     late = {"video_id": "val_00000", "frame": 7, "track_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1]}
     with pytest.raises(PredictionError, match="video val_00000: a box on frame 7, but it has 7 frames"):
         prediction_format.pair(prediction_format.dataset.videos[0], [late], TrackedVideo)
