@@ -1,11 +1,15 @@
-"""Evaluates a model, saved predictions or a baseline on a benchmark; EVAL.md has every command.
+"""Evaluates a model, saved predictions or a baseline on a benchmark. EVAL.md lists every benchmark and its command.
 
 Examples:
+  # a model on the synthetic videos of `python tools/prepare_data.py synthetic --out datasets/synthetic`
   python tools/eval_net.py --weights checkpoints/entitysam_tiny.safetensors --config configs/eval/synthetic.yaml
+  # a model without a config in its weight file, on 8 GPUs
   python tools/eval_net.py --weights model_0009999.pth --config configs/eval/vipseg.yaml --num-gpus 8 model=vits
-  python tools/eval_net.py --predictions output/eval_vipseg --config configs/eval/vipseg.yaml output_dir=output/again
-  python tools/eval_net.py --baseline grid:cells=6 --config configs/eval/vipseg.yaml output_dir=output/grid
-  python tools/eval_net.py --compare output/grid output/eval_vipseg --plot compared.png
+  # saved predictions
+  python tools/eval_net.py --predictions output/eval_synthetic --config configs/eval/synthetic.yaml output_dir=output/again
+  # a baseline, and the comparison of two results
+  python tools/eval_net.py --baseline grid:cells=6 --config configs/eval/synthetic.yaml output_dir=output/grid
+  python tools/eval_net.py --compare output/grid output/eval_synthetic --plot compared.png
 """
 
 import argparse
@@ -15,7 +19,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
+if TYPE_CHECKING:  # importing torch takes seconds, and --help does not need it
     from entitysam.engine.evaluate.run import RunOptions
 
 
@@ -38,36 +42,41 @@ def main() -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("--config", default="eval/vipseg", help="a YAML file, or a name below configs/ (eval/vipseg)")
-    what = words.add_mutually_exclusive_group()
-    what.add_argument("--predictions", default="", metavar="DIR", help="evaluate saved predictions")
-    what.add_argument(
-        "--baseline", default="", help="whole_frame, grid:cells=K, per_frame:min_iou=X (with --weights), esam"
+    result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = result.add_argument
+    add("--config", default="eval/vipseg", help="YAML file, or name below configs/ (default: eval/vipseg)")
+    source = result.add_mutually_exclusive_group()
+    source.add_argument("--predictions", default="", metavar="DIR", help="evaluate the saved predictions in DIR")
+    source.add_argument(
+        "--baseline", default="", metavar="NAME", help="whole_frame, grid:cells=K, per_frame:min_iou=X, esam, sam"
     )
-    what.add_argument(
-        "--compare", nargs=2, metavar=("A", "B"), help="print two results side by side, worst videos first"
+    source.add_argument(
+        "--compare", nargs=2, metavar=("A", "B"), help="compare two result folders, largest loss of B first"
     )
-    words.add_argument(
-        "--weights", default="", help="weight file, or 'random'; model=NAME where it has no config inside"
+    add("--weights", default="", metavar="FILE", help="weight file, or 'random'; add model=NAME if it has no config")
+    add("--num-gpus", type=positive, default=1, metavar="N", help="number of processes, also on a CPU (default: 1)")
+    add("--resume", action="store_true", help="skip the videos that an interrupted run has finished")
+    add("--limit-videos", type=positive, metavar="K", help="evaluate only the first K videos")
+    add(
+        "--save-predictions",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="keep the predictions after the report is written",
     )
-    words.add_argument(
-        "--num-gpus", type=positive, default=1, metavar="N", help="processes on this machine (on a CPU too)"
-    )
-    words.add_argument("--resume", action="store_true", help="skip the videos that an interrupted run finished")
-    words.add_argument("--limit-videos", type=positive, metavar="K", help="only the first K videos")
-    words.add_argument(
-        "--save-predictions", action=argparse.BooleanOptionalAction, default=True, help="keep them after the report"
-    )
-    words.add_argument(
-        "--worst", type=int, default=6, metavar="K", help="videos on the contact sheet (6; 0 = no sheet)"
-    )
-    words.add_argument("--plot", metavar="FILE", help="with --compare: a scatter plot of the videos, PNG")
-    words.add_argument("--device", default="auto", help="cuda, cpu, ... (whichever is there)")
-    words.add_argument("--quiet", action="store_true", help="no progress bar")
-    words.add_argument("--print-config", action="store_true", help="print the composed config and leave")
-    words.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config, e.g. output_dir=out")
-    return words
+    add("--worst", type=count, default=6, metavar="K", help="number of videos on the contact sheet (default: 6)")
+    add("--plot", metavar="FILE", help="with --compare: write a scatter plot of the videos as PNG")
+    add("--device", default="auto", help="cuda, cpu, ... (default: the one that is available)")
+    add("--quiet", action="store_true", help="no progress bar")
+    add("--print-config", action="store_true", help="print the composed config and exit")
+    add("overrides", nargs="*", metavar="key=value", help="config overrides, e.g. output_dir=output/mine")
+    return result
+
+
+def count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"'{text}' is below 0")
+    return number
 
 
 def positive(text: str) -> int:
@@ -99,7 +108,7 @@ def worker(config: dict, options: "RunOptions") -> None:
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     complete = run(config, options)
-    # Only the first speaks and fails: a failing worker would end the others before they have spoken.
+    # Only the first process prints the table and exits with 1: an exit of another one would terminate it.
     if os.environ.get("RANK", "0") == "0":
         print((Path(config["output_dir"]) / TABLE).read_text(encoding="utf-8"), flush=True)
         if not complete:

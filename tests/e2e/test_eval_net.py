@@ -1,4 +1,4 @@
-"""tools/eval_net.py as a user runs it: synthetic videos, a small network, saved predictions good and bad."""
+"""tools/eval_net.py as a user runs it: synthetic videos, a small network, valid and invalid saved predictions."""
 
 import importlib.util
 import json
@@ -44,7 +44,7 @@ def videos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """A weight file that says what model it is; its seeded weights tell entities apart."""
+    """A weight file with its config; the seeded weights give different entities."""
     model = entitysam.build_model("tiny", **SIZE)
     model.load_state_dict(seeded_state_dict({name: value.shape for name, value in model.state_dict().items()}, seed=1))
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
@@ -53,12 +53,12 @@ def weights(tmp_path_factory):
 
 
 def config_of(root, out, *overrides):
-    words = [f"evaluation.dataset.root={root}", f"output_dir={out}", "inference.warmup_frames=1", WINDOWS, *overrides]
-    return to_dict(load_config("eval/vipseg", words))
+    nodes = [f"evaluation.dataset.root={root}", f"output_dir={out}", "inference.warmup_frames=1", WINDOWS, *overrides]
+    return to_dict(load_config("eval/vipseg", nodes))
 
 
 def go(root, out, *overrides, **options):
-    """Runs in this process; the result file's contents and whether it was complete."""
+    """Runs in this process: contents of the result file, and whether the run is complete."""
     complete = run(config_of(root, out, *overrides), RunOptions(device="cpu", quiet=True, **options))
     return json.loads((Path(out) / "result.json").read_text()), complete
 
@@ -68,7 +68,7 @@ def command(*arguments):
 
 
 def main(monkeypatch, *arguments):
-    """The command in this process; its exit status or message."""
+    """The command in this process: exit status or message."""
     spec = importlib.util.spec_from_file_location("eval_net", TOOL)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -80,7 +80,7 @@ def main(monkeypatch, *arguments):
     return 0
 
 
-def words(root, out):
+def run_overrides(root, out):
     return [f"evaluation.dataset.root={root}", f"output_dir={out}", "inference.warmup_frames=1", WINDOWS]
 
 
@@ -93,14 +93,14 @@ def numbers(result):
 
 @pytest.fixture(scope="module")
 def reference(videos, weights, tmp_path_factory):
-    """One undisturbed run in this process: its folder and its result."""
+    """A reference run in this process: folder and result."""
     out = tmp_path_factory.mktemp("reference")
     result, complete = go(videos, out, weights=str(weights))
     assert complete
     return out, result
 
 
-def test_a_run_writes_predictions_report_and_pictures(reference):
+def test_a_run_writes_predictions_report_and_plots(reference):
     out, result = reference
     assert set(result["videos"]) == {"val_00000", "val_00001", "val_00002"}
     assert 0 < result["metrics"]["STQ^EN-IoU"] <= 100
@@ -121,8 +121,8 @@ def test_a_run_writes_predictions_report_and_pictures(reference):
         assert Image.open(out / "plots" / name).size[0] > 100
 
 
-def test_two_processes_give_the_digits_of_one(reference, videos, weights, tmp_path):
-    arguments = command("--weights", weights, "--num-gpus", 2, "--quiet", *words(videos, tmp_path))
+def test_two_processes_give_the_results_of_one(reference, videos, weights, tmp_path):
+    arguments = command("--weights", weights, "--num-gpus", 2, "--quiet", *run_overrides(videos, tmp_path))
     done = subprocess.run(arguments, capture_output=True, text=True, env=ENVIRONMENT, timeout=600)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "result.json").read_text())
@@ -132,8 +132,8 @@ def test_two_processes_give_the_digits_of_one(reference, videos, weights, tmp_pa
     assert done.stdout.count("| this run |") == 2  # the metrics and the windows, printed by one process
 
 
-def test_a_killed_run_resumes_to_the_same_digits(reference, videos, weights, tmp_path):
-    arguments = command("--weights", weights, "--quiet", *words(videos, tmp_path))
+def test_a_killed_run_resumes_to_the_same_results(reference, videos, weights, tmp_path):
+    arguments = command("--weights", weights, "--quiet", *run_overrides(videos, tmp_path))
     process = subprocess.Popen(arguments, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
     while not list(tmp_path.glob("records/*.json")) and process.poll() is None and time.monotonic() < deadline:
@@ -156,12 +156,12 @@ def test_resume_refuses_another_run(reference, videos, weights, tmp_path):
         go(videos, tmp_path / "run", "inference.score_threshold=0.3", weights=str(weights), resume=True)
 
 
-def test_a_broken_video_costs_one_video(reference, videos, weights, tmp_path):
+def test_a_broken_video_is_skipped_and_reported(reference, videos, weights, tmp_path):
     broken = tmp_path / "data"
     shutil.copytree(videos, broken)
-    picture = broken / "images/val_00001/00000002.jpg"
-    content = picture.read_bytes()
-    picture.write_bytes(content[: len(content) // 2])
+    image = broken / "images/val_00001/00000002.jpg"
+    content = image.read_bytes()
+    image.write_bytes(content[: len(content) // 2])
     result, complete = go(broken, tmp_path / "out", weights=str(weights))
     assert not complete
     assert set(result["videos"]) == {"val_00000", "val_00002"}
@@ -169,7 +169,7 @@ def test_a_broken_video_costs_one_video(reference, videos, weights, tmp_path):
     assert "00000002.jpg" in result["failures"][0]["error"]
     assert "val_00001" in (tmp_path / "out" / "result.md").read_text()
 
-    picture.write_bytes(content)
+    image.write_bytes(content)
     result, complete = go(broken, tmp_path / "out", weights=str(weights), resume=True)
     assert complete
     assert numbers(result) == numbers(reference[1])
@@ -182,10 +182,10 @@ def test_limit_and_no_save_predictions(videos, weights, tmp_path):
     assert left == {"result.json", "result.md", "per_video.csv", "plots"}
 
 
-def test_a_training_evaluates_with_the_same_digits(reference, videos, weights, tmp_path):
+def test_a_training_evaluates_to_the_same_results(reference, videos, weights, tmp_path):
     model = entitysam.build_model("tiny", **SIZE)
     entitysam.load_weights(model, weights)
-    metrics = evaluate(model.eval(), load_config("eval/vipseg", words(videos, tmp_path)), tmp_path)
+    metrics = evaluate(model.eval(), load_config("eval/vipseg", run_overrides(videos, tmp_path)), tmp_path)
     expected = {name: np.nan if value is None else value for name, value in reference[1]["metrics"].items()}
     np.testing.assert_equal(metrics, expected)
 
@@ -201,7 +201,7 @@ def perfect(root, folder):
 
 
 def shuffle_ids(folder, seed=0):
-    """Another permutation of the ids on every frame."""
+    """Permutes the ids of every frame differently."""
     rng = np.random.default_rng(seed)
     contents = json.loads((folder / "pred.json").read_text())
     for video in contents["annotations"]:
@@ -318,7 +318,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_bad_video_is_named_and_costs_one_video(videos, tmp_path, case):
+def test_a_bad_video_is_skipped_and_reported(videos, tmp_path, case):
     spoil, message = BAD[case]
     folder = perfect(videos, tmp_path / "pred")
     spoil(folder)
@@ -329,7 +329,7 @@ def test_a_bad_video_is_named_and_costs_one_video(videos, tmp_path, case):
     assert result["metrics"]["VEQ"] == pytest.approx(100, abs=1e-9)
 
 
-def test_oddities_that_the_published_evaluators_let_pass_are_counted(videos, tmp_path):
+def test_defects_that_the_published_evaluators_accept_are_counted(videos, tmp_path):
     folder = perfect(videos, tmp_path / "pred")
 
     def change(annotations):
@@ -347,7 +347,7 @@ def test_oddities_that_the_published_evaluators_let_pass_are_counted(videos, tmp
 def test_a_broken_index_is_one_line(videos, monkeypatch, tmp_path):
     folder = perfect(videos, tmp_path / "pred")
     truncate(folder / "pred.json")
-    message = main(monkeypatch, "--predictions", folder, *words(videos, tmp_path / "out"))
+    message = main(monkeypatch, "--predictions", folder, *run_overrides(videos, tmp_path / "out"))
     assert message.startswith(f"error: {folder / 'pred.json'}: broken JSON")
     assert "\n" not in message
 
@@ -367,7 +367,7 @@ def test_an_index_with_wrong_types_is_one_line(videos, monkeypatch, tmp_path, ca
     contents = json.loads((folder / "pred.json").read_text())
     change(contents)
     (folder / "pred.json").write_text(json.dumps(contents))
-    message = main(monkeypatch, "--predictions", folder, *words(videos, tmp_path / "out"))
+    message = main(monkeypatch, "--predictions", folder, *run_overrides(videos, tmp_path / "out"))
     assert message.startswith(f"error: {folder / 'pred.json'}: not a panoptic prediction file: {expected}")
     assert "\n" not in message
 
@@ -375,7 +375,7 @@ def test_an_index_with_wrong_types_is_one_line(videos, monkeypatch, tmp_path, ca
 def test_a_deeply_nested_index_is_one_line(videos, monkeypatch, tmp_path):
     folder = perfect(videos, tmp_path / "pred")
     (folder / "pred.json").write_text("[" * 100_000)
-    message = main(monkeypatch, "--predictions", folder, *words(videos, tmp_path / "out"))
+    message = main(monkeypatch, "--predictions", folder, *run_overrides(videos, tmp_path / "out"))
     assert message == f"error: {folder / 'pred.json'}: broken JSON (nested too deeply)"
 
 
@@ -432,7 +432,7 @@ def test_names_in_the_ground_truth_write_nothing_outside(videos, monkeypatch, tm
     else:
         contents["annotations"][0]["annotations"][0][key] = name
     (root / "panoptic_gt_VIPSeg_val.json").write_text(json.dumps(contents))
-    message = main(monkeypatch, "--baseline", "whole_frame", "--quiet", *words(root, tmp_path / "out"))
+    message = main(monkeypatch, "--baseline", "whole_frame", "--quiet", *run_overrides(root, tmp_path / "out"))
     assert message.startswith(f"error: {root / 'panoptic_gt_VIPSeg_val.json'}: video ")
     assert "\n" not in message
     assert victim.read_bytes() == b"mine"
@@ -445,7 +445,7 @@ def test_links_in_the_output_folder_are_not_followed(videos, monkeypatch, tmp_pa
     (tmp_path / "out" / "records").mkdir(parents=True)
     (tmp_path / "out" / "pan_pred").mkdir()
     (tmp_path / "out" / "pan_pred" / "val_00001").symlink_to(theirs)
-    message = main(monkeypatch, "--baseline", "whole_frame", "--quiet", *words(videos, tmp_path / "out"))
+    message = main(monkeypatch, "--baseline", "whole_frame", "--quiet", *run_overrides(videos, tmp_path / "out"))
     assert message.startswith("error: video val_00001: the file name 'val_00001/00000000.png' leads through")
     assert not list(theirs.iterdir())
     assert not list((tmp_path / "out").rglob("*.png"))
@@ -454,8 +454,8 @@ def test_links_in_the_output_folder_are_not_followed(videos, monkeypatch, tmp_pa
 def test_predictions_of_others_are_not_overwritten(videos, monkeypatch, tmp_path):
     folder = perfect(videos, tmp_path / "pred")
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    words_ = words(videos, folder)
-    message = main(monkeypatch, "--baseline", "whole_frame", "--no-save-predictions", "--quiet", *words_)
+    arguments = ["--baseline", "whole_frame", "--no-save-predictions", "--quiet", *run_overrides(videos, folder)]
+    message = main(monkeypatch, *arguments)
     assert (
         message
         == f"error: {folder / 'pan_pred'}: exists and was not written by an evaluation; choose another output_dir"
@@ -495,10 +495,10 @@ def test_half_size_predictions_are_on_the_contact_sheet(videos, tmp_path):
     assert sheet.height == rows
 
 
-def test_the_command_fails_where_a_video_failed(videos, monkeypatch, capsys, tmp_path):
+def test_the_command_fails_if_a_video_failed(videos, monkeypatch, capsys, tmp_path):
     folder = perfect(videos, tmp_path / "pred")
     truncate(png_of(folder))
-    assert main(monkeypatch, "--predictions", folder, "--quiet", *words(videos, tmp_path / "out")) == 1
+    assert main(monkeypatch, "--predictions", folder, "--quiet", *run_overrides(videos, tmp_path / "out")) == 1
     assert "Failed, and missing from the numbers" in capsys.readouterr().out
 
 
@@ -516,7 +516,7 @@ def test_the_command_fails_where_a_video_failed(videos, monkeypatch, capsys, tmp
         ([], {"baseline": "grid:3"}, "'3' is not key=value"),
     ],
 )
-def test_what_cannot_be_built(videos, tmp_path, overrides, options, message):
+def test_invalid_settings_raise(videos, tmp_path, overrides, options, message):
     with pytest.raises(ConfigError, match=message.replace("[", r"\[").replace("(", r"\(")):
         go(videos, tmp_path, *overrides, **options)
 
@@ -526,7 +526,7 @@ def test_baselines(videos, weights, tmp_path):
     frame = json.loads((tmp_path / "grid" / "pred.json").read_text())["annotations"][0]["annotations"][0]
     assert [segment["area"] for segment in frame["segments_info"]] == [16 * 27, 16 * 27, 16 * 26] * 3
     whole, _ = go(videos, tmp_path / "whole", baseline="whole_frame")
-    assert whole["metrics"]["STQ^EN-IoU"] == pytest.approx(100)  # everything is some entity
+    assert whole["metrics"]["STQ^EN-IoU"] == pytest.approx(100)  # every pixel belongs to an entity
     assert whole["metrics"]["VEQ"] < 60
     assert grid["metrics"]["VEQ"] != whole["metrics"]["VEQ"]
     linked, complete = go(videos, tmp_path / "linked", baseline="per_frame:min_iou=0.3", weights=str(weights))

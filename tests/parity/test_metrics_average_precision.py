@@ -155,7 +155,7 @@ def test_exclusive_masks(path):
     assert masks.sum((1, 2)).tolist() == case["expected"]["areas"]
 
 
-def test_merging_and_order_do_not_change_a_digit():
+def test_results_do_not_depend_on_merging_and_order():
     case, videos = load_tubes(GOLDEN / "ytvis" / "rand_ties.json")
     categories = [{"id": category} for category in case["categories"]]
     for make in (YouTubeVISAP, AgnosticYouTubeVISAP):

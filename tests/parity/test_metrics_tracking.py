@@ -124,7 +124,7 @@ def test_bdd(case):
                 assert table[metric][name] == close(value), (metric, name)
 
 
-def test_merging_and_order_do_not_change_a_digit():
+def test_results_do_not_depend_on_merging_and_order():
     case, videos = load(next(path for path in CASES if path.stem == "rand_four_videos"))
     for make in (BoxTracking, TETA, BDDTracking):
         whole, first, second = (

@@ -115,8 +115,8 @@ def test_stq(case, name):
     assert [record.frames for record in records] == expected["Length_per_seq"]
 
 
-def test_merging_and_order_do_not_change_a_digit():
-    """Two processes with any share of the videos give the same floats as one."""
+def test_results_do_not_depend_on_merging_and_order():
+    """Two processes with any division of the videos give the same floats as one."""
     path = max((p for p in CASES if p.stem.startswith("rand")), key=lambda p: len(json.loads(p.read_text())["videos"]))
     case, videos = load(path)
     assert len(videos) >= 3

@@ -16,7 +16,7 @@ def load(path):
     return torch.from_numpy(case["mask_logits"]).float(), torch.from_numpy(case["scores"]), case
 
 
-def test_all_cases_are_there():
+def test_all_cases_exist():
     assert len(CASES) == 8
 
 

@@ -1,6 +1,7 @@
-"""The protocol of the evaluators, and reading of panoptic PNGs."""
+"""The interface of the evaluators, and the reader of panoptic PNGs."""
 
 import pickle
+import zlib
 
 import numpy as np
 import pytest
@@ -30,12 +31,12 @@ def evaluated(*videos):
 
 def test_pooled_over_videos_in_any_order():
     result = evaluated(video("b", 1), video("a")).compute()
-    # Video b: IoU of 1 is 3/5; 2 has 1/3, which is no match. 4 matches asked, 3 found: (1 + 1 + 0.6) / (3 + 1/2 + 1/2)
+    # Video b: IoU of id 1 is 3/5, of id 2 is 1/3 (no match). 3 of 4 annotations match: (1 + 1 + 0.6) / (3 + 1/2 + 1/2)
     assert result["VEQ"] == pytest.approx(65)
     assert repr(result) == repr(evaluated(video("a"), video("b", 1)).compute())
 
 
-def test_a_video_twice_is_an_error_and_leaves_the_evaluator_as_it_was():
+def test_adding_a_video_twice_raises_and_changes_nothing():
     evaluator = evaluated(video("a"))
     with pytest.raises(EvaluationError, match="video a: added twice"):
         evaluator.update(video("a"))
@@ -53,7 +54,7 @@ def test_state_survives_pickling():
     assert copy.per_video()["b"] == evaluator.per_video()["b"]
 
 
-def test_built_from_names_with_the_children_they_take():
+def test_evaluators_are_built_with_the_children_they_accept():
     categories = [{"id": 1, "isthing": 1, "name": "car"}, {"id": 2, "isthing": 0, "name": "sky"}]
     names = ["veq", "vpq", "stq_en", "stq", "semantic", "ytvis_ap", "ytvis_ap_agnostic", "ovis_ap", "entity_ap", "pq"]
     names += ["tracking", "teta", "bdd_tracking"]
@@ -66,7 +67,7 @@ def test_built_from_names_with_the_children_they_take():
     assert windowed.windows == (1, 3)
 
 
-def test_unknown_names_and_keys_are_named():
+def test_unknown_names_and_keys_raise():
     with pytest.raises(ConfigError, match=r"evaluation\.evaluators\[1\]\.name: no evaluator called 'vqe'"):
         build_evaluators([{"name": "veq"}, {"name": "vqe"}])
     with pytest.raises(ConfigError, match=r"evaluation\.evaluators\[0\]\.window: unknown key"):
@@ -87,7 +88,7 @@ def test_png_round_trip(tmp_path, shape, channels):
     assert np.array_equal(decoded, ids)
 
 
-def test_bad_pngs_are_named(tmp_path):
+def test_bad_pngs_raise(tmp_path):
     ids = np.random.default_rng(0).integers(0, 2**24, (40, 50))
     Image.fromarray(ids_to_rgb(ids)).save(tmp_path / "good.png")
     good, file = (tmp_path / "good.png").read_bytes(), tmp_path / "bad.png"
@@ -107,3 +108,33 @@ def test_bad_pngs_are_named(tmp_path):
             read(file)
     with pytest.raises(FileNotFoundError, match=r"none\.png"):
         read(tmp_path / "none.png")
+
+
+def test_a_png_that_claims_to_be_huge_is_refused_before_it_is_decoded(tmp_path):
+    path = tmp_path / "huge.png"
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(path)
+    data = bytearray(path.read_bytes())
+    data[16:24] = (1 << 20).to_bytes(4, "big") * 2
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    path.write_bytes(bytes(data))
+    with pytest.raises(EvaluationError, match=r"huge\.png: 1048576x1048576 pixels"):
+        read(path)
+
+
+def test_mutated_pngs_are_read_or_refused(tmp_path):
+    """Seeded fuzz: every mutation gives a map, or an error with the name of the file."""
+    rng, path = np.random.default_rng(0), tmp_path / "fuzz.png"
+    Image.fromarray(rng.integers(0, 4, (16, 24, 3), np.uint8)).save(path)
+    valid = path.read_bytes()
+    refused = []
+    for _ in range(300):
+        data = bytearray(valid)
+        for place in rng.integers(0, len(data), rng.integers(1, 6)):
+            data[place] = rng.integers(256)
+        path.write_bytes(bytes(data[: len(data) - int(rng.integers(0, 20)) * int(rng.integers(0, 2))]))
+        try:
+            assert read(path).dtype == np.int32
+        except EvaluationError as error:
+            refused.append(str(error))
+    assert all(message.startswith(f"{path}: ") for message in refused)
+    assert len(refused) > 200

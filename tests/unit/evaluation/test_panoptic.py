@@ -1,4 +1,4 @@
-"""VEQ, VPQ, STQ and PQ on cases worked by hand, against brute force, and on bad input."""
+"""VEQ, VPQ, STQ and PQ on hand-worked cases, against brute force, and on bad input."""
 
 import itertools
 
@@ -21,7 +21,7 @@ CATEGORIES = [{"id": 1, "isthing": 1}, {"id": 2, "isthing": 0}]
 
 
 def sequence(maps, category=lambda segment_id: 1, **changes):
-    """A consistent side of a video from its maps [T, H, W]."""
+    """Ground truth or prediction of a video from its maps [T, H, W]."""
     maps = np.asarray(maps, np.int32)
     segments = [
         [
@@ -46,7 +46,7 @@ PREDICTED = [[[0, 7, 7, 7, 7, 0, 0, 0]], [[0, 7, 7, 7, 0, 8, 8, 8]]]
 
 def test_veq_by_hand():
     result = updated(VEQ(windows=(1, 2)), sequence(TRUTH), sequence(PREDICTED)).compute()
-    # k = 1, frame 0: I = 3, |g| = 4, |p| = 4, of which 1 on VOID: IoU = 3 / (4 + 4 - 3 - 1) = 3/4
+    # k = 1, frame 0: I = 3, |g| = 4, |p| = 4, of which 1 on void: IoU = 3 / (4 + 4 - 3 - 1) = 3/4
     #        frame 1: entity 1: 3 / (3 + 4 - 3) = 3/4; entity 2: the same. TP = 3, no FP, no FN: VEQ = 3/4
     assert result["VEQ@1"] == pytest.approx(75)
     # k = 2: entity 1: I = 6, 8 + 7 - 6 - 1 = 8: 3/4; entity 2: 3/4
@@ -54,7 +54,7 @@ def test_veq_by_hand():
     assert [result[name] for name in ("VEQ", "VEQ-SQ", "VEQ-RQ")] == pytest.approx([75, 75, 100])
 
 
-def test_veq_punishes_an_identity_switch_only_in_long_windows():
+def test_an_identity_switch_lowers_veq_only_in_long_windows():
     truth, predicted = [[[1, 1]]] * 2, [[[5, 5]], [[6, 6]]]
     result = updated(VEQ(windows=(1, 2)), sequence(truth), sequence(predicted)).compute()
     # k = 1: two perfect matches. k = 2: both IoUs are 2 / (4 + 2 - 2) = 1/2, not above 1/2: 0 TP, 2 FP, 1 FN
@@ -75,7 +75,7 @@ def test_stq_en_by_hand():
     # Entity 1 is listed first, hence crowd: only entity 2 is a tube, |g| = 4. Segment 8: |p| = 3, TPA = 3.
     # AQ = (1/4) * 3 * 3 / (3 + 4 - 3) = 9/16
     assert result["STQ^EN-AQ"] == pytest.approx(9 / 16)
-    # Twelve labelled pixels, nine of them predicted as entity: IoU 9/12; the ignore class joins with 0: 3/8
+    # Twelve labelled pixels, nine of them predicted as entity: IoU 9/12; the ignore class enters the mean with 0: 3/8
     assert result["STQ^EN-IoU"] == pytest.approx(3 / 8)
     assert result["STQ^EN"] == pytest.approx((9 / 16 * 3 / 8) ** 0.5)
 
@@ -84,7 +84,7 @@ def test_stq_by_hand():
     truth = sequence([[[1, 1, 2, 2, 3, 3]]], category={1: 2, 2: 1, 3: 1}.__getitem__)
     predicted = sequence([[[4, 4, 5, 5, 5, 0]]], category={4: 2, 5: 1}.__getitem__)
     result = updated(STQ(CATEGORIES, num_classes=3), truth, predicted).compute()
-    # Stuff 1 is number 0 and no thing, so both things are tubes of 2 pixels; segment 5 has 3 pixels.
+    # Stuff 1 is number 0 and not a thing, so both things are tubes of 2 pixels; segment 5 has 3 pixels.
     # g = 2: TPA 2: (1/2) 4 / (3 + 2 - 2) = 2/3; g = 3: TPA 1: (1/2) 1 / (3 + 2 - 1) = 1/8; AQ = 19/48
     assert result["STQ-AQ"] == pytest.approx(19 / 48)
     # IoU: stuff 2/2, thing 3/4, ignore 0/1: mean 7/12
@@ -101,7 +101,7 @@ def test_pq_by_hand():
 
 
 def blobs(seed, frames=9, size=(12, 16), ids=5):
-    """Random coherent maps with VOID, births and identity changes."""
+    """Random coherent maps with void, new entities and identity switches."""
     rng = np.random.default_rng(seed)
     maps = np.repeat(np.repeat(rng.integers(0, ids + 1, (frames, 3, 4)), 4, 1), 4, 2)
     maps[1::2] = maps[:-1:2]  # some persistence, so that tubes match
@@ -109,7 +109,7 @@ def blobs(seed, frames=9, size=(12, 16), ids=5):
 
 
 def brute_force_veq(truth, predicted, window):
-    """The definition, written with masks of whole tubes."""
+    """The definition, computed with masks of whole tubes."""
     iou_sum, tp, fp, fn = 0.0, 0, 0, 0
     for start in range(len(truth) - window + 1):
         t, p = truth[start : start + window], predicted[start : start + window]
@@ -164,19 +164,19 @@ STRICT = ("veq", "vpq", "pq")
 
 
 @pytest.mark.parametrize("name", ["stq_en", "vpq", "stq", "pq"])
-def test_a_video_that_was_not_predicted_is_an_error(name):
+def test_a_missing_prediction_raises(name):
     with pytest.raises(EvaluationError, match="video v: not predicted"):
         updated(ALL[name](), sequence([[[1]]]), None)
 
 
-def test_veq_skips_a_video_that_was_not_predicted_and_says_so():
+def test_veq_skips_and_counts_missing_predictions():
     evaluator = updated(VEQ(), sequence([[[1]]]), None)
     assert evaluator.warnings == {"videos without a prediction, skipped by VEQ": 1}
     assert evaluator.compute()["VEQ"] == 0
 
 
 @pytest.mark.parametrize("name", ["veq", "vpq", "stq", "stq_en"])
-def test_missing_frames_and_other_sizes_are_errors(name):
+def test_missing_frames_and_other_sizes_raise(name):
     with pytest.raises(EvaluationError, match="video v: 1 frames predicted, 2 frames annotated"):
         updated(ALL[name](), sequence(TRUTH), sequence(PREDICTED[:1]))
     with pytest.raises(EvaluationError, match="video v, frame 0: predicted map is 8x1, ground truth 4x2"):
@@ -217,13 +217,13 @@ def test_too_small_annotated_areas_stop_veq():
         updated(VEQ(), sequence(TRUTH, area=1), sequence(PREDICTED))
 
 
-def test_an_annotation_without_area_is_an_error():
+def test_an_annotation_without_area_raises():
     truth = PanopticSequence([[{"id": 1, "iscrowd": 0, "category_id": 1}]], np.array(TRUTH, np.int32).__getitem__)
     with pytest.raises(EvaluationError, match="video v, ground truth, frame 0: segment 1 has no 'area'"):
         updated(VEQ(), truth, sequence(PREDICTED[:1]))
 
 
-def test_per_video_leaves_out_windows_that_do_not_fit():
+def test_per_video_omits_windows_longer_than_the_video():
     truth = sequence([[[1, 1]]] * 3)
     evaluator = updated(VEQ(), truth, truth)
     assert evaluator.compute()["VEQ"] == 40  # windows 1 and 2 of five

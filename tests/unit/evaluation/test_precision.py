@@ -1,4 +1,4 @@
-"""Average precision, AP^e, mIoU and video consistency on cases worked by hand, and on bad input."""
+"""Average precision, AP^e, mIoU and video consistency on hand-worked cases, and on bad input."""
 
 import numpy as np
 import pytest
@@ -50,9 +50,9 @@ def test_tube_iou_by_hand():
 def test_tube_ap_by_hand():
     truth = [bar((0, 10)), bar((10, 20))]
     detections = [
-        bar((0, 10), score=0.9),  # right at every threshold
-        bar((0, 9), score=0.8),  # its annotation is taken: wrong
-        bar((10, 16), score=0.7),  # IoU 0.6: right at .50, .55 and .60
+        bar((0, 10), score=0.9),  # true positive at every threshold
+        bar((0, 9), score=0.8),  # its annotation is taken: false positive
+        bar((10, 16), score=0.7),  # IoU 0.6: true positive at .50, .55 and .60
     ]
     numbers = result(YouTubeVISAP(CATEGORIES), InstanceVideo(1, truth, detections))
     # At t <= .6: precision 1 up to recall 1/2 (51 of the 101 points), 2/3 up to recall 1 (50 points).
@@ -64,10 +64,10 @@ def test_tube_ap_by_hand():
     # One detection per video: recall 1/2. Ten: 1 at three thresholds, 1/2 at seven.
     assert numbers["AR1"] == pytest.approx(0.5)
     assert numbers["AR10"] == pytest.approx((3 * 1 + 7 * 0.5) / 10)
-    assert np.isnan(numbers["APl"])  # nothing is that large
+    assert np.isnan(numbers["APl"])  # no annotation is that large
 
 
-def test_categories_matter_only_to_the_class_specific_twin():
+def test_categories_matter_only_to_the_class_specific_metric():
     video = InstanceVideo(1, [bar((0, 10))], [bar((0, 10), category_id=2, score=0.5)])
     assert result(YouTubeVISAP(CATEGORIES), video)["AP"] == 0
     assert result(AgnosticYouTubeVISAP(CATEGORIES), video)["AP^ca"] == pytest.approx(1)
@@ -80,7 +80,7 @@ def test_occlusion_groups_by_hand():
     found = bar((0, 10), (0, 10), None, score=0.9)
     numbers = result(OVISAP(CATEGORIES), InstanceVideo(1, [hidden, clear], [found]))
     assert numbers["AP-heavy"] == pytest.approx(1)
-    assert numbers["AP-light"] == 0  # the clear one is missed; the hit on the ignored one does not count
+    assert numbers["AP-light"] == 0  # the unoccluded one is missed; the match of the ignored one does not count
     assert np.isnan(numbers["AP-medium"])
     with pytest.raises(EvaluationError, match="video 2: annotation 1 has no occlusion labels"):
         result(OVISAP(CATEGORIES), InstanceVideo(2, [bar((0, 10))], []))
@@ -92,7 +92,7 @@ def test_entity_ap_by_hand():
     right = bar((0, 10), score=0.8)
     numbers = result(EntityAP(), InstanceVideo(1, truth, [inside_crowd, right]))
     assert numbers["AP^e"] == pytest.approx(1)
-    assert numbers["AR^e1"] == 0  # the ignored detection uses the only place up
+    assert numbers["AR^e1"] == 0  # the ignored detection takes the only place
 
 
 def test_intersections_equal_a_count_over_pixels():
@@ -103,7 +103,7 @@ def test_intersections_equal_a_count_over_pixels():
     assert np.array_equal(rle_intersections(list(map(rle_encode, a)), list(map(rle_encode, b))), expected)
 
 
-def test_odd_input_is_counted_or_named():
+def test_odd_input_is_counted_or_raises():
     evaluator = YouTubeVISAP(CATEGORIES)
     odd = [bar((0, 10), score=float("nan")), bar((0, 10), category_id=9)]
     assert result(evaluator, InstanceVideo(1, [bar((0, 10))], odd))["AP50"] == pytest.approx(1)
@@ -123,7 +123,7 @@ def test_exclusive_masks_by_hand():
     logits = torch.tensor([[[2.0, 2.0, -1.0]], [[3.0, 3.0, 3.0]], [[1.0, -1.0, -1.0]]])
     classes = torch.tensor([[0.0, 0.0], [2.0, 0.0], [-1.0, 0.0]])
     masks, scores = make_exclusive(logits, classes)
-    # The second lies on top and takes all three pixels; the others keep an empty mask and score 0.
+    # The second has the highest score and gets all three pixels; the others are empty and score 0.
     assert masks.tolist() == [[[True, True, True]], [[False] * 3], [[False] * 3]]
     sigmoid = lambda x: 1 / (1 + np.exp(-x))  # noqa: E731
     assert scores.tolist() == pytest.approx([sigmoid(2) * sigmoid(sigmoid(3)), 0, 0], rel=1e-5)
@@ -149,12 +149,12 @@ def test_consistency_by_hand():
     truth = [[[1, 1, 1, 2]], [[1, 1, 1, 3]], [[1, 1, 2, 3]], [[9, 9, 9, 9]]]
     predicted = [[[5, 5, 5, 5]], [[5, 6, 5, 5]], [[5, 6, 5, 5]], [[7, 7, 7, 7]]]
     # n = 2, T = 4: clips 0 and 1 only. Clip 0: pixels 0, 1, 2 are stable, the prediction is at 0 and 2: 2/3.
-    # Clip 1: pixels 0, 1, 3 are stable, and so is the prediction there: 1. The last clip (0/0) is never looked at.
+    # Clip 1: pixels 0, 1, 3 are stable, and so is the prediction there: 1. The last clip (0/0) is ignored.
     assert semantic(truth, predicted, num_classes=12, windows=(2,))["mVC2"] == pytest.approx((2 / 3 + 1) / 2)
     assert np.isnan(semantic(truth, predicted, num_classes=12, windows=(4,))["mVC4"])
 
 
-def test_semantic_bad_input_is_named():
+def test_semantic_bad_input_raises():
     with pytest.raises(EvaluationError, match="video v, frame 0: predicted class 200"):
         semantic([[[124]]], [[[200]]])
     with pytest.raises(EvaluationError, match="video v, frame 0: predicted map is 2x1, ground truth 1x1"):

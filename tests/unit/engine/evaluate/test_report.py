@@ -43,7 +43,7 @@ def test_a_result_survives_its_file(tmp_path):
     assert strict["metrics"]["AP"] is None
 
 
-def test_the_table_stands_beside_the_paper():
+def test_the_table_has_the_rows_of_the_paper():
     text = to_markdown(result(), {"paper": {"VEQ": 51.8}, "other": {"PQ": 1.0}})
     assert "3 videos, 15 frames" in text
     assert "| | VEQ | AP |" in text
@@ -61,7 +61,7 @@ def test_videos_worst_first():
     assert to_csv(result()).splitlines() == ["video,frames,seconds,VEQ", "v1,5,1.5,20.0", "v0,4,1.5,50.0", "v2,6,1.5,"]
 
 
-def test_compare_puts_the_greatest_loss_first(tmp_path):
+def test_compare_lists_the_largest_loss_first(tmp_path):
     write_report(result((50.0, 20.0, 80.0)), tmp_path / "a", {})
     write_report(result((60.0, 5.0, 80.0, 1.0)), tmp_path / "b", {})
     a, b = read_result(tmp_path / "a"), read_result(tmp_path / "b")
@@ -74,7 +74,7 @@ def test_compare_puts_the_greatest_loss_first(tmp_path):
     assert (tmp_path / "compared.png").stat().st_size > 1000
 
 
-def test_what_is_no_result(tmp_path):
+def test_files_that_are_no_results_raise(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such result file"):
         compare(tmp_path / "a", tmp_path / "b")
     (tmp_path / "result.json").write_text('{"title": 3}')
@@ -108,7 +108,7 @@ def test_windows_longer_than_every_video_are_not_drawn():
     assert axes.lines[0].get_xydata().tolist() == [[1.0, 40.0], [8.0, 30.0]]
 
 
-def test_scatter_shows_the_videos_that_have_a_number():
+def test_scatter_shows_the_videos_with_a_metric():
     axes = scatter_figure(result()).axes[0]
     assert sorted(axes.collections[0].get_offsets().tolist()) == [[4.0, 50.0], [5.0, 20.0]]
 
