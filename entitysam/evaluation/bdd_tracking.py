@@ -61,7 +61,7 @@ class BDDTracking(Evaluator[TrackedVideo, Record]):
 
     def __init__(self, categories: Sequence[Mapping[str, Any]]) -> None:
         super().__init__()
-        self.name_of = {int(category["id"]): str(category["name"]) for category in categories}
+        self.name_of = {int(category["id"]): str(category.get("name", "")) for category in categories}
 
     def measure(self, video: TrackedVideo, warnings: Counter[str]) -> Record:
         truth, prediction = (self._by_class(side) for side in (video.truth, video.prediction))

@@ -153,7 +153,7 @@ class STQ(TrackingQuality):
     """
 
     def __init__(self, categories: Sequence[Mapping[str, Any]], num_classes: int = 124) -> None:
-        super().__init__("STQ", num_classes, [int(c["id"]) for c in categories if c["isthing"]])
+        super().__init__("STQ", num_classes, [int(c["id"]) for c in categories if c.get("isthing", 1)])
 
 
 @EVALUATORS.register("stq_en")

@@ -143,7 +143,7 @@ class CategoryPQ(TubePQ):
     def __init__(self, categories: Sequence[Mapping[str, Any]], windows: Sequence[int]) -> None:
         super().__init__(windows)
         self.category_ids = np.unique([int(category["id"]) for category in categories])
-        is_thing = {int(category["id"]): bool(category["isthing"]) for category in categories}
+        is_thing = {int(category["id"]): bool(category.get("isthing", 1)) for category in categories}
         self.is_thing = np.array([is_thing[int(category)] for category in self.category_ids], bool)
         self.groups = {"": np.ones_like(self.is_thing), "-Th": self.is_thing, "-St": ~self.is_thing}
 

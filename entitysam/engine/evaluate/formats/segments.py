@@ -20,7 +20,7 @@ class Segment(TypedDict):
     category_id: NotRequired[Integer]
     area: NotRequired[Finite]
     bbox: NotRequired[Box]
-    iscrowd: NotRequired[Integer]
+    iscrowd: NotRequired[Integer | None]
     score: NotRequired[Score]
 
 
@@ -67,7 +67,7 @@ class InstanceResult(TypedDict):
 class InstanceAnnotation(TypedDict):
     id: Integer
     category_id: NotRequired[Integer]
-    iscrowd: NotRequired[Integer]
+    iscrowd: NotRequired[Integer | None]
     area: NotRequired[Finite | None]
     areas: NotRequired[list[Finite | None] | None]
     occlusion: NotRequired[list[str | None] | None]
