@@ -102,13 +102,13 @@ def precision_and_recall(groups: Sequence[Matches], range_index: int, cap: int) 
     precision = np.zeros((len(IOU_THRESHOLDS), len(RECALL_POINTS)))
     if not len(scores):
         return precision, np.zeros(len(IOU_THRESHOLDS))
-    right = np.cumsum(matched & ~ignored, axis=1)
+    right = np.cumsum(matched & ~ignored, axis=1)  # [I, D] true positives among the first detections
     wrong = np.cumsum(~matched & ~ignored, axis=1)
-    recall = right / positives
+    recall = right / positives  # [I, D]
     at_detection = right / (right + wrong + np.spacing(1))
     envelope = np.maximum.accumulate(at_detection[:, ::-1], axis=1)[:, ::-1]  # monotone from the right
     for level in range(len(IOU_THRESHOLDS)):
-        index = np.searchsorted(recall[level], RECALL_POINTS)
+        index = np.searchsorted(recall[level], RECALL_POINTS)  # [101] first detection with that recall
         reached = index < len(scores)
         precision[level, reached] = envelope[level, index[reached]]
     return precision, recall[:, -1]

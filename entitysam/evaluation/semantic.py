@@ -93,6 +93,7 @@ class SemanticSegmentation(Evaluator[SemanticVideo, SemanticCounts]):
         labelled = truth < self.num_classes
         wrong = labelled & (predicted >= self.num_classes)
         warnings["pixels with a predicted class that does not exist"] += int(wrong.sum())
+        # Cell (truth, prediction) of the confusion matrix as one index: [C * C].
         cells = np.bincount(truth[labelled] * self.num_classes + predicted[labelled], minlength=self.num_classes**2)
         if len(cells) > self.num_classes**2:
             bad = int(predicted[wrong].max())

@@ -69,6 +69,7 @@ class TrackingQuality(Evaluator[PanopticVideo, STQCounts]):
         crowd = truth_thing & (truth_instance == 0)
         truth_thing &= ~crowd
         predicted_thing = np.isin(predicted_class, self.things) & ~crowd
+        # A tube is a class and an instance number, in one integer.
         truth_tube = (truth_class << 32) | truth_instance
         predicted_tube = (predicted_class << 32) | predicted_instance
         association, tubes = _association(truth_tube, predicted_tube, truth_thing, predicted_thing, pixels)
@@ -98,7 +99,7 @@ class TrackingQuality(Evaluator[PanopticVideo, STQCounts]):
         listed[known] = table.listed[frame[known], column[known]]
         warnings["ids in a map that the JSON does not list, ignored by STQ"] += int((~listed & (ids != 0)).sum())
         # Instances are numbered in the order of their first entry in the video.
-        first = np.where(table.listed.any(0), table.listed.argmax(0), len(sequence))
+        first = np.where(table.listed.any(0), table.listed.argmax(0), len(sequence))  # [N] first listing frame
         number = np.empty(len(table.ids), np.int64)
         number[np.lexsort((table.position[first, np.arange(len(table.ids))], first))] = np.arange(len(table.ids))
         labels, instances = np.full(len(ids), self.num_classes, np.int64), np.zeros(len(ids), np.int64)
@@ -132,12 +133,13 @@ def _association(
     """Sum over annotated tubes g of (1/|g|) sum over p of TPA^2 / (|p| + |g| - TPA), and the number of tubes."""
     truth_tubes, truth_of = np.unique(truth[truth_thing], return_inverse=True)
     predicted_tubes, predicted_of = np.unique(predicted[predicted_thing], return_inverse=True)
-    truth_size = np.bincount(truth_of, weights=pixels[truth_thing], minlength=len(truth_tubes))
+    truth_size = np.bincount(truth_of, weights=pixels[truth_thing], minlength=len(truth_tubes))  # [G] |g|
     predicted_size = np.bincount(predicted_of, weights=pixels[predicted_thing], minlength=len(predicted_tubes))
     both = truth_thing & predicted_thing
     g, p = np.searchsorted(truth_tubes, truth[both]), np.searchsorted(predicted_tubes, predicted[both])
+    # The pair (g, p) as one integer: entries of all frames are summed per pair of tubes.
     pairs, pair_of = np.unique(g * max(len(predicted_tubes), 1) + p, return_inverse=True)
-    shared = np.bincount(pair_of, weights=pixels[both], minlength=len(pairs))
+    shared = np.bincount(pair_of, weights=pixels[both], minlength=len(pairs))  # [pairs] TPA
     g, p = np.divmod(pairs, max(len(predicted_tubes), 1))
     terms = shared * (shared / (predicted_size[p] + truth_size[g] - shared)) / truth_size[g]
     return float(terms.sum()), len(truth_tubes)

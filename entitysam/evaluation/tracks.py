@@ -98,6 +98,7 @@ class Alignment:
         potential = np.zeros((len(self.truth_ids), len(self.predicted_ids)))
         for pairs in self.frames:
             similarity = pairs.similarity
+            # Sum of all similarities in the row and the column of each pair: [n, m].
             rivals = similarity.sum(1, keepdims=True) + similarity.sum(0, keepdims=True) - similarity
             share = np.divide(similarity, rivals, out=np.zeros_like(similarity), where=rivals > EPSILON)
             potential[np.ix_(pairs.truth, pairs.predicted)] += share
@@ -173,6 +174,6 @@ def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def box_intersection(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Shared area [n, m] of boxes [n, 4] and [m, 4] as x, y, width, height."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    low = np.maximum(a[:, None, :2], b[None, :, :2])  # [n, m, 2] upper left corners
     high = np.minimum((a[:, :2] + a[:, 2:])[:, None], (b[:, :2] + b[:, 2:])[None])
-    return np.prod(np.maximum(high - low, 0), axis=-1)
+    return np.prod(np.maximum(high - low, 0), axis=-1)  # [n, m]

@@ -118,6 +118,7 @@ def tube_iou(detections: Sequence[Instance], truth: Sequence[Instance], where: s
             if shared.min() < 0:
                 raise EvaluationError(f"{where}, frame {t}: predicted and annotated masks differ in size")
             intersection[np.ix_(d_present, g_present)] += shared
+    # Union over the frames that both tubes have: areas up to the end of the shorter one.
     until = np.minimum.outer([len(d.masks) for d in detections], [len(g.masks) for g in truth]).astype(int)
     area_until = [
         np.cumsum(np.pad(_mask_areas(side, frames), ((0, 0), (1, 0))), axis=1) for side in (detections, truth)

@@ -73,6 +73,7 @@ class VideoTubes:
         void_pixels = predicted.pixels(overlaps.frame[void], overlaps.predicted_id[void], overlaps.pixels[void])
         (g, g_known), (p, p_known) = truth.columns(overlaps.truth_id), predicted.columns(overlaps.predicted_id)
         both = g_known & p_known
+        # A pair of columns as one integer: [n] distinct pairs, and the pair of each overlap.
         pairs, pair = np.unique(g[both] * max(len(predicted.ids), 1) + p[both], return_inverse=True)
         pair_pixels = np.zeros((len(video.truth), len(pairs)), np.int64)
         pair_pixels[overlaps.frame[both], pair] = overlaps.pixels[both]
@@ -116,7 +117,7 @@ class VideoTubes:
         # Tables [clips, G] and [clips, P] are indexed by the pairs: everything below is [clips, n].
         may_match = (pixels > 0) & (truth.present & ~truth.crowd)[:, g] & predicted.present[:, p]
         may_match &= truth.category[:, g] == predicted.category[:, p]
-        union = predicted.area[:, p] + truth.area[:, g] - pixels - void[:, p]
+        union = predicted.area[:, p] + truth.area[:, g] - pixels - void[:, p]  # void pixels do not count
         self._check_iou(may_match & (union >= 0) & (pixels > union), window)
         iou = np.divide(pixels, union, out=np.zeros(pixels.shape), where=may_match & (union > 0))
         clip, pair = np.nonzero(iou > 0.5)
