@@ -47,7 +47,7 @@ class PanopticFormat(PredictionFormat):
         return [join_inside(self.folder / MAPS, name, where) for name in video.annotation["names"]]
 
     def write(self, video: Video, segmented: Segmented, categories: np.ndarray | None = None) -> Entry:
-        frames = []
+        frames: list[dict[str, Any]] = []
         for path, ids in zip(self.map_files(video), segmented.iter_ids(), strict=True):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_ids(path, ids)
