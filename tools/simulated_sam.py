@@ -1,16 +1,16 @@
-"""A simulated SAM: answers points from ground truth, with the mistakes that E-SAM is meant to repair.
+"""A simulated SAM: answers point prompts from ground truth, with the kinds of errors that E-SAM repairs.
 
-It stands in for SAM where there are no weights: it proves the algorithm, it says nothing about SAM's own accuracy. What
-it imitates, each with the probabilities of `ErrorModel` and fixed by a seed and the position of the point:
+It replaces SAM if no weights are available. It tests the algorithm and says nothing about SAM's accuracy. It simulates
+the following, with the probabilities of `ErrorModel`, as a function of a seed and the position of the point:
 
 - three masks per point: an entity, one of its parts, one of the part's subparts, in random order;
 - parts often have the higher score (over-segmentation of the automatic masks);
-- some object masks swallow a neighbour (under-segmentation), with a somewhat lower score; then the part is the entity;
-- some entities mostly come as parts even at the object level, and only now and then as a whole;
-- some entities are found only by a point deep inside them or one of their parts: elsewhere the object mask, and of every
-  second such entity all three masks, are poor;
-- borders are wavy, predicted scores follow the IoU with the region meant, plus noise;
-- features of one entity are alike, of one kind of entity somewhat alike, with noise.
+- some object masks include a neighbour (under-segmentation), with a lower score; the part is then the entity;
+- some entities are mostly returned as parts at the object level, and rarely as a whole;
+- some entities need a point deep inside them or one of their parts: elsewhere the object mask, and for every second such
+  entity all three masks, are poor;
+- borders are wavy; predicted scores are the IoU with the intended region plus noise;
+- features are similar within an entity, less similar within a kind of entity, with noise.
 """
 
 from dataclasses import dataclass
@@ -25,26 +25,26 @@ from entitysam.esam.bitmasks import areas, pack_above
 
 FEATURE_SIDE = 64
 NUM_WAVES = 64
-FAR = 16.0  # no wave reaches farther: distances are cut here
+FAR = 16.0  # distances are clamped here; waves are smaller
 
 
 @dataclass(frozen=True)
 class ErrorModel:
-    """How often and how badly the simulated SAM errs; probabilities, lengths in cells of the mask grid."""
+    """Error probabilities and magnitudes of the simulated SAM; lengths in cells of the mask grid."""
 
-    swallows: float = 0.15  # a point's object mask takes a neighbour in
-    in_pieces: float = 0.3  # share of entities that mostly come as parts
-    whole_now_and_then: float = 0.15  # ... and how often they come whole all the same
+    swallows: float = 0.15  # the object mask of a point includes a neighbour
+    in_pieces: float = 0.3  # share of entities that are mostly returned as parts
+    whole_now_and_then: float = 0.15  # ... and how often they are returned as a whole
     hidden: float = 0.3  # share of entities that need a point deep inside
     deep: float = 0.8  # depth of such a point, relative to the deepest one
-    deep_bonus: float = 0.03  # by how much the score of the object is higher there
+    deep_bonus: float = 0.03  # score increase of the object mask there
     wave: float = 0.6  # standard deviation of the border of a good mask of at least `large` across
     poor_wave: float = 4.0  # ... and of a poor one; both shrink in proportion for smaller masks
     large: float = 40.0
     slope: float = 30.0  # logits per cell of distance from the border
     score_noise: float = 0.02
-    modesty: float = 0.04  # by how much predicted scores fall short of the IoU
-    part_bonus: float = 0.005  # by how much the score of a part tends to exceed that of an object
+    modesty: float = 0.04  # difference of the IoU and the predicted score
+    part_bonus: float = 0.005  # mean score difference of a part and an object
     swallow_malus: float = 0.05
 
 
@@ -62,12 +62,12 @@ class _EntityRegions:
 
 
 class SimulatedSAM:
-    """A promptable segmenter that knows the answer.
+    """A promptable segmenter that answers from ground truth.
 
     Args:
         ids: [H, W] entity ids of the one image it can encode, 0 = void.
-        seed: of everything random; the same point always gets the same answer.
-        device: where the masks live.
+        seed: seed of all randomness; equal points give equal answers.
+        device: device of the masks.
         grid_side: cells along the longer side of the mask grid; SAM has 256.
     """
 
@@ -136,7 +136,7 @@ class SimulatedImage:
         return moved.mul_(slope), scores.clamp(0, 1)
 
     def _iou(self, moved: Tensor, regions: Tensor) -> Tensor:
-        """IoU of answers [P, 3, h, w] with the regions meant [P, 3]: [P, 3]."""
+        """IoU of answers [P, 3, h, w] with the intended regions [P, 3]: [P, 3]."""
         answers, meant = pack_above(moved.flatten(0, 1), 0.0), self.words[regions.flatten()]
         return (areas(answers & meant) / areas(answers | meant).clamp(min=1)).view(-1, 3)
 
@@ -167,7 +167,7 @@ class SimulatedImage:
     def _choose(
         self, family: _EntityRegions, name: int, column: float, row: float, chance: np.ndarray, offset: np.ndarray
     ) -> tuple[list[int], np.ndarray, np.ndarray]:
-        """Regions meant by object, part and subpart; score offsets; which of them are poor."""
+        """Intended regions of object, part and subpart; score offsets; whether each is poor."""
         errors = self.errors
         height, width = self.mask_size
         cell = min(height - 1, int(row)), min(width - 1, int(column))
@@ -234,7 +234,7 @@ def _neighbour(name: int, coverage: dict[int, np.ndarray], random: np.random.Gen
 
 
 def _appearance(image: Tensor, size: tuple[int, int]) -> np.ndarray:
-    """Where and of which colour each cell is: float [h, w, 5], about as far apart in colour as in place."""
+    """Position and colour of each cell: float [h, w, 5], in comparable units."""
     colours = F.interpolate(image[None].float(), size, mode="area")[0].numpy()
     colours = np.stack([gaussian_filter(channel, 2) for channel in colours], -1) / 128
     y, x = np.mgrid[: size[0], : size[1]] / max(size)
@@ -242,7 +242,7 @@ def _appearance(image: Tensor, size: tuple[int, int]) -> np.ndarray:
 
 
 def _cut(region: np.ndarray, count: int, appearance: np.ndarray, random: np.random.Generator) -> list[np.ndarray]:
-    """Pieces of a region [h, w] around `count` random seeds, alike in place and colour; itself where it is tiny."""
+    """Splits a region [h, w] into `count` clusters of position and colour; a tiny region is not split."""
     rows, columns = np.nonzero(region > 0.5)
     if len(rows) < 4 * count:
         return [region]
@@ -266,7 +266,7 @@ def _centre(region: np.ndarray) -> tuple[float, float]:
 
 
 def _signed_distance(region: np.ndarray) -> np.ndarray:
-    """Distance from the border in cells, positive inside; cells on the border say how far they are in."""
+    """Distance from the border in cells, positive inside; partly covered cells have their coverage - 0.5."""
     inside = region > 0.5
     if not inside.any():
         return np.where(region > 0, region - 0.5, -FAR)

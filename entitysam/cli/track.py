@@ -1,7 +1,7 @@
-"""Tracks objects through a video by what they look like (MASA): given detections, or proposals made on every frame.
+"""Tracks objects through a video by appearance (MASA): given detections, or proposals on every frame.
 
 INPUT is a video, a folder or quoted glob of images (natural order), an image, a camera's number or a stream's address.
-Detections are boxes or masks of single frames: COCO, CocoVID, TAO or Scalabel (BDD100K) json, COCO results, MOT txt.
+Detections are boxes or masks per frame: COCO, CocoVID, TAO or Scalabel (BDD100K) json, COCO results, MOT txt.
 Frames are found by the names of their pictures, else by their numbers.
 
 written to the result folder:
@@ -10,7 +10,7 @@ written to the result folder:
   tracks.txt         MOT Challenge: frame, id, x, y, width, height, score
   events.json        when tracks are born, lost and back
   contact_sheet.png  a few frames, original above overlay
-  masks/, segments.json  where tracks have masks: id maps as 'segment' writes them, the smallest mask on top
+  masks/, segments.json  if tracks have masks: id maps in the format of 'segment', smaller masks above larger ones
 
 examples:
   entitysam track clip.mp4 --detections found.json -o out/clip
@@ -40,21 +40,23 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", metavar="INPUT", help="video, folder, 'glob', image, camera number or stream address")
     add_output_arguments(parser)
-    seen = parser.add_argument_group("what is tracked (default: --proposals fast)")
-    seen.add_argument("--detections", metavar="FILE", help="boxes or masks of every frame; a folder of Scalabel files")
-    seen.add_argument("--clip", metavar="NAME", help="the video in FILE, where it has several (default: INPUT's name)")
+    seen = parser.add_argument_group("objects to track (default: --proposals fast)")
+    seen.add_argument(
+        "--detections", metavar="FILE", help="boxes or masks per frame; a file, or a folder of Scalabel files"
+    )
+    seen.add_argument("--clip", metavar="NAME", help="the video in FILE, if it has several (default: INPUT's name)")
     seen.add_argument("--proposals", metavar="NAME[:KEY=VALUE,...]",
-                      help="fast (MASA's own), entitysam, esam or sam; besides the detections where both are given")  # fmt: skip
+                      help="fast (MASA's own), entitysam, esam or sam; added to the detections if both are given")  # fmt: skip
     frames = parser.add_argument_group("frames")
     frames.add_argument("--stride", type=int, default=1, metavar="N", help="take every N-th frame (default: 1)")
     frames.add_argument("--max-frames", type=int, metavar="N", help="stop after N frames")
-    method = parser.add_argument_group("method; its thresholds are changed by tracker.KEY=VALUE")
+    method = parser.add_argument_group("method; tracker.KEY=VALUE changes its thresholds")
     method.add_argument("--association", choices=("masa", "iou"), default="masa", help="default: masa")
     method.add_argument("--setting", choices=("video", "tao", "bdd"), default="video",
                         help="published thresholds (default: video)")  # fmt: skip
-    method.add_argument("--weights", metavar="FILE", help="of MASA, or 'random' (default: the tiny ones)")
+    method.add_argument("--weights", metavar="FILE", help="of MASA, or 'random' (default: the shipped masa_tiny)")
     method.add_argument("--model", metavar="NAME", default="",
-                        help="masa_r50, masa_sam_vitb, ...: for weights that do not say what they are")  # fmt: skip
+                        help="masa_r50, masa_sam_vitb, ...: for weight files without a config")  # fmt: skip
     method.add_argument("--resume", action="store_true", help="continue an interrupted run in the result folder")
     method.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     parser.set_defaults(takes_overrides=True)
@@ -106,7 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def identity_of(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What tells whether an unfinished run was the same: the input, the options, and the files that they name."""
+    """Identity of a run, which a resumed run must share: the input, the options, and the files that they name."""
     from entitysam.cli.shared.resume import input_identity
 
     names = ("clip", "proposals", "stride", "max_frames", "association", "setting", "model", "overrides")
@@ -141,11 +143,11 @@ def open_detections(arguments: argparse.Namespace, source: "FrameSource") -> "Ca
 
 
 def open_tracker(arguments: argparse.Namespace, fps: float | None) -> "VideoTracker":
-    """The tracker and, where it needs one, its network.
+    """The tracker with its network, if it needs one.
 
     Raises:
-        ConfigError: unknown threshold or device.
-        CheckpointError, FileNotFoundError: weights that cannot be had, read or used.
+        ConfigError: unknown or wrong setting, or unknown device.
+        CheckpointError, FileNotFoundError: weights that are missing, unreadable or do not fit.
     """
     from entitysam.cli.shared.progress import warn
     from entitysam.engine.build import pick_device
@@ -164,12 +166,12 @@ def open_tracker(arguments: argparse.Namespace, fps: float | None) -> "VideoTrac
     if needs_model(settings, limit):
         model = open_masa(arguments.weights, arguments.model).to(device)
         if arguments.weights == RANDOM:
-            warn("MASA runs with random weights: who it takes for whom means little")
+            warn("MASA has random weights: its associations are not meaningful")
     return VideoTracker(Tracker(settings, fps), model, device, limit)
 
 
 def proposals_name(arguments: argparse.Namespace) -> str:
-    """Name of the proposals; "" where only detections are tracked."""
+    """Name of the proposals; "" if only detections are tracked."""
     if arguments.proposals is None:
         return "" if arguments.detections else "fast"
     return arguments.proposals.partition(":")[0]
@@ -196,7 +198,7 @@ def tracker_overrides(overrides: list[str]) -> dict[str, Any]:
 def detector(
     arguments: argparse.Namespace, given: "Callable[[int, Any], Detections] | None"
 ) -> "Callable[[int, Any], Detections] | None":
-    """What is seen on a frame besides MASA's own proposals: the detections, the other proposals, or both."""
+    """Detections of a frame without MASA's own proposals: given detections, other proposals, or both."""
     if proposals_name(arguments) in ("", "fast"):
         return given
 
@@ -219,7 +221,7 @@ def track(
     origin: "dict[str, Any] | None",
     quiet: bool,
 ) -> "WrittenResult":
-    """Tracks and writes frame by frame; frames of the cache are not looked at again. Ctrl-C ends a live input in good order."""
+    """Tracks and writes frame by frame; cached frames are not encoded again. Ctrl-C on a live input finishes the files."""
     from entitysam.cli.shared.progress import frame_bar, note
     from entitysam.cli.shared.stopping import StopRequest
     from entitysam.io.writers.tracks import TrackWriter
