@@ -16,7 +16,7 @@ FILES = {"overlay.mp4", "tracks.json", "tracks.txt", "events.json", "contact_she
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
-    """A synthetic clip of 5 frames, its folder of pictures and a COCO file with its boxes."""
+    """A synthetic clip of 5 frames, its folder of images and a COCO file with its boxes."""
     folder = tmp_path_factory.mktemp("clip")
     nothing = {"train_images": 0, "val_images": 0, "train_videos": 0}
     write_synthetic(folder, SyntheticSet(**nothing, val_videos=1, val_frames=5, video_size=(48, 80)))
@@ -115,6 +115,10 @@ def test_resumed_is_the_same_as_straight(clip, tmp_path, capsys, monkeypatch):
     [
         (("--detections", "none.json"), "none.json: no such file"),
         (("tracker.betta=1",), "tracker.betta: unknown key"),
+        (("tracker.beta=much",), "tracker.beta: must be a valid number, not 'much'"),
+        (("tracker.gamma=nan",), "tracker.gamma: must be in 0..1, not nan"),
+        (("tracker.memory_frames=1.5",), "tracker.memory_frames: must be a valid integer, not '1.5'"),
+        (("tracker.within_category=[true",), "tracker.within_category: must be a valid boolean"),
         (("inference.beta=1",), "unknown key 'inference.beta'; overrides start with 'tracker.'"),
         (("--proposals", "magic", "--association", "iou"), "proposals: one of fast, entitysam, esam, sam, not 'magic'"),
         (("--weights", "none.safetensors"), "no weight file none.safetensors"),

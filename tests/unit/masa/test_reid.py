@@ -1,4 +1,4 @@
-"""Entities that leave and return: who is taken for whom, and what becomes of the maps and scores."""
+"""Re-identification: which entities are merged, and the maps and scores of the result."""
 
 import numpy as np
 import pytest
@@ -19,19 +19,19 @@ def summaries_of(*frames):
     return summaries
 
 
-def test_who_left_and_returned_gets_the_old_id():
+def test_a_returning_entity_gets_its_first_id():
     left, back = {1: "red", 2: "green"}, {1: "red", 3: "green"}
     assert find_returned(summaries_of(left, {1: "red"}, back)) == {3: 2}
     assert find_returned(summaries_of(left, back)) == {3: 2}  # a change of ids from one frame to the next
 
 
-def test_who_is_still_there_did_not_return():
+def test_a_visible_entity_is_not_merged():
     assert find_returned(summaries_of({1: "red"}, {1: "red", 2: "red"})) == {}
-    # ... nor is somebody else taken for who left
+    # a different entity is not merged with one that left
     assert find_returned(summaries_of({1: "red", 2: "green"}, {1: "red"}, {1: "red", 3: "blue"})) == {}
 
 
-def test_who_comes_later_again_did_not_leave():
+def test_an_entity_that_is_visible_later_has_not_left():
     assert find_returned(summaries_of({1: "red"}, {2: "red"}, {1: "red"})) == {}
 
 
@@ -103,7 +103,7 @@ def test_beta_decides(beta):
     assert bool(find_returned(nearly, beta)) is (beta < 0.5)
 
 
-def test_things_of_returning_clips_are_away_in_the_middle():
+def test_objects_of_returning_clips_are_absent_in_the_middle():
     frames, ids, categories = render_returning((0, 9, 1), 12, (96, 160), leaving=1.0)
     assert frames.shape == (12, 96, 160, 3)
     assert ids.min() > 0

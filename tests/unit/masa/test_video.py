@@ -1,4 +1,4 @@
-"""MASA over videos: detections in, tracks and files out; networks are stood in for by colours."""
+"""MASA over videos: detections in, tracks and files out; embeddings are mean colours instead of a network."""
 
 import json
 
