@@ -6,11 +6,16 @@ A command is one module of this package with `add_arguments(parser)` and `run(ar
 
 import argparse
 import importlib
+import os
 import re
+import signal
 import sys
+import threading
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn
 
 COMMANDS = {
     "segment": "segment every entity of a video, a folder of images or a camera",
@@ -28,24 +33,24 @@ EPILOG = """examples:
   entitysam segment --help
 """
 OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=.*")
-STOPPED = 130  # what shells expect after Ctrl-C
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line.
 
     Returns:
-        0; 2 for bad input, options or files; 1 for anything that went wrong on the way; 130 after Ctrl-C.
+        0; 2 for bad input, options or files; 1 for any other error; 130 after Ctrl-C, 143 after SIGTERM.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     arguments = parse(argv)
     if not arguments.debug:
         warnings.simplefilter("ignore")
     try:
-        return arguments.run(arguments)
-    except KeyboardInterrupt:
+        with _sigterm_interrupts():
+            return arguments.run(arguments)
+    except KeyboardInterrupt as stop:
         print("\nentitysam: stopped", file=sys.stderr)
-        return STOPPED
+        return 128 + (stop.args[0] if stop.args else signal.SIGINT)  # as shells report it
     except Exception as error:
         if arguments.debug:
             traceback.print_exc()
@@ -54,9 +59,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2 if expected else 1
 
 
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Makes SIGTERM clean up as Ctrl-C does. Signal handlers can be set in the main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt(number)
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The command line as a namespace with `run`, the command's function, and `overrides`, its key=value words."""
-    parser = argparse.ArgumentParser("entitysam", description=DESCRIPTION, epilog=EPILOG, **_layout())
+    """The command line as a namespace with `run`, the command's function, and `overrides`, its key=value arguments."""
+    _Parser.hint = _hint(argv)
+    parser = _Parser("entitysam", description=DESCRIPTION, epilog=EPILOG, **_layout())
     parser.add_argument("--version", action="version", version=f"entitysam {_version()}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     chosen = next((word for word in argv if word in COMMANDS), None)
@@ -76,6 +99,21 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         parser.error(f"unknown argument: {' '.join(unknown)}")
     arguments.overrides = rest
     return arguments
+
+
+class _Parser(argparse.ArgumentParser):
+    """Adds `hint` to its errors; a class attribute, because argparse creates the parsers of the commands itself."""
+
+    hint = ""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(message + self.hint)
+
+
+def _hint(argv: Sequence[str]) -> str:
+    """What to do about a file whose name looks like an option; "" where there is none."""
+    file = next((word for word in argv if word.startswith("-") and os.path.exists(word)), None)
+    return f" (write ./{file} for the file of that name, or put it last, after --)" if file else ""
 
 
 def _layout() -> dict:

@@ -19,12 +19,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from entitysam.cli.shared.arguments import output_folder
 from entitysam.cli.shared.labels import add_label_arguments, classifier_node, open_labeller, split_classifier_words
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="a result, or with --config predictions")
-    parser.add_argument("-o", "--out", type=Path, metavar="FOLDER", help="for the named result (default: in place)")
+    parser.add_argument(
+        "-o", "--out", type=output_folder, metavar="FOLDER", help="for the named result (default: in place)"
+    )
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress bar; the summary is still printed")
     parser.add_argument("--input", metavar="INPUT", help="the frames, where they are no longer where they were")
     parser.add_argument("--config", metavar="FILE", help="evaluation config of the predictions, e.g. eval/vipseg_vps")

@@ -1,4 +1,4 @@
-"""Segments every entity of a video and follows it through the frames, without prompts and without categories.
+"""Segments and tracks every entity of a video, without prompts and without categories.
 
 INPUT is a video, a folder or quoted glob of images (natural order), an image, a camera's number or a stream's address.
 
@@ -8,8 +8,10 @@ written to the result folder:
   segments.json      which ids are on which frame (panoptic video annotations)
   tracks.json        per entity: first and last frame, score, box, area and run-length mask on every frame
   contact_sheet.png  a few frames, original above overlay
-  events.json        with --online: when entities are born, lost and back
-  shown.jpg          with --labels: the pictures that were shown to the classifier; names stand in all files above
+  events.json        with --online: frames on which entities are born, lost and found again
+  shown.jpg          with --labels: the images that the classifier was given; the files above have the names
+
+Only files of an earlier run over the same input are replaced. Times of frames are kept in the json files and the overlay.
 
 examples:
   entitysam segment clip.mp4 -o out/clip
@@ -18,7 +20,7 @@ examples:
   entitysam segment 0 --online --drop-stale -o out/camera
   entitysam segment clip.mp4 -o out/clip --resume
   entitysam segment clip.mp4 -o out/clip --reid
-  entitysam segment clip.mp4 --labels "person, dog, grass"           # GPT-4o; the key stands in $OPENAI_API_KEY
+  entitysam segment clip.mp4 --labels "person, dog, grass"           # GPT-4o; needs $OPENAI_API_KEY
   entitysam segment clip.mp4 --labels coco --base-url http://localhost:8000/v1 --vlm Qwen/Qwen2.5-VL-7B-Instruct
   entitysam segment clip.mp4 --weights my.safetensors inference.max_entities=20 model.entity_decoder.depth=6
 """
@@ -44,12 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     frames.add_argument("--max-frames", type=int, metavar="N", help="stop after N frames")
     frames.add_argument("--drop-stale", action="store_true", help="cameras: always take the newest frame")
     method = parser.add_argument_group("method")
-    method.add_argument("--online", action="store_true", help="causal: no look-ahead (always so for cameras)")
+    method.add_argument("--online", action="store_true", help="causal: no look-ahead (always used for cameras)")
     method.add_argument("--warmup-frames", type=int, metavar="N",
                         help="extra passes over the first frame (default: 3, as published)")  # fmt: skip
     method.add_argument("--threshold", type=float, metavar="P", help="lowest score of an entity, 0..1 (default: 0.05)")
     method.add_argument("--reid", nargs="?", const="", metavar="FILE",
-                        help="entities that return get their old ids, by MASA (FILE: its weights; default: the tiny ones)")  # fmt: skip
+                        help="returning entities get their earlier ids, by MASA (FILE: its weights; default: the tiny ones)")  # fmt: skip
     method.add_argument("--resume", action="store_true", help="continue an interrupted run in the result folder")
     add_label_arguments(parser)
     add_model_arguments(parser)
@@ -57,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Opens the input, then the output, then the model: what is cheap to check fails first."""
+    """Opens the input, then the output, then the model, so that cheap checks fail first."""
     from entitysam.cli.shared.models import check_model_options, open_model
     from entitysam.cli.shared.settings import read_settings
     from entitysam.io.readers.source import InputError, open_frames
@@ -82,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
         overrides, inference = read_settings(arguments)
         naming = open_labeller(arguments, words)
         if source.is_live and naming:
-            raise InputError(f"{arguments.input}: --labels needs an input that can be read again, not a live one")
+            raise InputError(f"{arguments.input}: --labels needs an input that can be read twice, not a live one")
         is_online = arguments.online or source.is_live
         files = [*SEGMENT_FILES, *([EVENTS] if is_online else []), *([CROPS] if naming else [])]
         origin = None if source.is_live else origin_of(arguments.input, arguments.stride, arguments.max_frames)
@@ -95,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         opened = open_model(arguments.model, arguments.weights, arguments.device, overrides)
         if opened.weights is None:
-            warn(f"{arguments.model} runs with random weights: what it finds means nothing")
+            warn(f"{arguments.model} runs with random weights: its results are meaningless")
         job = Job(
             source,
             reopen=lambda: open_frames(arguments.input, **options),
@@ -121,12 +123,12 @@ def _open_reidentifier(arguments: argparse.Namespace) -> "Reidentifier":
 
 
 def _name(arguments: argparse.Namespace, out: Path, source: "FrameSource", naming: Naming) -> None:
-    """Names the result; what was segmented stays if that fails."""
+    """Labels the result; the segmentation stays if that fails."""
     from entitysam.cli.shared.labelling import label_result
     from entitysam.cli.shared.progress import note
 
     try:
         label_result(out, out, source, *naming, quiet=arguments.quiet)
     except BaseException:
-        note(f"{out}: segmented, without names; 'entitysam label {out} --labels ...' goes on from here")
+        note(f"{out}: segmented, but not labelled; 'entitysam label {out} --labels ...' continues")
         raise

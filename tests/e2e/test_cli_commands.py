@@ -1,6 +1,8 @@
 """The command line itself, bad input one by one, and the commands besides `segment`."""
 
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -12,7 +14,10 @@ from entitysam.checkpoint import CheckpointError, save_weights
 from entitysam.cli import COMMANDS, doctor, main, parse
 from entitysam.cli.shared import models, settings
 from entitysam.engine.build import build_model, config_of, model_config, opening
+from entitysam.io.readers.source import open_frames
 from entitysam.io.record_store import first_difference
+from entitysam.io.result_folder import claim_folder
+from entitysam.io.writers.video import VideoWriter
 from entitysam.registry import ConfigError
 
 SMALL_MODEL = {"image_size": 64, "num_entities": 4}
@@ -91,6 +96,67 @@ def test_bad_outputs_of_segment(image, tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
         assert_refused(capsys, ["segment", image, "-o", out, "--model", "tiny"], "is not a folder")
+
+
+@pytest.mark.parametrize("command", [["segment"], ["segment", "--online"], ["track", "--association", "iou"]])
+def test_an_input_in_the_result_folder_is_refused_and_kept(image, tmp_path, capsys, command):
+    video = tmp_path / "d" / "overlay.mp4"
+    video.parent.mkdir()
+    with VideoWriter(video, 64, 48) as writer:
+        writer.add(np.zeros((48, 64, 3), np.uint8))
+    before = video.read_bytes()
+    message = "overlay.mp4: is an input of this run, and the result would overwrite it; choose another folder with -o"
+    assert_refused(capsys, [*command, video, "-o", video.parent], message)
+    assert video.read_bytes() == before
+    assert list(video.parent.iterdir()) == [video]
+
+
+def test_a_second_run_is_refused_with_the_first_ones_process(image, tmp_path, capsys):
+    with open_frames(image) as frames, claim_folder(tmp_path / "out", [], frames, str(image), None):
+        assert_refused(capsys, ["segment", image, "-o", tmp_path / "out"], f"another run (process {os.getpid()})")
+
+
+def test_default_folders_of_two_patterns_and_of_the_parent_folder(image, tmp_path, monkeypatch, capsys):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        Image.open(image).save(tmp_path / name / "1.jpg")
+    monkeypatch.chdir(tmp_path)
+    for source in ("a/*.jpg", "b/*.jpg"):
+        assert main(["segment", source, "-q", "--image-size", "64", "--warmup-frames", "0"]) == 0
+    monkeypatch.chdir(tmp_path / "a")
+    assert main(["segment", "..", "-q", "--image-size", "64", "--warmup-frames", "0"]) == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a", "b"]
+    assert [path.name for path in (tmp_path / "a" / "out").iterdir()] == [tmp_path.name]
+
+
+def test_an_empty_output_name_and_a_name_like_an_option(image, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "-lead.png").write_bytes(image.read_bytes())
+    for words, message in [
+        (["segment", str(image), "-o", ""], "an empty name"),
+        (["segment", "-lead.png"], "write ./-lead.png for the file of that name, or put it last, after --"),
+    ]:
+        with pytest.raises(SystemExit) as caught:
+            main(words)
+        assert caught.value.code == 2
+        assert message in capsys.readouterr().err
+    assert parse(["segment", "-o", "out", "--", "-lead.png"]).input == "-lead.png"
+
+
+def test_sigterm_gives_143_at_any_time(monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "examine", lambda *_: signal.raise_signal(signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(["doctor"]) == 143
+    assert "stopped" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_label_opens_local_files_only(image, tmp_path, capsys):
+    head = {"video_id": "x", "width": 8, "height": 8, "fps": None, "source": {"source": "rtsp://host/cam"}}
+    (tmp_path / "tracks.json").write_text(json.dumps({**head, "frames": [], "tracks": []}))
+    (tmp_path / "segments.json").write_text("{}")
+    message = "its frames are not in the local file or folder 'rtsp://host/cam'; give --input"
+    assert_refused(capsys, ["label", tmp_path, "--labels", "dog", "--base-url", "http://127.0.0.1:9"], message)
 
 
 def test_bad_checkpoints(image, small_weights, tmp_path, capsys):

@@ -23,6 +23,15 @@ def add_model_arguments(parser: argparse.ArgumentParser, default: str = "tiny") 
 
 def add_output_arguments(parser: argparse.ArgumentParser, default: str | None = None) -> None:
     """The result folder and the amount of output on the terminal."""
-    help_text = f"folder for the results (default: {default or 'out/ and the name of the input'})"
-    parser.add_argument("-o", "--out", type=Path, default=default and Path(default), metavar="FOLDER", help=help_text)
+    help_text = f"folder for the results (default: {default or 'out/NAME, by the input'})"
+    parser.add_argument(
+        "-o", "--out", type=output_folder, default=default and Path(default), metavar="FOLDER", help=help_text
+    )
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress bar; the summary is still printed")
+
+
+def output_folder(text: str) -> Path:
+    """Converts the value of `-o`: an empty one would be the current folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("an empty name; '.' is the current folder")
+    return Path(text)

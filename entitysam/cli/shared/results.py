@@ -1,4 +1,4 @@
-"""From frames to a result folder, offline (two passes over the input) or online (one)."""
+"""Segments an input into a result folder, offline (two passes over the input) or online (one pass)."""
 
 import json
 import time
@@ -28,19 +28,19 @@ JOURNAL = "frames.jsonl"
 
 @dataclass
 class Job:
-    """What to segment, and where to put the results.
+    """What is segmented, and where the results go.
 
     Attributes:
         source: the frames.
-        reopen: opens the same input once more.
-        identity: what tells whether an input is still the same, as plain data.
-        out: result folder, already there.
+        reopen: opens the same input again, for a pass beside the current one.
+        identity: of the input, as plain data; a changed input has another one.
+        out: existing result folder.
         title: the video's name in the results.
-        origin: what opens the input again, as plain data to be written into the result; None for live inputs.
-        online: causal, in one pass; live inputs always are.
+        origin: what opens the input again, as plain data for `tracks.json`; None for live inputs.
+        online: causal segmentation; always used for live inputs.
         resume: continue an interrupted run.
         quiet: no progress bars.
-        reidentifier: gives entities that return their old ids; offline only.
+        reidentifier: gives returning entities their earlier ids; offline only.
     """
 
     source: FrameSource
@@ -55,7 +55,7 @@ class Job:
     reidentifier: "Reidentifier | None" = None
 
     def open_writer(self, *other_files: str) -> ResultWriter:
-        """The writer of the result folder; `other_files` are written besides."""
+        """The writer of the result folder, whose list of files also names `other_files`."""
         source = self.source
         size = source.width, source.height
         return ResultWriter(self.out, self.title, *size, source.fps, self.origin, other_files=other_files)
@@ -73,7 +73,9 @@ def run_job(job: Job, opened: OpenedModel, inference: dict[str, Any]) -> Written
     try:
         written = (segment_online if online else segment_offline)(segmenter, job, resume)
     except BaseException:
-        if resume.keep_progress():
+        if job.source.is_live:
+            resume.remove()
+        elif resume.keep_progress():
             note(f"{job.out}: unfinished; the same command with --resume continues")
         raise
     resume.remove()
@@ -91,7 +93,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def segment_offline(segmenter: VideoSegmenter, job: Job, resume: ResumeFolder) -> WrittenResult:
-    """The published protocol: the network over all frames, then merging and drawing over the frames once more."""
+    """The published protocol: runs the network on all frames, then merges, draws and writes in a second pass."""
     source = job.source
     size = (source.height, source.width)
     with frame_bar("segmenting", source.num_frames, job.quiet) as bar, StopRequest() as stop:
@@ -117,7 +119,7 @@ def segment_offline(segmenter: VideoSegmenter, job: Job, resume: ResumeFolder) -
 
 
 def segment_online(segmenter: VideoSegmenter, job: Job, resume: ResumeFolder) -> WrittenResult:
-    """Causal segmentation: every frame is written as soon as it is seen. Ctrl-C ends a live input in good order."""
+    """Causal segmentation: every frame is written at once. Ctrl-C on a live input ends it and completes the result."""
     source = job.source
     with closing(segmenter.stream(source, resume.path)) as results, StopRequest() as stop:
         first = next(results, None)
@@ -145,7 +147,7 @@ def segment_online(segmenter: VideoSegmenter, job: Job, resume: ResumeFolder) ->
 
 
 def _add_finished(job: Job, writer: ResultWriter, journal: "OnlineJournal", bar: FrameBar) -> None:
-    """Draws the frames that an interrupted run has finished: the journal's, whose masks are written."""
+    """Draws the frames that an interrupted run has finished; their masks are written, their scores are in the journal."""
     if not journal.frames:
         return
     with job.reopen() as again:
@@ -158,18 +160,18 @@ def _add_finished(job: Job, writer: ResultWriter, journal: "OnlineJournal", bar:
 
 @dataclass
 class JournalLine:
-    """One frame of an online run: the running confidence of its ids, and its events."""
+    """One frame of an online run: the confidence of its ids, and its events."""
 
     scores: dict[int, float]
     events: list[dict[str, Any]]
 
 
 class OnlineJournal:
-    """Scores and events of an online run, frame by frame, in memory and in a file that survives an interruption.
+    """Scores and events of an online run by frame, in memory and in a file that remains after an interruption.
 
     Args:
         path: of the file.
-        keep: how many frames of an earlier journal there still count; None = all.
+        keep: number of frames that are kept of an earlier journal; None = all.
 
     Raises:
         InputError: the earlier journal has fewer.
@@ -178,14 +180,14 @@ class OnlineJournal:
     def __init__(self, path: Path, keep: int | None) -> None:
         self.frames = _read_journal(path)[:keep]
         if keep is not None and len(self.frames) < keep:
-            raise InputError(f"{path}: knows {len(self.frames)} of {keep} finished frames; start without --resume")
+            raise InputError(f"{path}: holds {len(self.frames)} of {keep} finished frames; start without --resume")
         self._file = path.open("w", encoding="utf-8")
         for line in self.frames:
             self._write(line)
 
     @property
     def scores(self) -> dict[int, float]:
-        """Last confidence of every id that was ever seen."""
+        """Last confidence of every id."""
         return {key: value for line in self.frames for key, value in line.scores.items()}
 
     @property
@@ -210,7 +212,7 @@ class OnlineJournal:
 
 
 def _read_journal(path: Path) -> list[JournalLine]:
-    """Lines of an earlier journal; a last line that was cut off is left out."""
+    """Lines of an earlier journal; a truncated last line is left out."""
     lines = []
     for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:

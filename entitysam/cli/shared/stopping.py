@@ -1,4 +1,4 @@
-"""Ctrl-C at a moment when everything is in order."""
+"""Stops on Ctrl-C and SIGTERM between frames."""
 
 import signal
 from types import FrameType, TracebackType
@@ -6,25 +6,31 @@ from typing import Any
 
 
 class StopRequest:
-    """While active, Ctrl-C and SIGTERM only set `requested`; a second one interrupts at once."""
+    """While active, the first Ctrl-C or SIGTERM only sets `requested`; a second one interrupts at once.
+
+    At the end of the block, a SIGTERM that was not checked raises, so that the process ends with its exit code.
+
+    Attributes:
+        requested: number of the signal that arrived, 0 = none.
+    """
 
     def __init__(self) -> None:
-        self.requested = False
+        self.requested = 0
         self._previous: dict[int, Any] = {}
 
     def check(self) -> None:
-        """To be called between frames.
+        """Is called between frames.
 
         Raises:
-            KeyboardInterrupt: a stop was requested.
+            KeyboardInterrupt: with the number of the signal that arrived.
         """
         if self.requested:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(self.requested)
 
     def _request(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
+            raise KeyboardInterrupt(number)
+        self.requested = number
 
     def __enter__(self) -> "StopRequest":
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -36,3 +42,5 @@ class StopRequest:
     ) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        if kind is None and self.requested == signal.SIGTERM:
+            raise KeyboardInterrupt(self.requested)

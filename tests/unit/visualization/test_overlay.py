@@ -138,3 +138,14 @@ def test_contact_sheet_layout():
     np.testing.assert_array_equal(image[top + 20 + 10, left + 5], 225)  # its overlay below
     with pytest.raises(ValueError, match="at least one frame"):
         ContactSheet().draw("nothing")
+
+
+def test_predictions_of_half_the_size(small_video):
+    frame = small_video[0]
+    ids = np.zeros((24, 40), np.int32)
+    ids[:, 20:] = 70000
+    drawn = draw_entities(frame, ids, labels=False)
+    np.testing.assert_array_equal(drawn, draw_entities(frame, ids.repeat(2, 0).repeat(2, 1), labels=False))
+    sheet = ContactSheet()
+    sheet.add("a", frame, drawn[::2, ::2])
+    assert sheet.draw("half").height > 2 * 48

@@ -1,5 +1,8 @@
 """Images of every mode become uint8 RGB; EXIF rotation is applied; broken files are named."""
 
+import zlib
+
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -93,3 +96,94 @@ def test_a_broken_image_is_named(tmp_path):
     with pytest.raises(InputError, match=r"2\.jpg: the image cannot be read"):
         list(source)
     assert source.decoded == 1
+
+
+def test_pages_of_a_tiff_and_frames_of_animations_are_frames(tmp_path):
+    frames = [np.full((20, 30, 3), 20 + 40 * index, np.uint8) for index in range(4)]
+    first, *others = map(Image.fromarray, frames)
+    first.save(tmp_path / "pages.tif", save_all=True, append_images=others)
+    first.save(
+        tmp_path / "moving.webp", save_all=True, append_images=others, duration=[100, 200, 300, 400], lossless=True
+    )
+    first.save(tmp_path / "moving.png", save_all=True, append_images=others, duration=250)
+    times = {"pages.tif": [None] * 4, "moving.webp": [0, 0.1, 0.3, 0.6], "moving.png": [0, 0.25, 0.5, 0.75]}
+    for name, expected in times.items():
+        with open_frames(tmp_path / name) as source:
+            assert source.num_frames == 4
+            read = list(source)
+            assert [source.time(index) for index in range(4)] == pytest.approx(expected)
+            assert [source.name(index) for index in range(4)] == ["00000", "00001", "00002", "00003"]
+            assert source.warnings == []
+        np.testing.assert_array_equal(read, frames)
+    assert open_frames(tmp_path / "moving.png").fps == pytest.approx(4)
+    np.testing.assert_array_equal(list(open_frames(tmp_path / "pages.tif", stride=3)), frames[::3])
+
+
+def test_the_poster_of_an_animated_png_is_no_frame(tmp_path):
+    poster, *others = (Image.new("RGB", (8, 8), (value, 0, 0)) for value in (250, 10, 20))
+    poster.save(tmp_path / "a.png", save_all=True, append_images=others, default_image=True, duration=100)
+    assert [int(frame[0, 0, 0]) for frame in open_frames(tmp_path / "a.png")] == [10, 20]
+
+
+def test_pages_of_different_sizes_are_refused(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.tif", save_all=True, append_images=[Image.new("RGB", (4, 8))])
+    with pytest.raises(InputError, match=r"a\.tif: page 1 is 4x8, not 8x8 of the first"):
+        open_frames(tmp_path / "a.tif")
+
+
+def test_further_pages_of_files_in_a_folder_are_mentioned(tmp_path):
+    page = Image.new("RGB", (8, 8))
+    page.save(tmp_path / "1.tif")
+    page.save(tmp_path / "2.tif", save_all=True, append_images=[page])
+    source = open_frames(tmp_path)
+    assert source.num_frames == 2
+    assert "only the first page of 2.tif" in source.warnings[0]
+
+
+def test_floating_point_images_from_0_to_1_are_scaled_and_the_guess_is_stated(tmp_path):
+    values = np.array([[0, 0.25, 0.5, 1, np.nan]], np.float32)
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    source = open_frames(tmp_path / "a.tif")
+    np.testing.assert_array_equal(next(iter(source))[0, :, 1], [0, 64, 128, 255, 0])
+    assert "taken as 0..1" in source.warnings[0]
+    Image.fromarray(values * 200).save(tmp_path / "a.tif")
+    source = open_frames(tmp_path / "a.tif")
+    np.testing.assert_array_equal(next(iter(source))[0, :4, 1], [0, 50, 100, 200])
+    assert "largest value is 200" in source.warnings[0]
+
+
+def test_twelve_bits_in_sixteen_are_scaled_for_all_frames_alike(tmp_path):
+    for name, white in [("1", 400), ("2", 4095)]:
+        Image.fromarray(np.array([[0, white // 2, white]], np.uint16)).save(tmp_path / f"{name}.png")
+    source = open_frames(tmp_path)
+    first, second = source
+    np.testing.assert_array_equal(first[0, :, 0], [0, 12, 25])
+    np.testing.assert_array_equal(second[0, :, 0], [0, 127, 255])
+    assert "taken as 0..4095" in source.warnings[0]
+
+
+def test_a_stated_depth_is_no_guess(tmp_path):
+    """PNG's sBIT chunk says that 12 of the 16 bits count."""
+    path = tmp_path / "a.png"
+    Image.fromarray(np.array([[0, 300]], np.uint16)).save(path)
+    data = path.read_bytes()
+    chunk = b"sBIT" + bytes([12])
+    end_of_header = 8 + 25
+    path.write_bytes(
+        data[:end_of_header]
+        + (1).to_bytes(4, "big")
+        + chunk
+        + zlib.crc32(chunk).to_bytes(4, "big")
+        + data[end_of_header:]
+    )
+    source = open_frames(path)
+    assert int(next(iter(source))[0, 1, 0]) == round(300 / 4095 * 255)
+    assert source.warnings == []
+
+
+def test_twelve_bits_of_colour(tmp_path):
+    deep = np.array([[[4095, 2048, 0], [0, 1024, 4095]]], np.uint16)
+    cv2.imwrite(str(tmp_path / "a.png"), deep[..., ::-1])
+    source = open_frames(tmp_path / "a.png")
+    np.testing.assert_array_equal(next(iter(source)), [[[255, 128, 0], [0, 64, 255]]])
+    assert "taken as 0..4095" in source.warnings[0]

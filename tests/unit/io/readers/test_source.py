@@ -269,3 +269,40 @@ def test_a_real_clip_agrees_with_opencv():
     theirs = [capture.read()[1][..., ::-1] for _ in range(41)][::20]
     for a, b in zip(ours, theirs, strict=False):
         assert np.abs(a.astype(int) - b.astype(int)).mean() < 2
+
+
+def test_frames_in_memory(small_video):
+    images = [Image.fromarray(frame) for frame in small_video]
+    for frames in (small_video, tuple(images), np.stack(small_video)):
+        source = open_frames(frames, stride=3)
+        assert (source.width, source.height, source.num_frames) == (80, 48, 3)
+        for _ in range(2):
+            np.testing.assert_array_equal(list(source), small_video[::3])
+    source = open_frames(iter(images))
+    assert source.num_frames is None
+    np.testing.assert_array_equal(list(source), small_video)
+    with pytest.raises(InputError, match="only once"):
+        list(source)
+
+
+@pytest.mark.parametrize(
+    ("frames", "message"),
+    [
+        ([], "no frames"),
+        (iter([]), "no frames"),
+        ([np.zeros((4, 4, 3))], r"frame 0: must be a PIL image or uint8 \[H, W, 3\] RGB, not float64 \(4, 4, 3\)"),
+        ([np.zeros((4, 4), np.uint8)], "frame 0: must be"),
+        ([np.zeros((4, 4, 3), np.uint8), np.zeros((4, 5, 3), np.uint8)], "frame 1: is 5x4, not 4x4"),
+        ([np.zeros((4, 4, 3), np.uint8), None], "frame 1: must be"),
+    ],
+)
+def test_frames_in_memory_that_are_refused(frames, message):
+    with pytest.raises(InputError, match=message):
+        list(open_frames(frames))
+
+
+def test_a_folder_whose_name_looks_like_a_pattern_is_taken_as_written(tmp_path):
+    (tmp_path / "[set 1]").mkdir()
+    save(tmp_path / "[set 1]" / "a.png", 5)
+    assert values(open_frames(str(tmp_path / "[set 1]" / "*.png"))) == [5]
+    assert values(open_frames(str(tmp_path / "[[]set 1]" / "*.png"))) == [5]

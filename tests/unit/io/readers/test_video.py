@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from entitysam.io.readers.source import open_frames
+from entitysam.io.readers.source import InputError, open_frames
 from entitysam.io.readers.video import apply_display_matrix
 
 NUM_FRAMES = 20
@@ -122,6 +122,9 @@ def test_variable_frame_rate_gives_every_frame_once(tmp_path):
     source = open_frames(write_video(tmp_path / "vfr.mp4", "libx264", times=times))
     greys = [float(frame[24:, 20:44].mean()) for frame in source]
     np.testing.assert_allclose(greys, [40 + 8 * i for i in range(NUM_FRAMES)], atol=4)
+    assert [source.time(i) for i in range(NUM_FRAMES)] == pytest.approx([time / 100 for time in times])
+    strided = open_frames(tmp_path / "vfr.mp4", stride=3)
+    assert [strided.time(i) for i, _ in enumerate(strided)] == pytest.approx([time / 100 for time in times[::3]])
 
 
 @pytest.mark.parametrize(("name", "codec"), [("cut.mp4", "libx264"), ("cut.mkv", "libx264"), ("cut.avi", "mpeg4")])
@@ -136,6 +139,63 @@ def test_truncated_video_gives_what_decodes_and_a_warning(tmp_path, name, codec)
     assert source.warnings == [f"{name}: {NUM_FRAMES - decoded} of {NUM_FRAMES} frames could not be decoded"]
     assert len(list(source)) == decoded  # and once, not twice, in the second pass
     assert len(source.warnings) == 1
+
+
+def damage(data: bytes, seed: int) -> bytes:
+    """Cuts the file, flips bits, overwrites or removes a stretch of it."""
+    random = np.random.default_rng(seed)
+    broken = bytearray(data)
+    kind, start = seed % 4, int(random.integers(len(data) // 5, len(data) - 50))
+    stretch = slice(start, start + int(random.integers(20, 50 + len(data) // 10)))
+    if kind == 0:
+        del broken[start:]
+    elif kind == 1:
+        for place in random.integers(len(data) // 5, len(data), 8):
+            broken[place] ^= 1 << int(random.integers(8))
+    elif kind == 2:
+        broken[stretch] = bytes(len(broken[stretch]))
+    else:
+        del broken[stretch]
+    return bytes(broken)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixel_format"), [("a.gif", "gif", "rgb8"), ("a.webm", "libvpx-vp9", "yuv420p")]
+)
+def test_missing_frames_of_damaged_files_are_reported(tmp_path, name, codec, pixel_format):
+    """Neither format states its number of frames. Damage after which all blocks still add up cannot be told."""
+    data = write_video(tmp_path / name, codec, pixel_format).read_bytes()
+    short, silent = 0, 0
+    for seed in range(40):
+        (tmp_path / name).write_bytes(damage(data, seed))
+        try:
+            source = open_frames(tmp_path / name)
+            count = len(list(source))
+        except InputError:
+            continue
+        short += count < NUM_FRAMES
+        silent += count < NUM_FRAMES and not source.warnings
+    print(f"{name}: 40 tried, {short} short, {silent} of them without a warning")
+    assert short >= 15
+    assert silent == 0
+
+
+def test_a_webm_without_a_duration_has_a_number_of_frames(tmp_path):
+    path = tmp_path / "live.webm"
+    write_video(path, "libvpx-vp9", live="1")
+    with av.open(path) as container:
+        assert container.duration is None
+    source = open_frames(path)
+    assert source.num_frames == NUM_FRAMES
+    assert len(list(source)) == NUM_FRAMES
+    assert source.warnings == []
+
+
+@pytest.mark.parametrize("name", ["12:30.mp4", "-lead.mp4", "50%03d.mp4"])
+def test_file_names_that_look_like_something_else(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "clip.mp4", "libx264").rename(tmp_path / name)
+    assert len(list(open_frames(name))) == NUM_FRAMES
 
 
 def test_stopping_early_is_no_loss(tmp_path):

@@ -2,6 +2,10 @@
 
 import json
 import os
+import resource
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -10,6 +14,7 @@ from PIL import Image
 
 from entitysam.io.files import OutputError, as_stem, check_folder, make_folder, whole_file
 from entitysam.io.id_maps import read_ids, write_ids
+from entitysam.io.paths import UnsafePathError
 from entitysam.io.result_folder import remove_results
 from entitysam.io.writers import video as writers_video
 from entitysam.io.writers.annotations import describe_entities
@@ -216,3 +221,91 @@ def test_names_become_stems():
     assert as_stem("00001") == "00001"
     assert as_stem("http://a/b?c") == "http___a_b_c"
     assert as_stem("") == "_"
+    assert as_stem("..") == "_"
+
+
+TIMES = [0.0, 0.05, 0.5, 0.55, 1.0, 3.0]
+
+
+def test_times_of_frames_are_written_and_the_overlay_has_them(tmp_path):
+    with ResultWriter(tmp_path, "clip", WIDTH, HEIGHT, fps=2.0) as writer:
+        for index, time in enumerate(TIMES):
+            writer.add(f"{index:05d}", *frame_and_ids(index), {1: 0.5, 3: 0.5}, time)
+        writer.finish({1: 0.5, 3: 0.5})
+    assert json.loads((tmp_path / "tracks.json").read_text())["times"] == TIMES
+    (video,) = json.loads((tmp_path / "segments.json").read_text())["annotations"]
+    assert [frame["time"] for frame in video["annotations"]] == TIMES
+    with av.open(tmp_path / "overlay.mp4") as container:
+        stream = container.streams.video[0]
+        assert [frame.time for frame in container.decode(stream)] == pytest.approx(TIMES)
+        assert float(stream.duration * stream.time_base) == pytest.approx(3.5, abs=0.01)  # the last frame lasts 1 / fps
+
+
+def test_a_frame_rate_of_films_survives_times(tmp_path):
+    with VideoWriter(tmp_path / "v.mp4", 64, 48, 29.97) as writer:
+        for index in range(30):
+            writer.add(np.zeros((48, 64, 3), np.uint8), index * 1001 / 30000)
+    with av.open(tmp_path / "v.mp4") as container:
+        assert container.streams.video[0].average_rate == Fraction(30000, 1001)
+
+
+def test_a_folder_whose_name_looks_like_a_protocol(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_result(Path("run:1"))
+    assert (tmp_path / "run:1" / "overlay.mp4").stat().st_size > 1000
+
+
+def test_names_of_frames_stay_in_the_folder(tmp_path):
+    victim = tmp_path / "victim.png"
+    victim.write_bytes(b"mine")
+    with (
+        pytest.raises(UnsafePathError, match="leaves its folder"),
+        ResultWriter(tmp_path / "out", "x", WIDTH, HEIGHT, None) as writer,
+    ):
+        writer.add("../../victim", *frame_and_ids(0), {3: 0.5})
+    assert victim.read_bytes() == b"mine"
+
+
+def test_temporary_files_are_not_written_through_links(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"mine")
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in (".overlay.mp4.part", ".tracks.json.part", ".contact_sheet.png.part"):
+        (out / name).symlink_to(victim)
+    write_result(out)
+    assert victim.read_bytes() == b"mine"
+    (out / ".segments.jsonl.part").symlink_to(victim)
+    with pytest.raises(OutputError, match=r"segments\.json: cannot be written"):
+        ResultWriter(out, "x", WIDTH, HEIGHT, None)
+    assert victim.read_bytes() == b"mine"
+
+
+@contextmanager
+def file_size_limit(size: int):
+    """No file of this process can grow beyond `size` bytes, as on a full disk."""
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, former[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former)
+
+
+def test_a_full_disk_is_named_and_leaves_no_half_files(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+
+    def write_noise():
+        with VideoWriter(tmp_path / "v.mp4", 64, 48) as video:
+            for _ in range(200):
+                video.add(noise)
+
+    with file_size_limit(4000), pytest.raises(OutputError, match=r"v\.mp4: cannot be written"):
+        write_noise()
+    with file_size_limit(200), pytest.raises(OutputError, match=r"ids\.png: cannot be written"):
+        write_ids(tmp_path / "ids.png", noise[..., 0].astype(np.int32) * 1000)
+    with file_size_limit(500), pytest.raises(OutputError, match=r"segments\.json: cannot be written"):
+        write_result(tmp_path / "out", 60)
+    assert os.listdir(tmp_path) == ["out"]
+    left = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file() and path.parent.name != "masks"}
+    assert left == {".segments.jsonl.part"}
