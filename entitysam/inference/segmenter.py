@@ -14,7 +14,7 @@ from torch import Tensor
 from entitysam.inference.logit_store import Spool
 from entitysam.inference.online import Event, OnlineEntities
 from entitysam.inference.panoptic import PanopticMerge
-from entitysam.io.readers.source import open_frames
+from entitysam.io.readers.source import Source, open_frames
 from entitysam.ops import fill_holes
 from entitysam.precision import autocast
 from entitysam.structures import FrameOutput, VideoSegments
@@ -235,12 +235,13 @@ class VideoSegmenter:
                 store.save_state(finished)
 
 
-def segment_video(model: FrameModel, source: str | Path | int, **settings: Any) -> VideoSegments:
-    """Segments a video file, folder or glob of images by the published protocol.
+def segment_video(model: FrameModel, source: Source, **settings: Any) -> VideoSegments:
+    """Segments a video by the published protocol.
 
     Args:
         model: an `EntitySAM` in eval mode.
-        source: see `entitysam.io.readers.source.open_frames`.
+        source: a video file, a folder or glob of images, or a list or generator of uint8 [H, W, 3] RGB arrays or PIL
+            images; see `entitysam.io.readers.source.open_frames`.
         settings: of `VideoSegmenter`; besides `stride` and `max_frames` of the reader.
 
     Returns:
