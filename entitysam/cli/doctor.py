@@ -1,6 +1,6 @@
-"""Reports versions, devices, codecs, data sets and weights, one per line, and what is wrong with them.
+"""Reports versions, devices, codecs, data sets and weights, one per line, and problems with them.
 
-Exits with 0 unless something is missing that entitysam cannot do without.
+The exit code is 0 unless something that entitysam needs is missing.
 
 example:
   entitysam doctor
@@ -27,7 +27,7 @@ DECODERS = ("h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg", "gif")
 
 @dataclass
 class Finding:
-    """One line of the report: "ok", "warn" (works without) or "missing" (does not)."""
+    """One line of the report: "ok", "warn" (optional) or "missing" (required)."""
 
     level: str
     topic: str

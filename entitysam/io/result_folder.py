@@ -27,7 +27,7 @@ except ImportError:  # Windows: result folders are not locked
 
 OVERLAY, MASKS, SEGMENTS, TRACKS, SHEET = "overlay.mp4", "masks", "segments.json", "tracks.json", "contact_sheet.png"
 MOT, EVENTS, CROPS, PANOPTIC = "tracks.txt", "events.json", "shown.jpg", "panoptic.json"
-VIDEO_FILES = (OVERLAY, SEGMENTS, TRACKS, SHEET, MOT, EVENTS, CROPS)  # whatever a run over a video writes
+VIDEO_FILES = (OVERLAY, SEGMENTS, TRACKS, SHEET, MOT, EVENTS, CROPS)  # all that runs over a video write
 SEGMENT_FILES = (OVERLAY, SEGMENTS, TRACKS, SHEET)
 TRACK_FILES = (OVERLAY, SEGMENTS, TRACKS, SHEET, MOT, EVENTS)
 LOCK = ".lock"

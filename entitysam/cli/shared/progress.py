@@ -1,4 +1,4 @@
-"""Progress bars and messages of the commands; everything but results goes to stderr."""
+"""Progress bars and messages of the commands, all on stderr."""
 
 import sys
 from collections.abc import Iterator
@@ -17,15 +17,15 @@ class FrameBar:
         self._task = progress.add_task(title, total=total)
 
     def step(self, *_: object) -> None:
-        """One more frame is done; takes and ignores what callbacks are given."""
+        """Advances by one frame; ignores the arguments that callbacks are given."""
         self._progress.advance(self._task)
 
     def advance(self, count: int) -> None:
-        """So many more are done."""
+        """Advances by `count` frames."""
         self._progress.advance(self._task, count)
 
     def finish(self) -> None:
-        """The number of frames was an estimate: now it is known."""
+        """Sets the total, which was an estimate, to the number of frames done."""
         done = int(self._progress.tasks[self._task].completed)
         self._progress.update(self._task, total=done)
 
@@ -38,7 +38,7 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def frame_bar(title: str, total: int | None, quiet: bool = False) -> Iterator[FrameBar]:
-    """A bar on stderr while the block runs; `quiet` shows nothing."""
+    """Shows a bar on stderr while the block runs, unless `quiet`."""
     columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), _Rate(), TextColumn("left"))
     console = Console(stderr=True, quiet=quiet)
     with Progress(*columns, TimeRemainingColumn(), console=console, speed_estimate_period=60) as progress:
@@ -48,11 +48,11 @@ def frame_bar(title: str, total: int | None, quiet: bool = False) -> Iterator[Fr
 
 
 def warn(message: str) -> None:
-    """One line of warning on stderr, shown even when quiet."""
+    """Prints a warning on stderr, also when quiet."""
     print(f"entitysam: warning: {message}", file=sys.stderr)
 
 
 def note(message: str, quiet: bool = False) -> None:
-    """One line on stderr for the user's information."""
+    """Prints a message on stderr, unless `quiet`."""
     if not quiet:
         print(message, file=sys.stderr)

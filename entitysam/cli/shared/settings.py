@@ -1,4 +1,4 @@
-"""`key=value` words of a command line -> settings of the model and of inference."""
+"""Reads the `key=value` overrides of a command line: settings of the model and of inference."""
 
 import argparse
 import dataclasses
@@ -12,17 +12,17 @@ from entitysam.config import InferenceConfig
 from entitysam.registry import ConfigError
 
 
-def split_overrides(words: Sequence[str]) -> tuple[dict[str, Any], DictConfig]:
+def split_overrides(overrides: Sequence[str]) -> tuple[dict[str, Any], DictConfig]:
     """Reads overrides such as `model.entity_decoder.depth=6` and `inference.max_entities=20`.
 
     Returns:
-        the overrides of the model, nested; and the whole `InferenceConfig` with its overrides merged in.
+        the overrides of the model, nested; and the complete `InferenceConfig` with its overrides merged in.
 
     Raises:
         ConfigError: a key that starts with neither, an unknown `inference` key, a value of the wrong type.
     """
     try:
-        given = OmegaConf.from_dotlist(list(words))
+        given = OmegaConf.from_dotlist(list(overrides))
         unknown = [str(key) for key in given if key not in ("model", "inference")]
         if unknown:
             raise ConfigError(f"unknown key '{unknown[0]}'; overrides start with 'model.' or 'inference.'")
@@ -35,7 +35,7 @@ def split_overrides(words: Sequence[str]) -> tuple[dict[str, Any], DictConfig]:
 
 
 def read_settings(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Options and `key=value` words of a command line; where both name a setting, the word wins.
+    """Options and `key=value` overrides of a command line; an override wins over the option for the same setting.
 
     Returns:
         overrides of the model's config node, and keyword arguments of `VideoSegmenter`.
@@ -52,7 +52,7 @@ def read_settings(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[s
         "amp": arguments.dtype,
     }
     for key, value in options.items():
-        if value is not None and not any(word.startswith(f"inference.{key}=") for word in arguments.overrides):
+        if value is not None and not any(override.startswith(f"inference.{key}=") for override in arguments.overrides):
             inference[key] = value
     return model, check(inference)
 
