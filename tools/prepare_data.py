@@ -56,18 +56,18 @@ def add_synthetic(commands) -> None:
     defaults = SyntheticSet()
     command = add_command(
         commands, "synthetic", "write the synthetic data set",
-        "COCO-panoptic training pictures, VIPSeg-format validation videos\nand training videos, with exact ids; "
+        "COCO-panoptic training images, VIPSeg-format validation videos\nand training videos, with exact ids; "
         "the same for the same seed. Earlier files in the folder are overwritten.",
     )  # fmt: skip
     command.add_argument("--out", type=Path, default=Path("datasets/synthetic"))
-    command.add_argument("--images", type=count, default=defaults.train_images, help="training pictures")
-    command.add_argument("--val-images", type=count, default=defaults.val_images, help="validation pictures")
+    command.add_argument("--images", type=count, default=defaults.train_images, help="training images")
+    command.add_argument("--val-images", type=count, default=defaults.val_images, help="validation images")
     command.add_argument("--train-videos", type=count, default=defaults.train_videos, help="training videos")
     command.add_argument("--train-frames", type=count, default=defaults.train_frames, help="frames of each")
     command.add_argument("--videos", type=count, default=defaults.val_videos, help="validation videos")
     command.add_argument("--frames", type=count, default=defaults.val_frames, help="frames of each")
     command.add_argument("--size", type=size, default=defaults.video_size, metavar="WxH", help="of the videos")
-    command.add_argument("--image-size", type=size, metavar="WxH", help="of the pictures (256 to 320 at random)")
+    command.add_argument("--image-size", type=size, metavar="WxH", help="of the images (256 to 320 at random)")
     command.add_argument("--seed", type=count, default=defaults.seed)
     command.add_argument("--workers", type=count, default=os.cpu_count(), help="processes")
     command.set_defaults(run=run_synthetic)
@@ -88,7 +88,7 @@ def run_synthetic(arguments: argparse.Namespace) -> int:
     with progress_bar() as bar:
         task = bar.add_task("synthetic", total=len(plan))
         write_synthetic(arguments.out, plan, arguments.workers, lambda done: bar.update(task, completed=done))
-    print(f"{len(plan)} pictures and videos in {arguments.out}")
+    print(f"{len(plan)} images and videos in {arguments.out}")
     return 0
 
 
@@ -113,24 +113,24 @@ def run_check(arguments: argparse.Namespace) -> int:
             root,
             split,
             arguments.workers,
-            total=lambda pictures: bar.update(task, total=pictures),
+            total=lambda images: bar.update(task, total=images),
             progress=lambda done: bar.update(task, completed=done),
         )
     for problem in report.problems:
         print(problem)
     if report.empty:
         print(f"note: {len(report.empty)} without an entity, e.g. {report.empty[0]}; they train as empty clips")
-    print(f"{report.checked} pictures checked, {len(report.problems)} problems")
+    print(f"{report.checked} images checked, {len(report.problems)} problems")
     return 1 if report.problems else 0
 
 
 def add_proposals(commands) -> None:
     command = add_command(
-        commands, "proposals", "masks of everything in any pictures, for MASA",
-        "SAM segments every picture below a\nfolder; a later call goes on where one was stopped. OUT/SPLIT becomes "
-        "a link to the pictures,\nOUT/annotations/instances_SPLIT.json their masks.",
+        commands, "proposals", "masks of everything in any images, for MASA",
+        "SAM segments every image below a\nfolder; a later call goes on where one was stopped. OUT/SPLIT becomes "
+        "a link to the images,\nOUT/annotations/instances_SPLIT.json their masks.",
     )  # fmt: skip
-    command.add_argument("--images", type=Path, required=True, help="folder of pictures, searched with its subfolders")
+    command.add_argument("--images", type=Path, required=True, help="folder of images, searched with its subfolders")
     command.add_argument("--out", type=Path, default=Path("datasets/proposals"))
     command.add_argument("--split", default="train", help="name of the split in the new set (train)")
     command.add_argument("--model", default="vit_h", choices=("vit_b", "vit_l", "vit_h"), help="SAM (vit_h)")
@@ -158,7 +158,7 @@ def run_proposals(arguments: argparse.Namespace) -> int:
 def add_vipseg(commands) -> None:
     command = add_command(
         commands, "vipseg", "make VIPSeg_720P from the original release",
-        "Height 720, width int(720 * w / h), pictures\nbilinear, masks nearest. Videos that are complete are not "
+        "Height 720, width int(720 * w / h), images\nbilinear, masks nearest. Videos that are complete are not "
         "written again.",
     )  # fmt: skip
     command.add_argument("--root", type=Path, required=True, help="folder with imgs, panomasks and the lists of splits")

@@ -131,12 +131,18 @@ def open_detections(arguments: argparse.Namespace, source: "FrameSource") -> "Ca
     if source.num_frames is None:
         raise InputError(f"{arguments.input}: its frames are not known beforehand, so that no file can have seen them")
 
-    from entitysam.cli.shared.progress import warn
+    from entitysam.cli.shared.progress import note, warn
     from entitysam.data.detections.matching import ClipDetections
 
     count = source.num_frames
     names, numbers = [source.name(i) for i in range(count)], [i * arguments.stride for i in range(count)]
-    found = ClipDetections(arguments.detections, arguments.clip or Path(arguments.input).stem, names, numbers)
+    clip = arguments.clip or Path(arguments.input).stem
+    images, cut = source.fps is None, arguments.max_frames is not None  # a video's frames have no names of their own
+    found = ClipDetections(arguments.detections, clip, names, numbers, has_images=images, open_end=cut)
+    note(f"{arguments.detections}: frames matched by {found.rule}", arguments.quiet)
+    for text in found.warnings:
+        warn(text)
+    found.warnings.clear()
     if found.missing and arguments.stride == 1 and arguments.max_frames is None:
         warn(f"{arguments.detections}: {found.missing} of its frames are not in {arguments.input}, left out")
     return lambda index, frame: found.at(index, frame.shape[:2])

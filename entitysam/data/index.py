@@ -1,4 +1,4 @@
-"""Annotation files: read once, checked for what every reader relies on, and packed so that workers share the memory."""
+"""Annotation files: read once, checked against a schema, and packed so that worker processes share the memory."""
 
 import json
 from collections.abc import Iterable
@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from entitysam.data.images import DataError
-from entitysam.io.json_files import JsonError, load_json
+from entitysam.io.json_files import JsonError, check_type, load_json
 
 
 class PackedRecords:
     """A list of JSON-like records in one byte array.
 
-    Millions of Python objects would be copied into every worker as their reference counts change; one array is not.
+    The memory of millions of Python objects would be copied into every worker as reference counts change; that of one
+    array is shared.
     """
 
     def __init__(self, records: Iterable[Any]) -> None:
@@ -44,14 +45,60 @@ def read_json(path: Path, required: Iterable[str], hint: str) -> dict[str, Any]:
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file. {hint}")
-    try:
-        contents = load_json(path)
-    except JsonError as error:
-        raise DataError(str(error)) from error
+    contents = parse_json(path)
     missing = [key for key in required if not isinstance(contents, dict) or key not in contents]
     if missing:
         raise DataError(f"{path}: no '{missing[0]}' in it; it is not the annotation file of this data set")
     return contents
+
+
+def read_typed(path: Path, schema: Any, hint: str) -> Any:
+    """A JSON file that matches a schema (`entitysam.data.schemas`).
+
+    Args:
+        path: the file.
+        schema: a `TypedDict` or list; keys that it does not have are left out.
+        hint: how to get the data set, for the message.
+
+    Raises:
+        DataError: missing file, broken or deeply nested JSON, a missing key, a value of another type.
+    """
+    required = sorted(getattr(schema, "__required_keys__", ()))
+    return match_schema(read_json(path, required, hint), schema, path)
+
+
+def parse_json(path: Path) -> Any:
+    """The contents of any JSON file.
+
+    Raises:
+        DataError: missing file, broken or deeply nested JSON.
+    """
+    try:
+        return load_json(path)
+    except JsonError as error:
+        raise DataError(str(error)) from error
+
+
+def match_schema(contents: Any, schema: Any, path: Path) -> Any:
+    """Checks the contents of `path` as `read_typed` does; raises DataError."""
+    return check_type(contents, schema, str(path), DataError)
+
+
+def read_text(path: Path, hint: str = "") -> str:
+    """A text file in UTF-8, UTF-16 or UTF-32, without its byte order mark.
+
+    Raises:
+        DataError: missing file, or not a text.
+    """
+    try:
+        raw = path.read_bytes()
+        return raw.decode(json.detect_encoding(raw))
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file" + (f". {hint}" if hint else "")) from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not a text ({error})") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
 def require_folder(path: Path, hint: str) -> Path:
@@ -66,7 +113,7 @@ def require_folder(path: Path, hint: str) -> Path:
 
 
 def raise_first(problems: list[str], check: str) -> None:
-    """Refuses an annotation file that contradicts itself, with the first contradiction and how to see all.
+    """Refuses an annotation file that contradicts itself: the first problem, and the command that lists all.
 
     Raises:
         DataError: if there is any problem.

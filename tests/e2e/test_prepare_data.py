@@ -32,7 +32,7 @@ def synthetic(tmp_path_factory):
     counts = ("--images", 4, "--val-images", 0, "--train-videos", 1, "--train-frames", 2, "--videos", 1, "--frames", 3)
     result = run("synthetic", "--out", out, *counts, "--size", "80x48", "--workers", 2)
     assert result.returncode == 0, result.stderr
-    assert "6 pictures and videos" in result.stdout
+    assert "6 images and videos" in result.stdout
     return out
 
 
@@ -47,14 +47,14 @@ def test_synthetic_writes_the_layouts_of_the_real_sets(synthetic):
 
 def test_check_passes_then_names_what_is_broken(synthetic, monkeypatch, capsys):
     assert run_here(monkeypatch, "check", "coco", "--root", synthetic, "--workers", 1) == 0
-    assert "4 pictures checked, 0 problems" in capsys.readouterr().out
+    assert "4 images checked, 0 problems" in capsys.readouterr().out
     (synthetic / "train2017/000000000002.jpg").write_bytes(b"")
     (synthetic / "panoptic_train2017/000000000001.png").unlink()
     result = run("check", "coco", "--root", synthetic, "--workers", 2)
     assert result.returncode == 1
-    assert "train2017/000000000002.jpg: not a readable picture" in result.stdout
+    assert "train2017/000000000002.jpg: not a readable image" in result.stdout
     assert "panoptic_train2017/000000000001.png: no such file" in result.stdout
-    assert "4 pictures checked, 2 problems" in result.stdout
+    assert "4 images checked, 2 problems" in result.stdout
 
 
 def test_a_missing_data_set_is_one_clear_line(monkeypatch, capsys, tmp_path):

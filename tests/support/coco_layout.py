@@ -13,7 +13,7 @@ LARGE = 5_000_001  # an id that needs all three bytes
 
 
 def write_coco(root: Path, ids: np.ndarray | None = None, segments: list[dict] | None = None, count: int = 1) -> Path:
-    """One to many pictures of one id map; by default a person (LARGE), a sky (12), a crowd (13) and void."""
+    """One to many images of one id map; by default a person (LARGE), a sky (12), a crowd (13) and void."""
     if ids is None:
         ids = np.zeros((40, 60), np.int32)
         ids[:20] = 12
@@ -31,8 +31,8 @@ def write_coco(root: Path, ids: np.ndarray | None = None, segments: list[dict] |
         (root / folder).mkdir(parents=True, exist_ok=True)
     index = {"images": [], "annotations": [], "categories": CATEGORIES}
     for number in range(count):
-        picture = rng.integers(0, 255, (*ids.shape, 3), np.uint8)
-        Image.fromarray(picture).save(root / "train2017" / f"{number:03d}.jpg")
+        image = rng.integers(0, 255, (*ids.shape, 3), np.uint8)
+        Image.fromarray(image).save(root / "train2017" / f"{number:03d}.jpg")
         Image.fromarray(ids_to_rgb(ids)).save(root / "panoptic_train2017" / f"{number:03d}.png")
         height, width = ids.shape
         index["images"].append({"id": number, "file_name": f"{number:03d}.jpg", "height": height, "width": width})

@@ -23,7 +23,7 @@ def id_maps(frames: int = 4, shift: int = 0) -> np.ndarray:
     return ids
 
 
-def picture(path: Path, size: tuple[int, int] = SIZE) -> None:
+def write_image(path: Path, size: tuple[int, int] = SIZE) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8)).save(path)
 
@@ -42,7 +42,7 @@ def write_vipseg(root: Path, names=("a", "b"), frames: int = 4) -> Path:
     for name in names:
         listed = []
         for t, ids in enumerate(id_maps(frames)):
-            picture(root / "images" / name / f"{t:03d}.jpg")
+            write_image(root / "images" / name / f"{t:03d}.jpg")
             path = root / "panomasksRGB" / name / f"{t:03d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(ids_to_rgb(ids)).save(path)
@@ -59,7 +59,7 @@ def write_vspw(root: Path, names=("a", "b"), frames: int = 9) -> Path:
     """Labels: 0 others, 6 (category 5) above, 4 (category 3) the squares, 255 void in a corner."""
     for name in names:
         for t, ids in enumerate(id_maps(frames)):
-            picture(root / "data" / name / "origin" / f"{t:03d}.jpg")
+            write_image(root / "data" / name / "origin" / f"{t:03d}.jpg")
             labels = np.select([ids == 9, ids > 0], [6, 4], 0).astype(np.uint8)
             labels[:2, :2] = 255
             path = root / "data" / name / "mask" / f"{t:03d}.png"
@@ -75,7 +75,7 @@ def write_ytvis(root: Path, frames: int = 4, occlusion: bool = False) -> Path:
     for number, name in ((12, "clip_b"), (7, "clip_a")):
         files = [f"{name}/{t:05d}.jpg" for t in range(frames)]
         for file in files:
-            picture(root / "valid" / "JPEGImages" / file)
+            write_image(root / "valid" / "JPEGImages" / file)
         videos.append({"id": number, "file_names": files, "height": SIZE[0], "width": SIZE[1], "length": frames})
         for value, category in ((70000, 3), (4, 5)):
             masks = [rle_encode(ids == value) if (ids == value).any() else None for ids in id_maps(frames)]
@@ -90,10 +90,10 @@ def write_ytvis(root: Path, frames: int = 4, occlusion: bool = False) -> Path:
 
 
 def write_entityseg(root: Path) -> Path:
-    """Two pictures; one annotation is a polygon."""
+    """Two images; one annotation is a polygon."""
     images, annotations = [], []
     for number, name in ((1, "x.jpg"), (2, "y.jpg")):
-        picture(root / "images" / "entity_01_11580" / name)
+        write_image(root / "images" / "entity_01_11580" / name)
         images.append({"id": number, "file_name": name, "height": SIZE[0], "width": SIZE[1]})
         ids = id_maps(1)[0]
         for value in (70000, 9):

@@ -1,20 +1,18 @@
-"""Boxes and masks of single frames from files: detections to be tracked, and annotated tracks to measure against.
+"""Reads boxes and masks of frames from files: detections to be tracked, or annotated tracks to evaluate against.
 
 | format | file |
 | --- | --- |
-| COCO, CocoVID, TAO | json {images: [{id, file_name}], annotations: [{image_id, bbox and/or segmentation}]}; of an image also `video_id`, `frame_index` or `frame_id`, and {videos: [{id, name}]}; of an annotation also `score`, `category_id`, `track_id` or `instance_id`, `iscrowd` |
-| COCO results | json [{image_id, bbox and/or segmentation, score}]; image_id is a frame's number from 0, or its name |
+| COCO, CocoVID, TAO | json {images: [{id, file_name}], annotations: [{image_id, bbox and/or segmentation}]}; of an image also `video_id`, `frame_index` or `frame_id` (from 0), and {videos: [{id, name}]}; of an annotation also `score`, `category_id`, `track_id` or `instance_id`, `iscrowd` |
+| COCO results | json [{image_id, bbox and/or segmentation, score}]; image_id is the number of a frame, or its name |
 | Scalabel (BDD100K MOT, MOTS) | json [{name, videoName, frameIndex, labels: [{id, category, score, box2d and/or rle}]}], or {frames: [...]}; several files in a folder |
-| MOT Challenge | txt: frame (from 1), id, x, y, width, height, confidence, ... |
+| MOT Challenge | txt: frame (from 1), id, x, y, width, height, confidence, ... (`mot.py`) |
 
-Ids of detections are not read by the tracker, which gives its own. Broken files are refused; numbers that mean nothing
-(NaN, empty boxes) are passed on, and left out where they are used.
+The tracker does not read the ids of detections: it assigns its own. Broken files raise; boxes and scores that are not
+finite or empty are kept here and left out by the tracker. A mask that cannot be used raises, or is a warning where the
+object has a box. `matching.py` says which frame of a clip a record belongs to.
 """
 
-import csv
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,49 +21,21 @@ import numpy as np
 from natsort import natsorted
 from pycocotools import mask as coco_mask
 
-from entitysam.data.images import DataError
-from entitysam.data.training.instances import run_length_code
+from entitysam.data.detections.mot import read_mot
+from entitysam.data.detections.records import FrameRecord, VideoRecords
+from entitysam.data.images import DataError, frame_name
+from entitysam.data.index import match_schema, parse_json
+from entitysam.data.masks import MaskError, read_mask
+from entitysam.data.schemas import DetectionFile, DetectionResults, ScalabelFile, ScalabelFrames
 from entitysam.structures import Detections
+
+__all__ = ["FrameRecord", "VideoRecords", "read_detections"]
 
 Size = tuple[int, int]
 
 
-@dataclass
-class FrameRecord:
-    """The objects of one frame.
-
-    Attributes:
-        name: of its picture, without folder and suffix; "" where the file has none.
-        index: its number in the video, from 0; -1 where the file has none.
-        file: of its picture, as the file says; "" where it does not.
-        objects: what is on it.
-        track_ids: of annotations, per object: any text or number; None where there is none.
-        ignore: bool [N], of annotations: a crowd, in which predictions do not count.
-    """
-
-    name: str
-    index: int = -1
-    file: str = ""
-    objects: Detections = field(default_factory=lambda: Detections.of(np.zeros((0, 4))))
-    track_ids: list[Any] = field(default_factory=list)
-    ignore: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
-
-
-@dataclass
-class VideoRecords:
-    """What a file holds.
-
-    Attributes:
-        videos: frames in order, by the name of the video; "" where the file has one video without a name.
-        categories: mappings with `id` and `name`.
-    """
-
-    videos: dict[str, list[FrameRecord]]
-    categories: list[dict[str, Any]] = field(default_factory=list)
-
-
 def read_detections(path: str | Path) -> VideoRecords:
-    """Reads a file (or a folder of Scalabel files) of any of the formats; the format is told by the contents.
+    """Reads a file (or a folder of Scalabel files) of any of the formats; the contents tell the format.
 
     Raises:
         DataError: no such file, not one of the formats, an entry that lacks something, an image or a frame listed twice.
@@ -75,178 +45,159 @@ def read_detections(path: str | Path) -> VideoRecords:
         files = sorted(path.glob("*.json"))
         if not files:
             raise DataError(f"{path}: no json files in this folder")
-        return _read_scalabel([frame for file in files for frame in _scalabel_frames(_read_json(file), file)], path)
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
+        return _read_scalabel([frame for file in files for frame in _scalabel_frames(parse_json(file), file)], path)
     if path.suffix.lower() in (".txt", ".csv"):
-        return _read_mot(path)
-    contents = _read_json(path)
-    try:
-        if isinstance(contents, dict) and "annotations" in contents:
-            return _read_coco(contents, path)
-        if isinstance(contents, list) and all("image_id" in entry for entry in contents):
-            return _read_results(contents, path)
-    except (KeyError, TypeError, ValueError) as error:
-        raise _refused(path, error) from error
+        found = _read_mot(path)
+    else:
+        found = _read_json(path)
+    if not any(len(frame.objects) for frames in found.videos.values() for frame in frames):
+        found.warnings.append(f"{path}: no detections in it")
+    return found
+
+
+def _read_json(path: Path) -> VideoRecords:
+    contents = parse_json(path)
+    if isinstance(contents, dict) and "annotations" in contents:
+        return _read_coco(match_schema(contents, DetectionFile, path), path)
+    if isinstance(contents, list) and all(isinstance(entry, dict) and "image_id" in entry for entry in contents):
+        return _read_results(match_schema(contents, DetectionResults, path), path)
     return _read_scalabel(_scalabel_frames(contents, path), path)
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: broken JSON ({error})") from error
-
-
-def _refused(path: Path, error: Exception) -> Exception:
-    if isinstance(error, DataError):
-        return error
-    reason = f"an entry lacks {error}" if isinstance(error, KeyError) else str(error)
-    return DataError(f"{path}: not a file of detections: {reason}")
-
-
-def _read_coco(contents: Mapping[str, Any], path: Path) -> VideoRecords:
+def _read_coco(contents: DetectionFile, path: Path) -> VideoRecords:
+    found = VideoRecords({}, list(contents.get("categories", [])))
     names = {video["id"]: str(video.get("name", video["id"])) for video in contents.get("videos", [])}
     frames: dict[Any, FrameRecord] = {}
-    objects: dict[Any, list[Mapping[str, Any]]] = {}
+    objects: dict[Any, list[Any]] = {}
     sizes: dict[Any, Size | None] = {}
-    videos: dict[str, list[FrameRecord]] = {}
     for image in contents.get("images", []):
-        key, file = image["id"], str(image["file_name"])
+        key, file = image["id"], image["file_name"]
         if key in frames:
             raise DataError(f"{path}: image id {key} is there twice")
-        index = int(image.get("frame_index", image.get("frame_id", -1)))
-        frames[key], objects[key] = FrameRecord(Path(file).stem, index, file), []
-        sizes[key] = (int(image["height"]), int(image["width"])) if "height" in image else None
-        videos.setdefault(names.get(image.get("video_id"), ""), []).append(frames[key])
+        number = image.get("frame_id") if image.get("frame_index") is None else image.get("frame_index")
+        frames[key], objects[key] = FrameRecord(frame_name(file), number, file), []
+        height, width = image.get("height"), image.get("width")
+        sizes[key] = (height, width) if height and width else None
+        found.videos.setdefault(names.get(image.get("video_id"), ""), []).append(frames[key])
     for annotation in contents["annotations"]:
         if annotation["image_id"] not in frames:
             raise DataError(f"{path}: image_id {annotation['image_id']} of an annotation is not in 'images'")
         objects[annotation["image_id"]].append(annotation)
     for key, frame in frames.items():
-        _fill(frame, objects[key], sizes[key], path)
-    return VideoRecords(
-        {name: _in_order(listed, path) for name, listed in videos.items()}, contents.get("categories", [])
-    )
+        _fill(frame, objects[key], sizes[key], path, found.warnings)
+    return _in_order(found, path)
 
 
 def _read_results(contents: Sequence[Mapping[str, Any]], path: Path) -> VideoRecords:
+    found = VideoRecords({"": []}, number_key="image_id")
     objects: dict[Any, list[Mapping[str, Any]]] = {}
     for entry in contents:
         objects.setdefault(entry["image_id"], []).append(entry)
-    frames = []
     for key, listed in objects.items():
-        is_number = isinstance(key, int)
-        frame = FrameRecord("" if is_number else Path(str(key)).stem, key if is_number else -1)
-        _fill(frame, listed, None, path)
-        frames.append(frame)
-    return VideoRecords({"": _in_order(frames, path)})
+        frame = FrameRecord("", key) if isinstance(key, int) else FrameRecord(frame_name(key))
+        _fill(frame, listed, None, path, found.warnings)
+        found.videos[""].append(frame)
+    return _in_order(found, path)
 
 
-def _fill(frame: FrameRecord, listed: Sequence[Mapping[str, Any]], size: Size | None, path: Path) -> None:
-    """Puts the COCO annotations `listed` on a frame of `size` (H, W; None where the file does not say)."""
-    boxes, masks = [], []
-    for annotation in listed:
-        mask = _mask(annotation.get("segmentation"), size, f"{path}: image {frame.file or frame.name or frame.index}")
-        if mask is None and "bbox" not in annotation:
-            raise KeyError("bbox")
-        x, y, width, height = annotation["bbox"] if "bbox" in annotation else coco_mask.toBbox(mask).tolist()
-        boxes.append([x, y, x + width, y + height])
-        masks.append(mask)
-    scores = [_number(annotation.get("score", 1.0)) for annotation in listed]
-    categories = [int(annotation.get("category_id", 0)) for annotation in listed]
-    frame.objects = Detections.of(boxes, scores, categories, masks)
-    frame.track_ids = [annotation.get("track_id", annotation.get("instance_id")) for annotation in listed]
-    frame.ignore = np.array([bool(annotation.get("iscrowd", 0)) for annotation in listed], bool)
-
-
-def _mask(shape: Any, size: Size | None, where: str) -> dict[str, Any] | None:
-    """A compressed code with text counts; None where there is no shape, or polygons without a size to draw them at."""
-    if not shape or (size is None and not isinstance(shape, dict)):
-        return None
-    try:
-        code = run_length_code(shape, *(size or shape["size"]))
-    except (TypeError, KeyError, ValueError) as error:
-        raise DataError(f"{where}: unusable segmentation: {error}") from error
-    counts = code["counts"]
-    return {"size": [int(n) for n in code["size"]], "counts": counts.decode() if isinstance(counts, bytes) else counts}
-
-
-def _number(value: Any) -> float:
-    return float("nan") if value is None else float(value)  # null is how JSON writers spell NaN
-
-
-def _scalabel_frames(contents: Any, path: Path) -> list[dict[str, Any]]:
-    frames = contents.get("frames") if isinstance(contents, dict) else contents
-    if not isinstance(frames, list) or not all(isinstance(frame, dict) and "name" in frame for frame in frames):
-        raise DataError(f"{path}: not a file of detections (COCO, TAO, Scalabel json or MOT txt)")
-    return frames
+def _scalabel_frames(contents: Any, path: Path) -> Sequence[Mapping[str, Any]]:
+    if isinstance(contents, dict) and "frames" in contents:
+        return match_schema(contents, ScalabelFile, path)["frames"]
+    if isinstance(contents, list) and all(isinstance(frame, dict) and "name" in frame for frame in contents):
+        return match_schema(contents, ScalabelFrames, path)
+    raise DataError(f"{path}: not a file of detections (COCO, TAO, Scalabel json or MOT txt)")
 
 
 def _read_scalabel(contents: Sequence[Mapping[str, Any]], path: Path) -> VideoRecords:
     listed = [frame.get("labels") or [] for frame in contents]
-    try:
-        names = sorted({str(label["category"]) for labels in listed for label in labels})
-        number_of = {name: number for number, name in enumerate(names, start=1)}
-        videos: dict[str, list[FrameRecord]] = {}
-        for frame, labels in zip(contents, listed):
-            video = str(frame.get("videoName") or "")
-            name = str(frame["name"])
-            record = FrameRecord(Path(name).stem, int(frame.get("frameIndex", -1)), f"{video}/{name}".lstrip("/"))
-            _fill(record, [_as_coco(label, number_of) for label in labels], None, path)
-            videos.setdefault(video, []).append(record)
-        ordered = {video: _in_order(frames, path) for video, frames in videos.items()}
-    except (KeyError, TypeError, ValueError) as error:
-        raise _refused(path, error) from error
-    return VideoRecords(ordered, [{"id": number, "name": name} for name, number in number_of.items()])
+    names = sorted({label["category"] for labels in listed for label in labels})
+    number_of = {name: number for number, name in enumerate(names, start=1)}
+    found = VideoRecords({}, [{"id": number, "name": name} for name, number in number_of.items()])
+    for frame, labels in zip(contents, listed):
+        video, name = frame.get("videoName") or "", frame["name"]
+        record = FrameRecord(frame_name(name), frame.get("frameIndex"), f"{video}/{name}" if video else name)
+        _fill(record, [_as_coco(label, number_of) for label in labels], None, path, found.warnings)
+        found.videos.setdefault(video, []).append(record)
+    return _in_order(found, path)
 
 
 def _as_coco(label: Mapping[str, Any], number_of: Mapping[str, int]) -> dict[str, Any]:
     """A Scalabel label as a COCO annotation; corners of boxes are points, as in the published BDD100K evaluation."""
     annotation: dict[str, Any] = {
-        "category_id": number_of[str(label["category"])],
+        "category_id": number_of[label["category"]],
         "score": label.get("score", 1.0),
         "track_id": label.get("id"),
         "iscrowd": bool((label.get("attributes") or {}).get("crowd")),
         "segmentation": label.get("rle"),
     }
     if label.get("box2d"):
-        corners = [_number(label["box2d"][key]) for key in ("x1", "y1", "x2", "y2")]
-        annotation["bbox"] = [*corners[:2], corners[2] - corners[0], corners[3] - corners[1]]
+        x1, y1, x2, y2 = (_number(label["box2d"][key]) for key in ("x1", "y1", "x2", "y2"))
+        annotation["bbox"] = [x1, y1, x2 - x1, y2 - y1]
     return annotation
 
 
 def _read_mot(path: Path) -> VideoRecords:
-    """MOT Challenge text: tracks of annotations have ids, detections -1."""
-    rows: dict[int, list[Mapping[str, Any]]] = {}
-    with path.open(encoding="utf-8", newline="") as file:
-        for number, line in enumerate(csv.reader(file), start=1):
-            if not line:
-                continue
-            try:
-                frame, track, *box = (float(cell) for cell in line[:6])
-                score = float(line[6]) if len(line) > 6 else 1.0
-                bbox = dict(zip("xywh", box, strict=True))
-            except ValueError as error:
-                raise DataError(f"{path}: line {number}: not frame, id, x, y, width, height, confidence") from error
-            entry = {"bbox": [*bbox.values()], "score": score, "track_id": None if track < 0 else int(track)}
-            rows.setdefault(int(frame) - 1, []).append(entry)
-    frames = []
-    for index, listed in rows.items():
-        frame_of = FrameRecord("", index)
-        _fill(frame_of, listed, None, path)
-        frames.append(frame_of)
-    return VideoRecords({"": _in_order(frames, path)})
+    found = VideoRecords({"": []}, number_key="mot")
+    for number, listed in read_mot(path).items():
+        frame = FrameRecord("", number)
+        _fill(frame, listed, None, path, found.warnings)
+        found.videos[""].append(frame)
+    return _in_order(found, path)
 
 
-def _in_order(frames: Iterable[FrameRecord], path: Path) -> list[FrameRecord]:
-    """By number where the frames have one, else by name in natural order.
+def _fill(
+    frame: FrameRecord, listed: Sequence[Mapping[str, Any]], size: Size | None, path: Path, warnings: list[str]
+) -> None:
+    """Puts the COCO annotations `listed` on a frame of `size` (H, W); None where the file has no size."""
+    boxes, masks = [], []
+    for position, annotation in enumerate(listed):
+        where = f"{path}: frame {frame.label}, object {annotation.get('id', position + 1)}"
+        shape, box = annotation.get("segmentation"), annotation.get("bbox")
+        mask = _mask(shape, size, where, box is not None, warnings)
+        if mask is None and box is None:
+            raise DataError(f"{where}: lacks 'bbox'")
+        x, y, width, height = map(_number, box) if box is not None else coco_mask.toBbox(mask).tolist()
+        boxes.append([x, y, x + width, y + height])
+        masks.append(mask)
+    scores = [_number(annotation.get("score", 1.0)) for annotation in listed]
+    categories = [annotation.get("category_id") or 0 for annotation in listed]
+    frame.objects = Detections.of(boxes, scores, categories, masks)
+    frame.track_ids = [annotation.get("track_id", annotation.get("instance_id")) for annotation in listed]
+    frame.ignore = np.array([bool(annotation.get("iscrowd", 0)) for annotation in listed], bool)
+
+
+def _mask(shape: Any, size: Size | None, where: str, has_box: bool, warnings: list[str]) -> dict[str, Any] | None:
+    """A compressed code; None where there is no shape, or where the box has to do."""
+    if not shape:
+        return None
+    try:
+        return read_mask(shape, *(size or (None, None)))
+    except MaskError as error:
+        is_polygon_without_size = size is None and isinstance(shape, list)
+        if not has_box:
+            raise DataError(f"{where}: unusable segmentation: {error}") from error
+        if not is_polygon_without_size:
+            warnings.append(f"{where}: unusable segmentation, only its box is used: {error}")
+        return None
+
+
+def _number(value: Any) -> float:
+    return float("nan") if value is None else float(value)  # JSON writers spell NaN as null
+
+
+def _in_order(found: VideoRecords, path: Path) -> VideoRecords:
+    """Sorts the frames of every video by number where they have one, else by name in natural order.
 
     Raises:
         DataError: a frame is there twice.
     """
-    ordered = natsorted(frames, key=lambda frame: (frame.index, frame.name))
+    found.videos = {video: _sorted(frames, path) for video, frames in found.videos.items()}
+    return found
+
+
+def _sorted(frames: Iterable[FrameRecord], path: Path) -> list[FrameRecord]:
+    ordered = natsorted(frames, key=lambda frame: (-1 if frame.number is None else frame.number, frame.name))
     for before, after in pairwise(ordered):
-        if (before.index, before.name) == (after.index, after.name):
-            raise DataError(f"{path}: frame {after.name or after.index} is there twice")
+        if (before.number, before.name) == (after.number, after.name):
+            raise DataError(f"{path}: frame {after.label} is there twice")
     return ordered

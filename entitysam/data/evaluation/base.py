@@ -13,27 +13,12 @@ Without ground truth (challenges) the lists of annotations are empty.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field
-from typing_extensions import NotRequired, TypedDict
-
-from entitysam.io.json_files import Integer, keep_other_keys
 from entitysam.structures import Video
 
 AnnotationFormat = Literal["panoptic", "semantic", "instances", "tracks"]
-Key = str | Integer  # id of a video or an image in an annotation file
-Side = Annotated[int, Field(ge=1, le=1 << 16)]  # height or width of a frame in pixels
 IMAGE_SUFFIXES = (".jpg", ".png", ".jpeg", ".JPEG")
-
-
-@keep_other_keys
-class Category(TypedDict):
-    """A category of an annotation file."""
-
-    id: Integer
-    name: NotRequired[str]
-    isthing: NotRequired[Integer]
 
 
 class EvaluationSet:
@@ -44,7 +29,7 @@ class EvaluationSet:
         annotation_format: type of the annotation, see the module's table.
         categories: mappings with `id`, `name`, `isthing`.
         videos: in the order of the annotation file.
-        is_images: every video is a single picture, and files follow the conventions of image benchmarks.
+        is_images: every video is a single image, and files follow the conventions of image benchmarks.
         has_truth: annotations are there.
     """
 
@@ -69,6 +54,6 @@ class EvaluationSet:
 
 
 def find_image(folder: Path, stem: str) -> Path:
-    """The picture `stem` of a folder, whichever suffix it has; with .jpg where there is none, so that reading it says so."""
+    """The image `stem` of a folder, whichever suffix it has; with .jpg where there is none, so that reading it says so."""
     candidates = (folder / f"{stem}{suffix}" for suffix in IMAGE_SUFFIXES)
     return next((path for path in candidates if path.is_file()), folder / f"{stem}.jpg")

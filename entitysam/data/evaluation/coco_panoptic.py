@@ -1,13 +1,14 @@
-"""COCO panoptic pictures as an evaluation set: every picture is a video of one frame."""
+"""COCO panoptic images as an evaluation set: every image is a video of one frame."""
 
 from pathlib import Path
 from typing import Any
 
 from typing_extensions import TypedDict
 
-from entitysam.data.evaluation.base import Category, EvaluationSet, Key, Side
+from entitysam.data.evaluation.base import EvaluationSet
 from entitysam.data.images import DataError
 from entitysam.data.index import read_json
+from entitysam.data.schemas import Category, Key, Side
 from entitysam.data.training.coco import HINT, PanopticFiles
 from entitysam.io.json_files import check_type, keep_other_keys
 from entitysam.io.paths import join_inside

@@ -3,14 +3,16 @@
 root/images/<video>/<frame>.jpg    root/panomasksRGB/<video>/<frame>.png    root/panoptic_gt_VIPSeg_<split>.json
 """
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from typing_extensions import TypedDict
 
-from entitysam.data.evaluation.base import Category, EvaluationSet, Key, Side, find_image
+from entitysam.data.evaluation.base import EvaluationSet, find_image
 from entitysam.data.images import DataError
 from entitysam.data.index import read_json
+from entitysam.data.schemas import Category, Key, Side
 from entitysam.data.training.coco import HINT
 from entitysam.io.json_files import check_type, keep_other_keys
 from entitysam.io.paths import join_inside
@@ -67,8 +69,8 @@ class VIPSegVideos(EvaluationSet):
         contents = check_type(contents, VIPSegJson, str(self.annotations), DataError)
         sizes = {str(video["video_id"]): video["images"] for video in contents["videos"]}
         videos = [self._video(annotation, sizes) for annotation in contents["annotations"]]
-        names = [video.video_id for video in videos]
-        twice = next((name for name in names if names.count(name) > 1), None)
+        times = Counter(video.video_id for video in videos)
+        twice = next((name for name, count in times.items() if count > 1), None)
         if twice is not None:
             raise DataError(f"{self.annotations}: video {twice} is annotated twice")
         super().__init__(f"{self.root} {split}", "panoptic", contents["categories"], videos)

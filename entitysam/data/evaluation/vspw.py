@@ -8,12 +8,11 @@ A mask holds one label per pixel: 0 = others, 1..124 = category id + 1, 255 = vo
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from entitysam.data.categories import read_categories
 from entitysam.data.evaluation.base import EvaluationSet, find_image
-from entitysam.data.images import DataError
-from entitysam.data.index import require_folder
+from entitysam.data.images import DataError, open_image
+from entitysam.data.index import read_text, require_folder
 from entitysam.data.training.coco import HINT
 from entitysam.io.paths import join_inside
 from entitysam.registry import DATASETS
@@ -29,16 +28,15 @@ class VSPWVideos(EvaluationSet):
         split: "train", "val" or "test".
 
     Raises:
-        DataError: list or folder missing, a video without frames, a mask that is no picture.
+        DataError: list or folder missing, a video without frames, a mask that is no image.
+        UnsafePathError: a video's name that leaves the folder.
     """
 
     def __init__(self, root: str | Path = "datasets/VSPW_480p", split: str = "val") -> None:
         self.root = Path(root)
         listing = self.root / f"{split}.txt"
         require_folder(self.root / "data", HINT)
-        if not listing.is_file():
-            raise DataError(f"{listing}: no such file. {HINT}")
-        names = listing.read_text(encoding="utf-8").split()
+        names = read_text(listing, HINT).split()
         if not names:
             raise DataError(f"{listing}: lists no video")
         for name in names:
@@ -65,23 +63,15 @@ def read_labels(path: Path) -> np.ndarray:
     """uint8 [H, W] labels of a grey or palette PNG.
 
     Raises:
-        DataError: missing or broken file, or a picture with colours.
+        DataError: missing or broken file, or an image with colours.
     """
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ("L", "P", "1"):
-                raise DataError(f"{path}: mode {image.mode}; a map of labels is a grey or palette PNG")
-            return np.array(image, np.uint8)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
-        raise DataError(f"{path}: broken picture ({error})") from error
+    with open_image(path) as image:
+        if image.mode not in ("L", "P", "1"):
+            raise DataError(f"{path}: mode {image.mode}; a label map is a grey or palette PNG")
+        return np.array(image, np.uint8)
 
 
 def _size(path: Path) -> tuple[int, int]:
-    """(height, width) from the header of a picture."""
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
-        raise DataError(f"{path}: not a readable picture ({error})") from error
+    """(height, width) from the header of an image."""
+    with open_image(path) as image:
+        return image.height, image.width

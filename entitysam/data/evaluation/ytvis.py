@@ -7,15 +7,18 @@ The official annotations of their validation and test sets are not public: witho
 predictions can be written for the benchmark's server, and nothing is measured.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from typing_extensions import NotRequired, TypedDict
 
 from entitysam.data.categories import read_categories
-from entitysam.data.evaluation.base import Category, EvaluationSet, Key, Side
+from entitysam.data.evaluation.base import EvaluationSet
 from entitysam.data.images import DataError
-from entitysam.data.index import read_json
+from entitysam.data.index import raise_first, read_json
+from entitysam.data.masks import MaskError, check_mask
+from entitysam.data.schemas import Category, Key, Side
 from entitysam.data.training.coco import HINT
 from entitysam.data.training.instances import InstanceJson
 from entitysam.io.json_files import check_type, keep_other_keys
@@ -75,13 +78,16 @@ class YouTubeVIS(EvaluationSet):
         root: folder of the data set.
         split: e.g. "valid".
         categories: list below `configs/categories` for a json without categories, e.g. "ovis".
+        check_masks: raise where a mask cannot be used.
 
     Raises:
         DataError: json missing, broken, with wrong types, or with annotations of videos that it does not have.
         UnsafePathError: a name that leaves its folder.
     """
 
-    def __init__(self, root: str | Path, split: str = "valid", categories: str = "ytvis_2019") -> None:
+    def __init__(
+        self, root: str | Path, split: str = "valid", categories: str = "ytvis_2019", check_masks: bool = True
+    ) -> None:
         root = Path(root)
         inside = root / split / "JPEGImages"
         self.images = inside if inside.is_dir() else root / split
@@ -92,6 +98,8 @@ class YouTubeVIS(EvaluationSet):
         annotations = contents.get("annotations") or []
         videos = [self._video(video) for video in contents["videos"]]
         _attach(videos, annotations, "video_id", self.annotations)
+        if check_masks:
+            raise_first(mask_problems(videos, self.annotations), f"ytvis_2019 --root {root} --split {split}")
         known = contents.get("categories") or read_categories(categories)
         title = f"{root} {split}"
         super().__init__(title, "instances", known, videos, has_truth=bool(annotations))
@@ -105,7 +113,7 @@ class YouTubeVIS(EvaluationSet):
 
 @DATASETS.register("entityseg_images")
 class EntitySegImages(EvaluationSet):
-    """EntitySeg's validation pictures (layout: `data.training.instances.EntitySeg`); every picture is a video of one frame.
+    """EntitySeg's validation images (layout: `data.training.instances.EntitySeg`); every image is a video of one frame.
 
     Args:
         root: folder of the data set.
@@ -128,6 +136,7 @@ class EntitySegImages(EvaluationSet):
             place = [files.find(image["file_name"])]
             videos.append(Video(str(image["id"]), place, image["height"], image["width"], annotation))
         _attach(videos, contents["annotations"], "image_id", path)
+        raise_first(mask_problems(videos, path), f"entityseg --root {root} --split {split}")
         categories = [{"id": 1, "name": "entity", "isthing": 1}]
         super().__init__(f"{root} {split}", "instances", categories, videos, is_images=True)
 
@@ -140,3 +149,19 @@ def _attach(videos: list[Video], annotations: list[dict[str, Any]], key: str, pa
         if video is None:
             raise DataError(f"{path}: annotation {annotation['id']}: {key} {annotation[key]} is not in the file")
         video.annotation["instances"].append(annotation)
+
+
+def mask_problems(videos: Sequence[Video], path: Path) -> list[str]:
+    """Masks of the annotations from `path` that cannot be used, a line each."""
+    problems = []
+    for video in videos:
+        for annotation in video.annotation["instances"]:
+            shapes = annotation.get("segmentations", [annotation.get("segmentation")])
+            for frame, shape in enumerate(shapes if isinstance(shapes, list) else []):
+                try:
+                    if shape is not None:
+                        check_mask(shape, video.height, video.width)
+                except MaskError as error:
+                    where = f"{path}: video {video.video_id}, annotation {annotation['id']}, frame {frame}"
+                    problems.append(f"{where}: unusable segmentation: {error}")
+    return problems

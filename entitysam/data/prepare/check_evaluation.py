@@ -1,4 +1,4 @@
-"""Finds what is wrong with an evaluation set before an evaluation does; see `data.prepare.check_training`."""
+"""Checks of evaluation sets: every file is opened and compared with the annotations; see `data.prepare.check_training`."""
 
 from pathlib import Path
 from typing import Any
@@ -8,12 +8,11 @@ import numpy as np
 from entitysam.data.evaluation.base import EvaluationSet
 from entitysam.data.evaluation.vipseg import VIPSegVideos
 from entitysam.data.evaluation.vspw import VSPWVideos, read_labels
-from entitysam.data.evaluation.ytvis import YouTubeVIS
+from entitysam.data.evaluation.ytvis import YouTubeVIS, mask_problems
 from entitysam.data.images import DataError, read_id_map, read_image
 from entitysam.data.parallel import Progress, parallel_map
 from entitysam.data.prepare.check_training import CHECKS, Check, CheckReport, Total
 from entitysam.data.training.coco import list_problems, map_problems, segment_record
-from entitysam.data.training.instances import run_length_code
 from entitysam.structures import Video
 
 OCCLUSIONS = (None, "no_occlusion", "slight_occlusion", "severe_occlusion")
@@ -22,10 +21,11 @@ OCCLUSIONS = (None, "no_occlusion", "slight_occlusion", "severe_occlusion")
 def check_vipseg(
     root: Path, split: str, workers: int = 0, total: Total = lambda n: None, progress: Progress = lambda done: None
 ) -> CheckReport:
-    """Checks a set in VIPSeg's layout: broken and missing files, sizes, every disagreement of json and PNG.
+    """Checks a set in VIPSeg's layout: broken and missing files, sizes, every contradiction between json and PNG.
 
     Raises:
-        DataError: there is nothing to check: json missing, or not such a json.
+        DataError: json missing, or of another format.
+        UnsafePathError: a file name that leaves its folder.
     """
     dataset = VIPSegVideos(root, split)
     known = {category["id"] for category in dataset.categories}
@@ -37,7 +37,7 @@ def check_vipseg(
 def check_vspw(
     root: Path, split: str, workers: int = 0, total: Total = lambda n: None, progress: Progress = lambda done: None
 ) -> CheckReport:
-    """Checks a set in VSPW's layout: broken and missing files, sizes, labels that do not exist; raises as `check_vipseg`."""
+    """Checks a set in VSPW's layout: broken and missing files, sizes, unknown labels; raises as `check_vipseg`."""
     dataset = VSPWVideos(root, split)
     jobs = [
         (image, mask, (video.height, video.width))
@@ -51,9 +51,10 @@ def check_ytvis(
     root: Path, split: str, workers: int = 0, total: Total = lambda n: None, progress: Progress = lambda done: None
 ) -> CheckReport:
     """Checks YouTube-VIS or OVIS: frames, masks, lengths, categories, occlusion labels; raises as `check_vipseg`."""
-    dataset = YouTubeVIS(root, split)
+    dataset = YouTubeVIS(root, split, check_masks=False)
     known = {category["id"] for category in dataset.categories}
     problems = [problem for video in dataset.videos for problem in _annotation_problems(video, known)]
+    problems += mask_problems(dataset.videos, dataset.annotations)
     jobs = [(file, (video.height, video.width)) for video in dataset.videos for file in video.frame_files]
     return _report(_check_image, jobs, problems, workers, total, progress)
 
@@ -76,11 +77,9 @@ def _frames(dataset: EvaluationSet) -> list[tuple[Path, Path, list[dict[str, Any
 
 def _check_panoptic(job: tuple[Path, Path, list[dict[str, Any]], set[int]]) -> list[str]:
     image_file, mask_file, listed, known = job
+    segments = [segment_record(segment) for segment in listed]
     try:
-        segments = [segment_record(segment) for segment in listed]
         ids = read_id_map(mask_file)
-    except KeyError as error:
-        return [f"{mask_file}: a segment of the json lacks {error}"]
     except DataError as error:
         return [str(error)]
     problems = [
@@ -98,7 +97,7 @@ def _check_labels(job: tuple[Path, Path | None, tuple[int, int]]) -> list[str]:
         except DataError as error:
             return [str(error), *_check_image((image_file, size))]
         wrong = np.setdiff1d(labels, [*range(125), 255])
-        problems = [f"{mask_file}: label {label} stands for no category" for label in wrong.tolist()]
+        problems = [f"{mask_file}: label {label} is not the label of a category" for label in wrong.tolist()]
         size = labels.shape
     return problems + _check_image((image_file, size))
 
@@ -115,28 +114,14 @@ def _check_image(job: tuple[Path, tuple[int, ...]]) -> list[str]:
 def _annotation_problems(video: Video, known: set[int]) -> list[str]:
     problems = []
     for annotation in video.annotation["instances"]:
-        where = f"video {video.video_id}, annotation {annotation.get('id', '?')}"
-        shapes = annotation.get("segmentations", [])
-        occlusion = annotation.get("occlusion", [])
-        if annotation.get("category_id") not in known:
-            problems.append(f"{where}: category {annotation.get('category_id')} is not in 'categories'")
+        where = f"video {video.video_id}, annotation {annotation['id']}"
+        shapes, occlusion = annotation["segmentations"], annotation.get("occlusion", [])
+        if annotation["category_id"] not in known:
+            problems.append(f"{where}: category {annotation['category_id']} is not in 'categories'")
         if len(shapes) != len(video):
             problems.append(f"{where}: {len(shapes)} masks for {len(video)} frames")
         problems += [f"{where}: occlusion '{label}' is unknown" for label in occlusion if label not in OCCLUSIONS]
-        problems += [
-            f"{where}, frame {frame}: {problem}"
-            for frame, shape in enumerate(shapes)
-            if shape is not None and (problem := _shape_problem(shape, (video.height, video.width)))
-        ]
     return problems
-
-
-def _shape_problem(shape: Any, size: tuple[int, int]) -> str:
-    try:
-        code = run_length_code(shape, *size)
-        return "" if list(code["size"]) == list(size) else f"mask is {code['size']}, the video {list(size)}"
-    except (TypeError, KeyError, ValueError) as error:
-        return f"unusable mask: {error}"
 
 
 CHECKS |= {

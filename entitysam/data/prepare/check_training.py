@@ -1,4 +1,4 @@
-"""Finds what is wrong with a data set before training does: every file is opened, every segment compared."""
+"""Checks of training sets: every file is opened, every segment compared with the annotations."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,12 +15,12 @@ from entitysam.data.training.instances import InstanceJson, instance_mask, read_
 
 @dataclass
 class CheckReport:
-    """What a check found.
+    """Result of a check.
 
     Attributes:
-        checked: pictures looked at.
+        checked: number of images.
         problems: one line each, the file first.
-        empty: files without an entity (none listed, or crowds only); they train as clips without targets.
+        empty: files without an entity (none listed, or crowds only); they become clips without targets.
     """
 
     checked: int
@@ -28,16 +28,17 @@ class CheckReport:
     empty: list[str] = field(default_factory=list)
 
 
-Total = Callable[[int], None]  # called once with the number of pictures to come
+Total = Callable[[int], None]  # called once with the number of images to come
 
 
 def check_coco(
     root: Path, split: str, workers: int = 0, total: Total = lambda n: None, progress: Progress = lambda done: None
 ) -> CheckReport:
-    """Checks COCO panoptic data: broken and missing files, sizes, and every disagreement of json and PNG.
+    """Checks COCO panoptic data: broken and missing files, sizes, and every contradiction between json and PNG.
 
     Raises:
-        DataError: there is nothing to check: folder or json missing, or not such a json.
+        DataError: folder or json missing, or a json of another format.
+        UnsafePathError: a file name that leaves its folder.
     """
     files = PanopticFiles(root, split)
     records, problems = files.read_index()
@@ -77,18 +78,21 @@ def check_entityseg(
 def _check_instance_json(
     images: Path, annotations: Path, workers: int, total: Total, progress: Progress
 ) -> CheckReport:
-    records, problems = read_instance_index(annotations)
+    index = read_instance_index(annotations)
     find = InstanceJson(images, []).find
-    jobs = [(find(record["image"]), record) for record in records]
+    jobs = [(find(record["image"]), record) for record in index.records]
     total(len(jobs))
     found = parallel_map(_check_instances, jobs, workers, progress)
     empty = [str(path) for path, record in jobs if not record["instances"]]
+    problems = index.problems + index.left_out
     return CheckReport(len(jobs), problems + [problem for one in found for problem in one], empty)
 
 
 def _check_instances(job: tuple[Path, dict[str, Any]]) -> list[str]:
     path, record = job
     problems = _image_problems(path, (record["height"], record["width"]))
+    if problems:  # without the image the size of the json is not to be trusted
+        return problems
     for instance in record["instances"]:
         try:
             if not np.any(instance_mask(instance, record["height"], record["width"], str(path))):
@@ -108,7 +112,7 @@ def _image_problems(path: Path, size: tuple[int, int] | None) -> list[str]:
 
 @dataclass(frozen=True)
 class Check:
-    """A check with what it looks at by default."""
+    """A check with its default folder and split."""
 
     run: Callable[..., CheckReport]
     root: str

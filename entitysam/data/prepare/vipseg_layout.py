@@ -1,26 +1,28 @@
-"""Makes sets in VIPSeg_720P's layout: from VIPSeg's original release, and from Scalabel labels (BDD100K MOTS).
+"""Converts to VIPSeg_720P's layout: VIPSeg's original release, and Scalabel labels (BDD100K MOTS).
 
 The original release: root/imgs/<video>/<frame>.jpg, root/panomasks/<video>/<frame>.png, root/{train,val,test}.txt. A
-mask's value v says: 0 = void; up to 124 stuff of category v - 1; above, thing v % 100 of category v // 100 - 1.
+mask value v means: 0 = void; 1..124 = stuff of category v - 1; above = thing v % 100 of category v // 100 - 1.
 """
 
 import json
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from entitysam.data.categories import read_categories
 from entitysam.data.evaluation.base import find_image
-from entitysam.data.images import DataError, read_image
-from entitysam.data.index import require_folder
+from entitysam.data.images import DataError, frame_name, open_image, read_image
+from entitysam.data.index import match_schema, parse_json, read_text, require_folder
 from entitysam.data.parallel import Progress, parallel_map
+from entitysam.data.schemas import ScalabelFile, ScalabelFrame, ScalabelFrames
 from entitysam.data.training.coco import HINT
 from entitysam.data.training.instances import instance_mask
+from entitysam.io.files import whole_file
+from entitysam.io.paths import join_inside
 from entitysam.ops import ids_to_rgb, mask_to_box
 
 HEIGHT = 720
@@ -31,20 +33,25 @@ LAST_STUFF = 124  # greatest value of a stuff pixel in the original masks
 def convert_vipseg(
     root: Path, out: Path, splits: Sequence[str], workers: int = 0, progress: Progress = lambda done: None
 ) -> int:
-    """Writes the 720P form: height 720, width int(720 * w / h), pictures bilinear, masks nearest.
+    """Writes the 720P form: height 720, width int(720 * w / h), images bilinear, masks nearest.
 
-    Ids are the values of the original masks, which say the category and keep over a video. Videos that are complete
+    Ids are the values of the original masks, which hold the category and are constant over a video. Images that exist
     are not written again.
 
     Returns:
         number of videos.
 
     Raises:
-        DataError: a file of the release is missing or broken; a value stands for no category.
+        DataError: a file of the release is missing or broken; a mask value is not that of a category.
+        UnsafePathError: a video's name that leaves its folder.
     """
     require_folder(root / "panomasks", HINT)
-    lists = {split: _read_list(root / f"{split}.txt") for split in splits}
+    _refuse_same_folder(root / "imgs", out)
+    lists = {split: read_text(root / f"{split}.txt", HINT).split() for split in splits}
     names = [name for listed in lists.values() for name in listed]
+    for name in names:  # all before anything is written
+        join_inside(out / "images", name, f"{root}: list of videos")
+        join_inside(out / "panomasksRGB", name, f"{root}: list of videos")
     entries = dict(zip(names, parallel_map(partial(_convert_video, root, out), names, workers, progress)))
     for split, listed in lists.items():
         path = out / f"panoptic_gt_VIPSeg_{split}.json"
@@ -62,24 +69,29 @@ def _convert_video(root: Path, out: Path, name: str) -> tuple[dict[str, Any], di
         height, width = values.shape
         size = (int(HEIGHT * width / height), HEIGHT)
         ids = np.asarray(Image.fromarray(values.astype(np.int32)).resize(size, Image.Resampling.NEAREST))
-        picture = out / "images" / name / f"{path.stem}.jpg"
-        if not picture.is_file():
+        image = out / "images" / name / f"{path.stem}.jpg"
+        if not image.is_file():
             pixels = Image.fromarray(read_image(find_image(root / "imgs" / name, path.stem)))
-            _save(pixels.resize(size, Image.Resampling.BILINEAR), picture)
+            _save(pixels.resize(size, Image.Resampling.BILINEAR), image)
         frames.append((path.stem, ids))
         _save(Image.fromarray(ids_to_rgb(ids)), out / "panomasksRGB" / name / f"{path.stem}.png")
     return video_entries(name, frames, {v: vipseg_category(v, name) for _, i in frames for v in _values(i)})
+
+
+def _refuse_same_folder(images: Path, out: Path) -> None:
+    if (out / "images").resolve() == images.resolve():
+        raise DataError(f"{out}: its images would overwrite those that are converted; give another folder")
 
 
 def vipseg_category(value: int, name: str) -> int:
     """Category id 0..123 of a value > 0 in an original mask.
 
     Raises:
-        DataError: it stands for none.
+        DataError: there is none.
     """
     category = (value if value <= LAST_STUFF else value // 100) - 1
     if not 0 <= category < LAST_STUFF:
-        raise DataError(f"video {name}: mask value {value} stands for no category")
+        raise DataError(f"video {name}: mask value {value} is not that of a category")
     return category
 
 
@@ -93,12 +105,16 @@ def convert_scalabel(labels: Path, images: Path, out: Path, split: str) -> int:
 
     Raises:
         DataError: a file is missing or broken, a label has no mask, or masks of a frame overlap.
+        UnsafePathError: a name in a file that leaves its folder.
     """
     files = sorted(require_folder(labels, HINT).glob("*.json"))
     if not files:
         raise DataError(f"{labels}: no json files")
-    contents = [_read_frames(path) for path in files]
-    names = sorted({label["category"] for frames in contents for frame in frames for label in frame["labels"]})
+    _refuse_same_folder(images, out)
+    contents = [_read_frames(path, out) for path in files]
+    names = sorted(
+        {label["category"] for frames in contents for frame in frames for label in frame.get("labels") or []}
+    )
     number_of = {name: number for number, name in enumerate(names)}
     entries = [_convert_scalabel_video(frames, images, out, number_of) for frames in contents]
     categories = [{"id": number, "name": name, "isthing": 1} for name, number in number_of.items()]
@@ -106,32 +122,40 @@ def convert_scalabel(labels: Path, images: Path, out: Path, split: str) -> int:
     return len(entries)
 
 
-def _read_frames(path: Path) -> list[dict[str, Any]]:
-    try:
-        contents = json.loads(path.read_bytes())
-        frames = contents["frames"] if isinstance(contents, dict) else contents
-        for frame in frames:
-            frame["labels"] = frame.get("labels") or []
-            _ = frame["name"], frame["videoName"], [(label["id"], label["category"]) for label in frame["labels"]]
-        return sorted(frames, key=lambda frame: frame.get("frameIndex", 0))
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: not a Scalabel file ({error!r})") from error
+def _read_frames(path: Path, out: Path) -> list[ScalabelFrame]:
+    """The frames of a file in order; names that leave the folder of results raise."""
+    contents = parse_json(path)
+    if isinstance(contents, dict):
+        frames = match_schema(contents, ScalabelFile, path)["frames"]
+    else:
+        frames = match_schema(contents, ScalabelFrames, path)
+    if not frames:
+        raise DataError(f"{path}: no frames in it")
+    for frame in frames:
+        video = frame.get("videoName") or ""
+        if video != frames[0].get("videoName"):
+            raise DataError(f"{path}: frame {frame['name']}: 'videoName' must be the same on all frames")
+        for folder in ("images", "panomasksRGB"):
+            join_inside(join_inside(out / folder, video, str(path)), f"{frame_name(frame['name'])}.png", str(path))
+        if any(label.get("id") is None for label in frame.get("labels") or []):
+            raise DataError(f"{path}: frame {frame['name']}: a label lacks 'id'")
+    return sorted(frames, key=lambda frame: frame.get("frameIndex") or 0)
 
 
 def _convert_scalabel_video(
-    frames: list[dict[str, Any]], images: Path, out: Path, number_of: dict[str, int]
+    frames: list[ScalabelFrame], images: Path, out: Path, number_of: dict[str, int]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    name = frames[0]["videoName"]
+    name = str(frames[0].get("videoName"))
     tracks: dict[str, int] = {}
     categories: dict[int, int] = {}
     written = []
     for frame in frames:
-        stem = Path(frame["name"]).stem
+        stem = frame_name(frame["name"])
         source = find_image(images / name, stem)
-        picture = read_image(source)
-        height, width = picture.shape[:2]
+        image = read_image(source)
+        height, width = image.shape[:2]
         ids = np.zeros((height, width), np.int32)
-        for label in frame["labels"]:
+        for label in frame.get("labels") or []:
             track = tracks.setdefault(str(label["id"]), len(tracks) + 1)
             categories.setdefault(track, number_of[label["category"]])
             instance = {"id": label["id"], "segmentation": label.get("rle")}
@@ -139,7 +163,7 @@ def _convert_scalabel_video(
             if (ids[mask] != 0).any():
                 raise DataError(f"{source}: the mask of label {label['id']} overlaps another one")
             ids[mask] = track
-        _save(Image.fromarray(picture), out / "images" / name / f"{stem}.jpg")
+        _save(Image.fromarray(image), out / "images" / name / f"{stem}.jpg")
         _save(Image.fromarray(ids_to_rgb(ids)), out / "panomasksRGB" / name / f"{stem}.png")
         written.append((stem, ids))
     return video_entries(name, written, categories)
@@ -179,34 +203,24 @@ def _values(ids: np.ndarray) -> list[int]:
 
 def _read_values(path: Path) -> np.ndarray:
     """int [H, W] values of an original mask, a grey PNG of 8 or 16 bit."""
-    try:
-        with Image.open(path) as image:
-            values = np.asarray(image)
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
-        raise DataError(f"{path}: not a readable picture ({error})") from error
+    with open_image(path) as image:
+        values = np.asarray(image)
     if values.ndim != 2:
         raise DataError(f"{path}: has {values.shape[2]} channels; masks of the original release have one")
     return values
 
 
-def _read_list(path: Path) -> list[str]:
-    if not path.is_file():
-        raise DataError(f"{path}: no such file. {HINT}")
-    return path.read_text(encoding="utf-8").split()
-
-
 def _save(image: Image.Image, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial_file = path.with_name(f".{path.name}.part")
-    if path.suffix == ".jpg":
-        image.save(partial_file, format="JPEG", quality=JPEG_QUALITY)
-    else:
-        image.save(partial_file, format="PNG")
-    os.replace(partial_file, path)
+    with whole_file(path) as temporary:
+        if path.suffix == ".jpg":
+            image.save(temporary, format="JPEG", quality=JPEG_QUALITY)
+        else:
+            image.save(temporary, format="PNG")
 
 
 def _write_index(path: Path, entries: Sequence[tuple[Any, Any]], categories: list[dict[str, Any]]) -> None:
     videos, annotations = ([entry[side] for entry in entries] for side in (0, 1))
-    partial_file = path.with_name(f".{path.name}.part")
-    partial_file.write_text(json.dumps({"videos": videos, "categories": categories, "annotations": annotations}))
-    os.replace(partial_file, path)
+    contents = {"videos": videos, "categories": categories, "annotations": annotations}
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(contents), encoding="utf-8")

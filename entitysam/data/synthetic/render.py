@@ -19,7 +19,7 @@ def render_video(
 
     Args:
         seed: one number or several, e.g. (seed, split, index).
-        num_frames: T >= 1; 1 gives a still picture.
+        num_frames: T >= 1; 1 gives a still image.
         size: (height, width) in pixels.
 
     Returns:

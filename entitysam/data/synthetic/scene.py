@@ -137,7 +137,7 @@ def _local_to_pixel(layer: Layer, camera: Motion, time: float, size: tuple[int, 
 def _coverage(layer: Layer, affine: np.ndarray, time: float, size: tuple[int, int]) -> tuple[Box, np.ndarray]:
     """The box of pixels that the layer may touch and, there, uint8 coverage 0..255.
 
-    OpenCV draws outlines about two thirds of a pixel fat; picture and ids both come from this coverage, so they agree.
+    OpenCV draws outlines about two thirds of a pixel fat; image and ids both come from this coverage, so they agree.
     """
     if layer.shape is None:
         return (slice(0, size[0]), slice(0, size[1])), np.full(size, 255, np.uint8)

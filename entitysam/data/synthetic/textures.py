@@ -15,7 +15,7 @@ import skimage
 from entitysam.data.images import read_image
 
 Random = np.random.Generator
-# These are files of the wheel itself; scikit-image's other pictures would be downloaded.
+# These are files of the wheel itself; scikit-image's other images would be downloaded.
 PHOTOGRAPHS = (
     "astronaut.png",
     "brick.png",

@@ -1,6 +1,6 @@
 """Writes the synthetic data set in the layouts of the real ones, so that the same readers read it.
 
-    OUT/train2017, OUT/val2017                      <12 digits>.jpg              still pictures, as datasets/coco
+    OUT/train2017, OUT/val2017                      <12 digits>.jpg              still images, as datasets/coco
     OUT/panoptic_train2017, OUT/panoptic_val2017    <12 digits>.png              id = R + 256 G + 65536 B
     OUT/annotations/panoptic_{train,val}2017.json
     OUT/VIPSeg_720P/images/<video>/<8 digits>.jpg                                videos, as VIPSeg_720P
@@ -26,7 +26,7 @@ from entitysam.data.synthetic.render import CATEGORIES, DEFAULT_SIZE, render_vid
 from entitysam.ops import ids_to_rgb, mask_to_box
 
 JPEG_QUALITY = 92
-IMAGE_SIDES = (256, 320)  # sides of the still pictures are drawn from this range where no size is asked for
+IMAGE_SIDES = (256, 320)  # sides of the still images are drawn from this range where no size is asked for
 # The place of a split in the seed; changing one changes the data.
 SPLIT_CODES = {"train2017": 0, "val2017": 1, "train": 2, "val": 3}
 
@@ -58,7 +58,7 @@ def write_synthetic(
         out: folder; files of an earlier run in it are overwritten.
         plan: how much of what.
         workers: processes.
-        progress: told how many of the `len(plan)` pictures and videos are done.
+        progress: told how many of the `len(plan)` images and videos are done.
     """
     out = Path(out)
     done = 0
@@ -105,8 +105,8 @@ def _write_image(out: Path, plan: SyntheticSet, split: str, index: int) -> tuple
     size = plan.image_size or (int(sides[0]), int(sides[1]))
     frames, ids, categories = render_video(seed, 1, size)
     name = f"{index:012d}"
-    _write_picture(out / split / f"{name}.jpg", frames[0])
-    _write_picture(out / f"panoptic_{split}" / f"{name}.png", ids_to_rgb(ids[0]))
+    _write_rgb(out / split / f"{name}.jpg", frames[0])
+    _write_rgb(out / f"panoptic_{split}" / f"{name}.png", ids_to_rgb(ids[0]))
     image = {"id": index, "file_name": f"{name}.jpg", "height": size[0], "width": size[1]}
     segments = segments_info(ids[0], categories)
     return image, {"image_id": index, "file_name": f"{name}.png", "segments_info": segments}
@@ -121,8 +121,8 @@ def _write_video(
     images, annotations = [], []
     for time in range(num_frames):
         name = f"{time:08d}"
-        _write_picture(out / "images" / video_id / f"{name}.jpg", frames[time])
-        _write_picture(out / "panomasksRGB" / video_id / f"{name}.png", ids_to_rgb(ids[time]))
+        _write_rgb(out / "images" / video_id / f"{name}.jpg", frames[time])
+        _write_rgb(out / "panomasksRGB" / video_id / f"{name}.png", ids_to_rgb(ids[time]))
         # VIPSeg names a frame by its mask, in both lists.
         images.append({"id": name, "file_name": f"{name}.png", "height": size[0], "width": size[1]})
         segments = segments_info(ids[time], categories)
@@ -146,7 +146,7 @@ def segments_info(ids: np.ndarray, categories: dict[int, int]) -> list[dict[str,
     ]
 
 
-def _write_picture(path: Path, rgb: np.ndarray) -> None:
+def _write_rgb(path: Path, rgb: np.ndarray) -> None:
     """Writes uint8 [H, W, 3] RGB as JPEG or PNG, by the suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
     options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if path.suffix == ".jpg" else []

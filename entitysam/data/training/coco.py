@@ -1,8 +1,8 @@
-"""COCO panoptic pictures (Kirillov et al., Panoptic Segmentation, 2019; format: cocodataset.org/#format-data).
+"""COCO panoptic images (Kirillov et al., Panoptic Segmentation, 2019; format: cocodataset.org/#format-data).
 
     root/<split>/*.jpg    root/annotations/panoptic_<split>.json    root/panoptic_<split>/*.png
 
-The PNG folder may also stand in root/annotations, where COCO's archive unpacks it.
+The PNG folder may also be root/annotations/panoptic_<split>, where COCO's archive unpacks it.
 """
 
 from pathlib import Path
@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from entitysam.data.images import DataError, read_id_map, read_image
-from entitysam.data.index import PackedRecords, raise_first, read_json, require_folder
+from entitysam.data.images import read_id_map, read_image
+from entitysam.data.index import PackedRecords, raise_first, read_typed, require_folder
+from entitysam.data.schemas import CocoPanopticFile, Segment
 from entitysam.data.training.samples import ImageSample, compact_ids
+from entitysam.io.paths import join_inside
 from entitysam.registry import DATASETS
 
 HINT = "datasets/README.md says how to get the data and where to put it."
@@ -20,7 +22,7 @@ HINT = "datasets/README.md says how to get the data and where to put it."
 
 @DATASETS.register("coco_panoptic")
 class CocoPanoptic:
-    """Every segment is an entity, stuff included; crowd segments are void.
+    """Every segment is an entity, things and stuff; crowd segments are void.
 
     Args:
         root: folder of the data set.
@@ -40,11 +42,11 @@ class CocoPanoptic:
         return len(self.records)
 
     def source(self, index: int) -> str:
-        """The picture's file."""
+        """File of the image."""
         return str(self.files.images / self.records[index]["image"])
 
     def load(self, index: int) -> ImageSample:
-        """Reads one picture.
+        """Reads one image and its segments.
 
         Raises:
             DataError: broken or missing file, or sizes that differ; the message names the file.
@@ -63,7 +65,11 @@ class PanopticFiles:
     """Where a split's files are, and its index.
 
     Attributes:
-        images, masks: folders of the pictures and of the panoptic PNGs; annotations: the json.
+        images, masks: folders of the images and of the panoptic PNGs.
+        annotations: the json.
+
+    Raises:
+        DataError: no folder of images.
     """
 
     def __init__(self, root: str | Path, split: str) -> None:
@@ -74,35 +80,36 @@ class PanopticFiles:
         self.masks = inside if inside.is_dir() else root / f"panoptic_{split}"
 
     def read_index(self) -> tuple[list[dict[str, Any]], list[str]]:
-        """The json as records {image, mask, size, segments}, and what is wrong with it (the PNGs are not looked at).
+        """The json as records {image, mask, segments}, and its problems; the PNGs are not opened.
 
         Raises:
             DataError: no such file, or not a COCO panoptic json.
+            UnsafePathError: a file name that leaves its folder.
         """
-        contents = read_json(self.annotations, ("images", "annotations", "categories"), HINT)
+        contents = self.read_json()
         require_folder(self.masks, HINT)
-        try:
-            return self._records(contents)
-        except (KeyError, TypeError) as error:
-            raise DataError(f"{self.annotations}: an entry lacks {error}") from error
-
-    def _records(self, contents: dict[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:
         images = {image["id"]: image for image in contents["images"]}
         known = {category["id"] for category in contents["categories"]}
         records, problems = [], []
         for annotation in contents["annotations"]:
             mask, image = annotation["file_name"], images.get(annotation["image_id"])
+            join_inside(self.masks, mask, str(self.annotations), follow_links=True)
             if image is None:
                 problems.append(f"{self.annotations}: {mask}: image_id {annotation['image_id']} is not in 'images'")
                 continue
             segments = [segment_record(segment) for segment in annotation["segments_info"]]
             problems += [f"{self.annotations}: {mask}: {problem}" for problem in list_problems(segments, known)]
+            join_inside(self.images, image["file_name"], str(self.annotations), follow_links=True)
             records.append({"image": image["file_name"], "mask": mask, "segments": segments})
         return records, problems
 
+    def read_json(self) -> CocoPanopticFile:
+        """The contents of the json; raises DataError as `read_index`."""
+        return read_typed(self.annotations, CocoPanopticFile, HINT)
 
-def segment_record(segment: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a segments_info entry that are used; `area` -1 where it is not given."""
+
+def segment_record(segment: Segment) -> dict[str, Any]:
+    """The fields of a `segments_info` entry that training uses; `area` is -1 where it is not given."""
     return {
         "id": int(segment["id"]),
         "category_id": int(segment["category_id"]),
@@ -112,7 +119,7 @@ def segment_record(segment: dict[str, Any]) -> dict[str, Any]:
 
 
 def list_problems(segments: list[dict[str, Any]], known_categories: set[int]) -> list[str]:
-    """What is wrong with one segment list by itself: ids out of range or listed twice, unknown categories."""
+    """Problems of one segment list: ids out of range or listed twice, unknown categories."""
     ids = [segment["id"] for segment in segments]
     problems = [f"segment {number} is outside 1..2^24-1" for number in ids if not 0 < number < 2**24]
     problems += [f"segment {number} is listed twice" for number in sorted({n for n in ids if ids.count(n) > 1})]
@@ -124,7 +131,7 @@ def list_problems(segments: list[dict[str, Any]], known_categories: set[int]) ->
 
 
 def map_problems(ids: np.ndarray, segments: list[dict[str, Any]]) -> list[str]:
-    """Disagreements of an id map [H, W] with its segment list: unlisted ids, ids without pixels, wrong areas."""
+    """Contradictions between an id map [H, W] and its segment list: unlisted ids, ids without pixels, wrong areas."""
     found = dict(zip(*(array.tolist() for array in np.unique(ids, return_counts=True))))
     found.pop(0, None)
     listed = {segment["id"]: segment["area"] for segment in segments}

@@ -1,4 +1,4 @@
-"""Instances by their convex hulls: whatever warps a picture warps a few corners, and their box is that of the mask.
+"""Instances by their convex hulls: whatever warps an image warps a few corners, and their box is that of the mask.
 
 The box of an affinely warped mask is the box of its warped hull, so masks need not be warped one by one, may overlap, and
 cost next to nothing. Only where a view's border cuts a mask that is not convex, the box can be a little too large.
@@ -34,12 +34,12 @@ def as_outlines(sample: ImageSample | OutlineSample) -> OutlineSample:
     """A sample with outlines; of an id map, those of its entities.
 
     Raises:
-        DataError: a piece of video instead of a picture.
+        DataError: a piece of video instead of an image.
     """
     if isinstance(sample, OutlineSample):
         return sample
     if not isinstance(sample, ImageSample):
-        raise DataError(f"{sample.source}: mapper 'two_views' takes pictures, not videos")
+        raise DataError(f"{sample.source}: mapper 'two_views' takes images, not videos")
     present = np.unique(sample.ids)
     outlines = [mask_outline(sample.ids == number) for number in present[present > 0]]
     return OutlineSample(sample.image, outlines, sample.source)

@@ -1,4 +1,4 @@
-"""Panoptic videos in VIPSeg's layout (Miao et al., CVPR 2022) as training pieces of consecutive frames.
+"""Panoptic videos in VIPSeg's layout (Miao et al., CVPR 2022) as training clips of consecutive frames.
 
 root/images/<video>/<frame>.jpg    root/panomasksRGB/<video>/<frame>.png    root/panoptic_gt_VIPSeg_<split>.json
 """
@@ -9,24 +9,27 @@ from typing import Any
 import numpy as np
 
 from entitysam.data.images import DataError, read_id_map, read_image
-from entitysam.data.index import PackedRecords, raise_first, read_json, require_folder
+from entitysam.data.index import PackedRecords, raise_first, read_typed, require_folder
+from entitysam.data.schemas import VipsegTrainingFile
 from entitysam.data.training.coco import HINT, list_problems, segment_record
 from entitysam.data.training.samples import VideoSample, compact_ids
+from entitysam.io.paths import join_inside
 from entitysam.registry import DATASETS, ConfigError
 
 
 @DATASETS.register("panoptic_videos")
 class PanopticVideos:
-    """Every piece of `num_frames` frames, `stride` apart, of every video; each start is an item of its own.
+    """Every clip of `num_frames` frames, `stride` apart, of every video; each start frame is a sample of its own.
 
     Args:
         root: folder of the data set.
         split: e.g. "train".
         num_frames: T.
-        stride: distance of the frames of a piece.
+        stride: distance between the frames of a clip.
 
     Raises:
         DataError: files missing, a json that contradicts itself, or no video long enough.
+        UnsafePathError: a file name that leaves its folder.
         ConfigError: num_frames or stride below 1.
     """
 
@@ -42,20 +45,20 @@ class PanopticVideos:
         span = (num_frames - 1) * stride
         starts = [(i, start) for i, video in enumerate(videos) for start in range(len(video["frames"]) - span)]
         if not starts:
-            raise DataError(f"{annotations}: no video has the {span + 1} frames that a piece spans")
+            raise DataError(f"{annotations}: no video has the {span + 1} frames that a clip spans")
         self.starts = np.array(starts)
 
     def __len__(self) -> int:
         return len(self.starts)
 
     def source(self, index: int) -> str:
-        """The file of the piece's first frame."""
+        """File of the clip's first frame."""
         video_index, start = self.starts[index]
         video = self.videos[int(video_index)]
         return str(self._image_file(video["video_id"], video["frames"][start]["name"]))
 
     def load(self, index: int) -> VideoSample:
-        """Reads one piece.
+        """Reads one clip.
 
         Raises:
             DataError: broken or missing file, or sizes that differ; the message names the file.
@@ -71,7 +74,7 @@ class PanopticVideos:
             raise DataError(f"{different}: another size than the video's first frame")
         category_of = {
             segment["id"]: segment["category_id"]
-            for frame in reversed(frames)  # an entity has the category of the first frame that lists it
+            for frame in reversed(frames)  # the first frame that lists an entity gives its category
             for segment in frame["segments"]
             if not segment["iscrowd"]
         }
@@ -85,23 +88,23 @@ class PanopticVideos:
 
 
 def read_video_index(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """A VIPSeg json as records {video_id, frames: [{name, segments}]}, and what is wrong with it.
+    """A VIPSeg json as records {video_id, frames: [{name, segments}]}, and its problems.
 
     Raises:
         DataError: no such file, or not such a json.
+        UnsafePathError: a file name that leaves its folder.
     """
-    contents = read_json(path, ("annotations", "categories"), HINT)
+    contents: VipsegTrainingFile = read_typed(path, VipsegTrainingFile, HINT)
     known = {category["id"] for category in contents["categories"]}
-    videos, problems = [], []
-    try:
-        for annotation in contents["annotations"]:
-            frames = []
-            for frame in annotation["annotations"]:
-                segments = [segment_record(segment) for segment in frame["segments_info"]]
-                where = f"{path}: {annotation['video_id']}/{frame['file_name']}"
-                problems += [f"{where}: {problem}" for problem in list_problems(segments, known)]
-                frames.append({"name": Path(frame["file_name"]).stem, "segments": segments})
-            videos.append({"video_id": str(annotation["video_id"]), "frames": frames})
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{path}: an entry lacks {error}") from error
+    videos: list[dict[str, Any]] = []
+    problems: list[str] = []
+    for annotation in contents["annotations"]:
+        video_id, frames = str(annotation["video_id"]), []
+        for frame in annotation["annotations"]:
+            file = join_inside(video_id, frame["file_name"], str(path), follow_links=True)
+            join_inside("", str(file), str(path), follow_links=True)  # the video's id is also a folder
+            segments = [segment_record(segment) for segment in frame["segments_info"]]
+            problems += [f"{path}: {file}: {problem}" for problem in list_problems(segments, known)]
+            frames.append({"name": file.stem, "segments": segments})
+        videos.append({"video_id": video_id, "frames": frames})
     return videos, problems

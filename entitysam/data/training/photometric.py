@@ -10,7 +10,7 @@ HSV_RANGES = np.array([5.0, 30.0, 30.0])  # largest change either way, of OpenCV
 
 
 def hsv_jitter(pixels: np.ndarray, rng: Random) -> np.ndarray:
-    """Shifts hue, saturation and value of a picture uint8 [H, W, 3] RGB; each is left alone half of the time."""
+    """Shifts hue, saturation and value of an image uint8 [H, W, 3] RGB; each is left alone half of the time."""
     shift = rng.uniform(-1, 1, 3) * HSV_RANGES * (rng.random(3) < 0.5)
     hsv = cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV).astype(np.int16) + shift.astype(np.int16)
     hsv[..., 0] %= 180
@@ -34,7 +34,7 @@ def gaussian_noise(pixels: np.ndarray, rng: Random) -> np.ndarray:
 
 
 def snow(pixels: np.ndarray, rng: Random) -> np.ndarray:
-    """Short white streaks that fall in one direction, in a slightly brighter picture."""
+    """Short white streaks that fall in one direction, in a slightly brighter image."""
     flakes = (rng.random(pixels.shape[:2], np.float32) < rng.uniform(0.002, 0.01)).astype(np.uint8) * 255
     streaks = cv2.dilate(motion_blur(cv2.dilate(flakes, np.ones((2, 2), np.uint8)), rng), np.ones((2, 2), np.uint8))
     brighter = pixels.astype(np.float32) * 0.9 + 25

@@ -1,4 +1,4 @@
-"""Pictures with masks of everything a segmenter found in them, overlaps and parts included: what MASA learns from.
+"""Images with the masks that a segmenter found in them, overlaps and parts included: training data of MASA.
 
 root/<split>/**/*.jpg    root/annotations/instances_<split>.json    (COCO instances; tools/prepare_data.py proposals)
 """
@@ -24,13 +24,14 @@ class Proposals(InstanceJson):
         super().__init__(Path(root) / split, [Path(root) / "annotations" / f"instances_{split}.json"])
 
     def load(self, index: int) -> OutlineSample:  # type: ignore[override]
-        """Reads one picture.
+        """Reads one image and the hulls of its masks.
 
         Raises:
             DataError: broken or missing file, or sizes that differ; the message names the file.
         """
         record = self.records[index]
         path, size = self.find(record["image"]), (record["height"], record["width"])
+        image = read_image(path, size)
         masks = (instance_mask(instance, *size, str(path)) for instance in record["instances"])
         outlines = [outline for outline in map(mask_outline, masks) if len(outline)]
-        return OutlineSample(read_image(path, size), outlines, str(path))
+        return OutlineSample(image, outlines, str(path))

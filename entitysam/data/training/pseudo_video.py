@@ -1,4 +1,4 @@
-"""Mappers: a picture, re-augmented frame by frame, or a piece of video becomes a training clip."""
+"""Mappers: an image, re-augmented frame by frame, or a piece of video becomes a training clip."""
 
 from collections.abc import Iterable, Sequence
 
@@ -40,7 +40,7 @@ class _Mapper:
     ) -> Clip:
         height, width = id_maps[0].shape
         affines, resized = frame_affines(augmentation, height, width, self.image_size, self.ranges.shift)
-        distinct = {id(image): image for image in images}  # a picture that serves all frames is shrunk once
+        distinct = {id(image): image for image in images}  # an image that serves all frames is shrunk once
         shrunk = {key: shrink(image, resized) for key, image in distinct.items()}
         warped = [
             warp_frame(*shrunk[id(image)], ids, affine, resized, self.image_size)
@@ -68,7 +68,7 @@ class _Mapper:
 
 @DATASETS.register("pseudo_video")
 class PseudoVideo(_Mapper):
-    """A picture and its ids -> T frames of one pseudo-video.
+    """An image and its ids -> T frames of one pseudo-video.
 
     Args:
         num_frames: T.
@@ -100,10 +100,10 @@ class PseudoVideo(_Mapper):
         """Makes the clip; a pure function of the sample and the generator's state.
 
         Raises:
-            DataError: more entities than an id can tell apart (65534), or a piece of video instead of a picture.
+            DataError: more entities than an id can tell apart (65534), or a piece of video instead of an image.
         """
         if not isinstance(sample, ImageSample):
-            raise DataError(f"{sample.source}: mapper 'pseudo_video' takes pictures; for videos use 'video_clip'")
+            raise DataError(f"{sample.source}: mapper 'pseudo_video' takes images; for videos use 'video_clip'")
         _check_ids(sample)
         augmentation = draw_augmentation(rng, self.num_frames, self.ranges)
         images, id_maps = [sample.image] * self.num_frames, [sample.ids] * self.num_frames
@@ -138,10 +138,10 @@ class VideoClip(_Mapper):
         """Makes the clip; a pure function of the sample and the generator's state.
 
         Raises:
-            DataError: as `PseudoVideo`, a picture instead of a piece of video, or a piece of too few frames.
+            DataError: as `PseudoVideo`, an image instead of a piece of video, or a piece of too few frames.
         """
         if not isinstance(sample, VideoSample):
-            raise DataError(f"{sample.source}: mapper 'video_clip' takes videos; for pictures use 'pseudo_video'")
+            raise DataError(f"{sample.source}: mapper 'video_clip' takes videos; for images use 'pseudo_video'")
         _check_ids(sample)
         available = len(sample.frames)
         wanted = available if self.num_frames is None else self.num_frames

@@ -8,13 +8,13 @@ import numpy as np
 
 @dataclass
 class ImageSample:
-    """One annotated picture.
+    """One annotated image.
 
     Attributes:
         image: uint8 [H, W, 3] RGB.
         ids: int32 [H, W]; 0 = void, entities are 1..n.
         categories: category id of every entity id.
-        source: the picture's file, for messages.
+        source: the image's file, for messages.
     """
 
     image: np.ndarray
@@ -25,13 +25,13 @@ class ImageSample:
 
 @dataclass
 class OutlineSample:
-    """One picture whose instances may overlap.
+    """One image whose instances may overlap.
 
     Attributes:
         image: uint8 [H, W, 3] RGB.
         outlines: float32 [P_i, 2] corners (x, y) of the convex hull of each instance's mask, in pixels, in order; pixel
             (0, 0) covers [0, 1) x [0, 1).
-        source: the picture's file, for messages.
+        source: the image's file, for messages.
     """
 
     image: np.ndarray
@@ -57,7 +57,7 @@ class VideoSample:
 
 
 class ImageDataset(Protocol):
-    """Annotated pictures by position."""
+    """Annotated images by position."""
 
     def __len__(self) -> int: ...
 

@@ -1,13 +1,13 @@
-"""The augmentations that make a clip of one picture, drawn once per clip and applied to picture and ids together.
+"""The augmentations that make a clip of one image, drawn once per clip and applied to image and ids together.
 
 In order: horizontal flip; rotation about one centre by angles that grow or fall over the clip; large-scale jitter;
 a crop that shifts from frame to frame; zeros (void) on the right and at the bottom. Paper, section 4.1 and supplement.
 
-What is drawn (`draw_augmentation`) does not depend on pictures, and where pixels go (`frame_affines`) is plain geometry,
+What is drawn (`draw_augmentation`) does not depend on images, and where pixels go (`frame_affines`) is plain geometry,
 so both can be tested by themselves. All steps are composed into one affine map per frame: ids are looked up once and
-pixels interpolated once, after one shrinking of the picture where it has to become smaller. The published code rotates
-first and resizes the rotated picture; up to that interpolation the result is the same, also in that what the rotation
-turns out of the picture's borders is lost. Pixels of a picture that has to shrink are averaged by area here, by a
+pixels interpolated once, after one shrinking of the image where it has to become smaller. The published code rotates
+first and resizes the rotated image; up to that interpolation the result is the same, also in that what the rotation
+turns out of the image's borders is lost. Pixels of an image that has to shrink are averaged by area here, by a
 triangle filter there.
 """
 
@@ -27,7 +27,7 @@ class AugmentationRanges:
         flip_probability: of mirroring left and right.
         angle: largest rotation in degrees either way.
         centre: range of the rotation's centre, as a share of width and of height.
-        scale: range of the jitter; at 1 the picture just fits into the square.
+        scale: range of the jitter; at 1 the image just fits into the square.
         shift: largest shift of a later frame's crop, as a share of the square's side.
     """
 
@@ -81,12 +81,12 @@ def draw_augmentation(rng: np.random.Generator, num_frames: int, ranges: Augment
 
 
 def still_augmentation(num_frames: int) -> Augmentation:
-    """No change but fitting the picture into the square."""
+    """No change but fitting the image into the square."""
     return Augmentation(False, np.zeros(num_frames), np.full(2, 0.5), 1.0, 0.0, np.zeros((num_frames, 2)))
 
 
 def resized_shape(height: int, width: int, image_size: int, scale: float) -> tuple[int, int]:
-    """(height, width) of a picture that fits into a box of `scale * image_size`, its aspect kept, at least 1 pixel."""
+    """(height, width) of an image that fits into a box of `scale * image_size`, its aspect kept, at least 1 pixel."""
     factor = image_size * scale / max(height, width)
     return max(round(height * factor), 1), max(round(width * factor), 1)
 
@@ -94,17 +94,17 @@ def resized_shape(height: int, width: int, image_size: int, scale: float) -> tup
 def frame_affines(
     augmentation: Augmentation, height: int, width: int, image_size: int, max_shift: float
 ) -> tuple[np.ndarray, tuple[int, int]]:
-    """Where the pixels of a height x width picture go.
+    """Where the pixels of a height x width image go.
 
     Args:
         augmentation: what was drawn.
-        height, width: of the picture.
+        height, width: of the image.
         image_size: S, side of the square.
         max_shift: `AugmentationRanges.shift`.
 
     Returns:
-        float64 [T, 2, 3]: affine maps of (x, y) in the picture to (x, y) in each square, in pixels, where pixel (0, 0)
-        covers [0, 1) x [0, 1); and the resized picture's (height, width), where the padding begins.
+        float64 [T, 2, 3]: affine maps of (x, y) in the image to (x, y) in each square, in pixels, where pixel (0, 0)
+        covers [0, 1) x [0, 1); and the resized image's (height, width), where the padding begins.
     """
     resized = resized_shape(height, width, image_size, augmentation.scale)
     mirror = np.array([[-1.0, 0, width], [0, 1, 0], [0, 0, 1]]) if augmentation.flip else np.eye(3)
@@ -120,7 +120,7 @@ def frame_affines(
 
 
 def crop_offsets(augmentation: Augmentation, resized: tuple[int, int], image_size: int, max_shift: float) -> np.ndarray:
-    """int64 [T, 2]: (x, y) of each frame's crop in the resized picture, inside it as far as there is room."""
+    """int64 [T, 2]: (x, y) of each frame's crop in the resized image, inside it as far as there is room."""
     room = np.maximum(np.array(resized[::-1]) - image_size, 0)
     reach = np.minimum(room, int(max_shift * image_size))
     start = np.round(augmentation.crop * room).astype(np.int64)
@@ -128,7 +128,7 @@ def crop_offsets(augmentation: Augmentation, resized: tuple[int, int], image_siz
 
 
 def shrink(image: np.ndarray, resized: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """The picture at its resized size, averaged by area, and the [3, 3] map of its (x, y) to the original's; unchanged
+    """The image at its resized size, averaged by area, and the [3, 3] map of its (x, y) to the original's; unchanged
     where it does not become smaller."""
     height, width = image.shape[:2]
     if resized[0] >= height:
@@ -138,7 +138,7 @@ def shrink(image: np.ndarray, resized: tuple[int, int]) -> tuple[np.ndarray, np.
 
 
 def warp_frame(
-    picture: np.ndarray,
+    image: np.ndarray,
     to_original: np.ndarray,
     ids: np.ndarray,
     affine: np.ndarray,
@@ -148,22 +148,22 @@ def warp_frame(
     """Makes one frame of a clip.
 
     Args:
-        picture: uint8 [h, w, 3], as `shrink` gives it; to_original: its map.
+        image: uint8 [h, w, 3], as `shrink` gives it; to_original: its map.
         ids: int32 [H, W] in 0..65534, at the original size.
         affine, resized: of `frame_affines`.
         size: S.
 
     Returns:
-        uint8 [S, S, 3] bilinear, and uint8 or uint16 [S, S] nearest; both 0 outside the picture.
+        uint8 [S, S, 3] bilinear, and uint8 or uint16 [S, S] nearest; both 0 outside the image.
     """
     # So that 0 means outside, and void inside is 1; in the smallest type that holds them, for speed.
     marked = (ids + 1).astype(np.uint8 if ids.max(initial=0) < 255 else np.uint16)
     warped_ids = _warp(marked, affine, size, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT)
-    # Where the picture is smaller than the square, the crop begins at the picture's corner and ends with the picture.
+    # Where the image is smaller than the square, the crop begins at the image's corner and ends with the image.
     warped_ids[resized[0] :] = 0
     warped_ids[:, resized[1] :] = 0
     inside = warped_ids > 0
-    pixels = _warp(picture, affine @ to_original, size, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE)
+    pixels = _warp(image, affine @ to_original, size, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE)
     return cv2.bitwise_and(pixels, pixels, mask=inside.view(np.uint8)), warped_ids - inside
 
 

@@ -1,4 +1,4 @@
-"""Two views of a picture for MASA: one instance in both is the positive pair, all else is negative (supplement J.2)."""
+"""Two views of an image for MASA: one instance in both is the positive pair, all else is negative (supplement J.2)."""
 
 from collections.abc import Iterable
 
@@ -21,13 +21,13 @@ SMALLEST_SIDE = 1.0  # pixels; instances whose box is not larger are not there
 
 @DATASETS.register("two_views")
 class TwoViews:
-    """A picture and its instances -> a key view and a reference view, augmented independently.
+    """An image and its instances -> a key view and a reference view, augmented independently.
 
-    With MixUp a second picture lies half transparent over both views; its instances are instances like the others.
+    With MixUp a second image lies half transparent over both views; its instances are instances like the others.
 
     Args:
         image_size: S.
-        max_targets: keep at most this many instances of each picture, drawn at random; None keeps all.
+        max_targets: keep at most this many instances of each image, drawn at random; None keeps all.
         hsv: probability of changing hue, saturation and brightness of a view.
         photometric: probability of one of motion blur, noise, snow, fog and brightness (an ablation of the supplement).
         rotation, shear, translation, zoom, jitter, flip, mixup, mixup_zoom: see `ViewRanges`.
@@ -69,7 +69,7 @@ class TwoViews:
         """Makes the pair; a pure function of samples and the generator's state.
 
         Raises:
-            DataError: a piece of video instead of a picture.
+            DataError: a piece of video instead of an image.
         """
         first = self._thinned(as_outlines(sample), rng)
         second = self._thinned(as_outlines(partner), rng) if partner is not None else None
@@ -91,9 +91,9 @@ class TwoViews:
 
     def _pixels(self, first: OutlineSample, second: OutlineSample | None, view: View, rng: Random) -> np.ndarray:
         """uint8 [S, S, 3] of a view."""
-        pixels = warp_picture(first.image, view.affine, self.image_size)
+        pixels = warp_image(first.image, view.affine, self.image_size)
         if view.partner is not None and second is not None:
-            over = warp_picture(second.image, view.partner, self.image_size)
+            over = warp_image(second.image, view.partner, self.image_size)
             pixels = cv2.addWeighted(pixels, 0.5, over, 0.5, 0)
         if rng.random() < self.hsv:
             pixels = hsv_jitter(pixels, rng)
@@ -106,9 +106,9 @@ class TwoViews:
 
 
 def view_boxes(first: OutlineSample, second: OutlineSample | None, view: View) -> np.ndarray:
-    """float32 [N, 4] boxes of all instances of both pictures in a view, zeros where they are outside.
+    """float32 [N, 4] boxes of all instances of both images in a view, zeros where they are outside.
 
-    The rows are the same in every view of the same pictures: those of a second picture that is not shown are zeros.
+    The rows are the same in every view of the same images: those of a second image that is not shown are zeros.
     """
     found = [clipped_box(warped(outline, view.affine), view.window) for outline in first.outlines]
     for outline in second.outlines if second is not None else []:
@@ -119,15 +119,15 @@ def view_boxes(first: OutlineSample, second: OutlineSample | None, view: View) -
     return np.stack(found) if found else np.zeros((0, 4), np.float32)
 
 
-def warp_picture(image: np.ndarray, affine: np.ndarray, size: int) -> np.ndarray:
-    """A picture [H, W, 3] in a square of S pixels, bilinear, shrunk by area first where it becomes smaller."""
+def warp_image(image: np.ndarray, affine: np.ndarray, size: int) -> np.ndarray:
+    """An image [H, W, 3] in a square of S pixels, bilinear, shrunk by area first where it becomes smaller."""
     scale = float(np.sqrt(abs(np.linalg.det(affine[:, :2]))))
     height, width = image.shape[:2]
     smaller = (max(round(height * scale), 1), max(round(width * scale), 1))
-    picture, to_original = shrink(image, smaller) if scale < 1 else (image, np.eye(3))
+    image, to_original = shrink(image, smaller) if scale < 1 else (image, np.eye(3))
     matrix = affine @ to_original
     matrix[:, 2] += matrix[:, :2].sum(1) / 2 - 0.5  # OpenCV's coordinates are 0 at the middle of the first pixel
-    return cv2.warpAffine(picture, matrix, (size, size), flags=cv2.INTER_LINEAR, borderValue=(PADDING,) * 3)
+    return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderValue=(PADDING,) * 3)
 
 
 def _pair(name: str, values: Iterable[float]) -> tuple[float, float]:

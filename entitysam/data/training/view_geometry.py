@@ -1,7 +1,7 @@
-"""Where a picture's pixels go in one view for MASA; drawn and composed apart from pixels, so that both can be tested.
+"""Where an image's pixels go in one view for MASA; drawn and composed apart from pixels, so that both can be tested.
 
-In order (published pipeline): random affine; MixUp puts a second picture over the first; large-scale jitter, a crop or
-padding to the square, horizontal flip. All of a picture's steps are one affine map, so its pixels are read once.
+In order (published pipeline): random affine; MixUp puts a second image over the first; large-scale jitter, a crop or
+padding to the square, horizontal flip. All of an image's steps are one affine map, so its pixels are read once.
 """
 
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ class ViewRanges:
         rotation: largest angle in degrees either way; shear: likewise.
         translation: largest shift as a share of width and height.
         zoom: range of the affine's scale.
-        jitter: range of the large-scale jitter; at 1 the picture just fits into the square.
+        jitter: range of the large-scale jitter; at 1 the image just fits into the square.
         flip: probability of mirroring.
-        mixup: probability of a second picture; mixup_zoom: range of its scale, at 1 it just fits into the first.
+        mixup: probability of a second image; mixup_zoom: range of its scale, at 1 it just fits into the first.
     """
 
     rotation: float = 10.0
@@ -50,10 +50,10 @@ class View:
     """Geometry of one view.
 
     Attributes:
-        affine: [2, 3] map of (x, y) in the picture to (x, y) in the square, in pixels; pixel (0, 0) covers [0, 1)^2.
-        window: float32 (x1, y1, x2, y2) of the square that the picture's frame covers; the rest is padding.
-        partner: likewise the map of the second picture; None without MixUp.
-        partner_window: the part of `window` that the second picture's frame covers.
+        affine: [2, 3] map of (x, y) in the image to (x, y) in the square, in pixels; pixel (0, 0) covers [0, 1)^2.
+        window: float32 (x1, y1, x2, y2) of the square that the image's frame covers; the rest is padding.
+        partner: likewise the map of the second image; None without MixUp.
+        partner_window: the part of `window` that the second image's frame covers.
     """
 
     affine: np.ndarray
@@ -72,7 +72,7 @@ def draw_view(
     """Draws the geometry of a view.
 
     Args:
-        shape: (H, W) of the picture; partner_shape: of the second one, None where there is none.
+        shape: (H, W) of the image; partner_shape: of the second one, None where there is none.
         size: S, side of the square.
     """
     inner = random_affine(rng, shape, ranges)
@@ -87,7 +87,7 @@ def draw_view(
 
 
 def random_affine(rng: np.random.Generator, shape: tuple[int, int], ranges: ViewRanges) -> np.ndarray:
-    """[3, 3] rotation, zoom and shear about the picture's middle, then a shift."""
+    """[3, 3] rotation, zoom and shear about the image's middle, then a shift."""
     height, width = shape
     angle = np.deg2rad(rng.uniform(-ranges.rotation, ranges.rotation))
     zoom = rng.uniform(*ranges.zoom)
@@ -102,7 +102,7 @@ def random_affine(rng: np.random.Generator, shape: tuple[int, int], ranges: View
 def place_partner(
     rng: np.random.Generator, shape: tuple[int, int], partner_shape: tuple[int, int], ranges: ViewRanges
 ) -> np.ndarray:
-    """[3, 3] map of the second picture into the frame of the first: fitted, zoomed, maybe mirrored, moved to where both
+    """[3, 3] map of the second image into the frame of the first: fitted, zoomed, maybe mirrored, moved to where both
     overlap as far as they can."""
     scale = min(shape[0] / partner_shape[0], shape[1] / partner_shape[1]) * rng.uniform(*ranges.mixup_zoom)
     mirror = rng.random() < ranges.flip

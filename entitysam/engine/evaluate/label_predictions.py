@@ -18,7 +18,7 @@ from entitysam.classification.protocols import chosen_labels
 from entitysam.config import to_dict
 from entitysam.data.evaluation.base import EvaluationSet
 from entitysam.data.images import read_image
-from entitysam.data.training.instances import run_length_code
+from entitysam.data.masks import read_mask
 from entitysam.engine.evaluate.formats import instances, panoptic
 from entitysam.engine.evaluate.formats.base import Entry, PredictionError, PredictionFormat
 from entitysam.engine.evaluate.run import build_dataset, build_prediction_format
@@ -129,7 +129,7 @@ class PredictionLabeller:
         for position, result in enumerate(entry):
             try:
                 codes = [result[key]] if self.dataset.is_images else result[key]
-                tubes.append([None if code is None else run_length_code(code, *size) for code in codes])
+                tubes.append([None if code is None else read_mask(code, *size) for code in codes])
             except (KeyError, TypeError, ValueError) as error:
                 raise PredictionError(
                     f"video {video.video_id}, result {position}: no usable masks ({error})"

@@ -15,7 +15,8 @@ from entitysam.config import to_dict
 from entitysam.data.detections.matching import ClipDetections
 from entitysam.data.detections.readers import VideoRecords, read_detections
 from entitysam.data.evaluation.base import EvaluationSet
-from entitysam.data.training.instances import run_length_code
+from entitysam.data.images import frame_name
+from entitysam.data.masks import read_mask
 from entitysam.engine.evaluate.formats.base import VideoFrames
 from entitysam.engine.methods.masa import box_of_mask, needs_model, open_masa, tracker_settings
 from entitysam.masa.tracker import Tracker
@@ -77,7 +78,7 @@ class VideoTracking:
         self.path = Path(detections) if detections and not self.from_truth else None
         self.contents = read_detections(self.path) if self.path else VideoRecords({})
         self.category_of = same_names(self.contents.categories, dataset.categories)
-        self.warnings: Counter[str] = Counter()
+        self.warnings: Counter[str] = Counter(self.contents.warnings)
         self.model: Any = None
         if needs_model(self.settings, self.proposals):
             self.model = open_masa(weights, to_dict(config)["model"]).to(device)
@@ -96,9 +97,10 @@ class VideoTracking:
             return lambda index, frame: truth[index]
         if self.path is None:
             return None
-        names = [file.stem for file in video.frame_files]
+        names = [frame_name(file.name) for file in video.frame_files]
         numbers = [index * video.annotation.get("step", 1) for index in range(len(names))]
         given = ClipDetections(self.path, str(video.annotation["key"]), names, numbers, self.contents)
+        logger.info("video %s: frames matched by %s", video.video_id, given.rule)
         return lambda index, frame: self._renamed(given.at(index, frame.shape[:2]))
 
     def _renamed(self, objects: Detections) -> Detections:
@@ -129,9 +131,8 @@ def annotated_instances(video: Video) -> list[Detections]:
             continue
         for (boxes, categories, masks), shape in zip(frames, instance["segmentations"]):
             if shape is not None:
-                code = run_length_code(shape, video.height, video.width)
-                counts = code["counts"]
-                masks.append({**code, "counts": counts.decode() if isinstance(counts, bytes) else counts})
+                code = read_mask(shape, video.height, video.width)
+                masks.append(code)
                 boxes.append(box_of_mask(code))
                 categories.append(int(instance["category_id"]))
     return [Detections.of(boxes, None, categories, masks) for boxes, categories, masks in frames]

@@ -1,4 +1,4 @@
-"""Pictures of every mode, and files that are none."""
+"""Images of every mode, and files that are none."""
 
 import numpy as np
 import pytest
@@ -13,9 +13,9 @@ COLOUR = np.stack([GREY, GREY[::-1], 255 - GREY], axis=-1)
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "1", "L", "LA"])
 def test_every_mode_becomes_rgb(tmp_path, mode):
-    picture = Image.fromarray(COLOUR).convert(mode)
-    picture.save(tmp_path / "a.png")
-    expected = np.asarray(picture.convert("RGB"))
+    image = Image.fromarray(COLOUR).convert(mode)
+    image.save(tmp_path / "a.png")
+    expected = np.asarray(image.convert("RGB"))
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), expected)
 
 
@@ -32,10 +32,10 @@ def test_cmyk_jpeg_is_converted(tmp_path):
 
 
 def test_exif_rotation_is_applied_unless_only_the_stored_pixels_fit_the_annotation(tmp_path):
-    picture = Image.fromarray(COLOUR)
-    exif = picture.getexif()
+    image = Image.fromarray(COLOUR)
+    exif = image.getexif()
     exif[0x0112] = 6  # to be shown turned by 90 degrees clockwise
-    picture.save(tmp_path / "a.png", exif=exif)
+    image.save(tmp_path / "a.png", exif=exif)
     turned = np.rot90(COLOUR, -1)
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), turned)
     np.testing.assert_array_equal(read_image(tmp_path / "a.png", (8, 6)), turned)
@@ -43,10 +43,10 @@ def test_exif_rotation_is_applied_unless_only_the_stored_pixels_fit_the_annotati
 
 
 def test_exif_rotation_of_a_square_is_applied(tmp_path):
-    picture = Image.fromarray(COLOUR[:, :6])
-    exif = picture.getexif()
+    image = Image.fromarray(COLOUR[:, :6])
+    exif = image.getexif()
     exif[0x0112] = 6
-    picture.save(tmp_path / "a.png", exif=exif)
+    image.save(tmp_path / "a.png", exif=exif)
     np.testing.assert_array_equal(read_image(tmp_path / "a.png", (6, 6)), np.rot90(COLOUR[:, :6], -1))
 
 
@@ -69,10 +69,10 @@ def truncate(path):
     ("spoil", "message"),
     [
         (lambda path: None, "no such file"),
-        (lambda path: path.write_bytes(b""), "not a readable picture"),
-        (lambda path: path.write_text("no picture"), "not a readable picture"),
-        (lambda path: path.mkdir(), "not a readable picture"),
-        (truncate, "broken picture"),
+        (lambda path: path.write_bytes(b""), "not a readable image"),
+        (lambda path: path.write_text("no image"), "not a readable image"),
+        (lambda path: path.mkdir(), "not a readable image"),
+        (truncate, "broken image"),
     ],
 )
 def test_unreadable_files_are_named(tmp_path, suffix, spoil, message):

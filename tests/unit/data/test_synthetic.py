@@ -48,7 +48,7 @@ def test_ids_are_those_of_the_analytic_shape():
     for t in range(5):
         distance = pixel_distance(-0.3 + 0.05 * t, 0.1 - 0.02 * t)
         radius = 0.2 * np.exp(0.05 * t)
-        # OpenCV draws outlines about two thirds of a pixel fat, for the picture and for the ids alike.
+        # OpenCV draws outlines about two thirds of a pixel fat, for the image and for the ids alike.
         assert (ids[t] == 2)[distance < radius].all()
         assert (ids[t] == 1)[distance > radius + 1.5 / SIZE[0]].all()
         assert (ids[t] == 1).sum() + (ids[t] == 2).sum() == ids[t].size
@@ -159,13 +159,13 @@ def test_workers_and_counts_do_not_change_an_item(written, tmp_path):
     write_synthetic(tmp_path / "b", PLAN, workers=2)
     assert contents(written) == contents(tmp_path / "b")
     write_synthetic(tmp_path / "c", SyntheticSet(1, 0, train_videos=0, val_videos=0))
-    picture = "train2017/000000000000.jpg"
-    assert (tmp_path / "c" / picture).read_bytes() == (written / picture).read_bytes()
+    image = "train2017/000000000000.jpg"
+    assert (tmp_path / "c" / image).read_bytes() == (written / image).read_bytes()
     write_synthetic(tmp_path / "d", SyntheticSet(1, 0, train_videos=0, val_videos=0, seed=1))
-    assert (tmp_path / "d" / picture).read_bytes() != (written / picture).read_bytes()
+    assert (tmp_path / "d" / image).read_bytes() != (written / image).read_bytes()
 
 
-def test_pictures_are_read_as_coco(written):
+def test_images_are_read_as_coco(written):
     assert check_coco(written, "train2017").problems == []
     assert check_coco(written, "val2017").checked == 1
     sample = CocoPanoptic(written, "train2017").load(2)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from entitysam.data.training.instances import run_length_code
+from entitysam.data.masks import read_mask
 from entitysam.engine.evaluate.formats.base import (
     ENTITY,
     Entry,
@@ -113,7 +113,7 @@ class InstanceFormat(PredictionFormat):
         if not isinstance(shapes, list):
             raise EvaluationError(f"{where}: '{key}' is no list")
         try:
-            return [None if shape is None else run_length_code(shape, *size) for shape in shapes]
+            return [None if shape is None else read_mask(shape, *size) for shape in shapes]
         except (TypeError, KeyError, ValueError) as error:
             raise EvaluationError(f"{where}: unusable segmentation: {error}") from error
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support.video_layouts import picture, write_vipseg, write_vspw, write_ytvis
+from support.video_layouts import write_image, write_vipseg, write_vspw, write_ytvis
 
 from entitysam.data.evaluation.vipseg import VIPSegVideos
 from entitysam.data.images import DataError, read_id_map
@@ -45,12 +45,12 @@ def test_check_vspw(tmp_path):
     root = write_vspw(tmp_path)
     check = CHECKS["vspw"].run
     assert check(root, "val").problems == []
-    picture(root / "data/a/origin/004.jpg", (24, 44))
+    write_image(root / "data/a/origin/004.jpg", (24, 44))
     Image.fromarray(np.full((24, 40), 130, np.uint8)).save(root / "data/b/mask/000.png")
     problems = check(root, "val").problems
     assert len(problems) == 2
     assert "004.jpg: image is 44x24, its annotation 40x24" in problems[0]
-    assert "000.png: label 130 stands for no category" in problems[1]
+    assert "000.png: label 130 is not the label of a category" in problems[1]
 
 
 def test_check_youtube_vis(tmp_path):
@@ -81,7 +81,7 @@ def write_release(root):
     values[4:12, 4:12] = 6100
     values[4:12, 20:28] = 6101
     for t in range(2):
-        picture(root / "imgs/clip" / f"{t:03d}.jpg", (16, 32))
+        write_image(root / "imgs/clip" / f"{t:03d}.jpg", (16, 32))
         path = root / "panomasks/clip" / f"{t:03d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(values).save(path)
@@ -105,7 +105,7 @@ def test_the_720p_form_of_vipseg(tmp_path):
 
 def test_values_of_the_original_masks():
     assert [vipseg_category(value, "v") for value in (1, 124, 6100, 6199, 12400)] == [0, 123, 60, 60, 123]
-    with pytest.raises(DataError, match="mask value 12500 stands for no category"):
+    with pytest.raises(DataError, match="mask value 12500 is not that of a category"):
         vipseg_category(12500, "v")
 
 
@@ -125,7 +125,7 @@ def write_scalabel(root, overlap=False):
     masks[1, 4 if overlap else 6 : 9, 3:9] = True
     frames = []
     for t in range(2):
-        picture(root / "images/clip" / f"clip-{t}.jpg", (10, 12))
+        write_image(root / "images/clip" / f"clip-{t}.jpg", (10, 12))
         labels = [
             {"id": str(900 + n), "category": "car" if n else "bus", "rle": rle_encode(mask)}
             for n, mask in enumerate(masks)
@@ -169,7 +169,7 @@ def test_the_commands(monkeypatch, capsys, tmp_path):
     out = tmp_path / "out"
     assert tool(monkeypatch, "vipseg", "--root", tmp_path / "release", "--out", out, "--workers", 1) == 0
     assert tool(monkeypatch, "check", "vipseg", "--root", out, "--workers", 1) == 0
-    assert "2 pictures checked, 0 problems" in capsys.readouterr().out
+    assert "2 images checked, 0 problems" in capsys.readouterr().out
     (out / "images/clip/000.jpg").unlink()
     assert tool(monkeypatch, "check", "vipseg", "--root", out, "--workers", 1) == 1
     write_scalabel(tmp_path / "bdd")

@@ -1,4 +1,4 @@
-"""The COCO panoptic reader and its check, on made and on real pictures, and on every kind of broken data."""
+"""The COCO panoptic reader and its check, on made and on real images, and on every kind of broken data."""
 
 import json
 import re
@@ -84,7 +84,7 @@ def real_samples(root: Path) -> None:
 
 
 @pytest.mark.skipif(not SAMPLES.is_dir(), reason="the COCO samples are not on this machine")
-def test_real_pictures_are_read_and_pass_the_check(tmp_path):
+def test_real_images_are_read_and_pass_the_check(tmp_path):
     real_samples(tmp_path)
     dataset = CocoPanoptic(tmp_path)
     samples = [dataset.load(index) for index in range(len(dataset))]
@@ -129,7 +129,7 @@ def json_edit(change):
 DISAGREEMENTS = {
     "missing image": (drop_file("train2017/000.jpg"), r"000\.jpg: no such file"),
     "missing png": (drop_file("panoptic_train2017/000.png"), r"000\.png: no such file"),
-    "truncated image": (cut_jpeg, r"000\.jpg: (broken|not a readable) picture"),
+    "truncated image": (cut_jpeg, r"000\.jpg: (broken|not a readable) image"),
     "other size": (resize_png, r"000\.jpg: image is 60x40, its annotation 59x40"),
     "unlisted id": (repaint(0, 99), r"000\.png: id 99 is in the PNG but not in the json"),
     "no pixels": (repaint(12, 0), r"000\.png: segment 12 is in the json but has no pixels"),

@@ -69,7 +69,7 @@ def test_all_forms_of_masks_with_the_smaller_one_in_front(tmp_path):
     assert check_instances(tmp_path, "train").problems == []
 
 
-def test_entityseg_finds_pictures_in_the_folders_of_its_archives(tmp_path):
+def test_entityseg_finds_images_in_the_folders_of_its_archives(tmp_path):
     write_instances(tmp_path, "entityseg_train_01.json", "images/entity_01_11580/a.jpg")
     dataset = EntitySeg(tmp_path, ["entityseg_train_01.json"])
     assert dataset.load(0).source.endswith("images/entity_01_11580/a.jpg")
@@ -79,7 +79,7 @@ def test_entityseg_finds_pictures_in_the_folders_of_its_archives(tmp_path):
 
 
 @pytest.mark.skipif(not SAMPLE.is_dir(), reason="the COCO samples are not on this machine")
-def test_real_pictures():
+def test_real_images():
     dataset = CocoInstances(SAMPLE, "train")
     samples = {Path(sample.source).stem: sample for sample in map(dataset.load, range(len(dataset)))}
     assert samples["000000397133"].image.shape == (427, 640, 3)

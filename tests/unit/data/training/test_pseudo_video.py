@@ -1,4 +1,4 @@
-"""Pictures and pieces of video become clips."""
+"""Images and pieces of video become clips."""
 
 import numpy as np
 import pytest
@@ -17,9 +17,9 @@ from entitysam.registry import DATASETS, ConfigError, build
 FIXED = {"flip_probability": 0.0, "angle": 0.0, "scale": (1.0, 1.0), "shift": 0.0}
 
 
-def picture(seed=0):
+def image(seed=0):
     frames, ids, categories = render_video(seed, 1, (96, 128))
-    return ImageSample(frames[0], ids[0], categories, f"picture {seed}")
+    return ImageSample(frames[0], ids[0], categories, f"image {seed}")
 
 
 def video(num_frames=6, seed=0):
@@ -30,7 +30,7 @@ def rng(seed=0):
     return np.random.default_rng(seed)
 
 
-def test_a_clip_of_a_picture(tmp_path):
+def test_a_clip_of_an_image(tmp_path):
     mapper = build(DATASETS, {"name": "pseudo_video", "num_frames": 3}, "data.mapper", image_size=64)
     clip = mapper(CocoPanoptic(write_coco(tmp_path)).load(0), rng(1))
     assert clip.frames.shape == (3, 3, 64, 64)
@@ -45,23 +45,23 @@ def test_a_clip_of_a_picture(tmp_path):
 
 def test_masks_are_disjoint_visible_and_void_outside():
     for seed in range(20):
-        clip = PseudoVideo(4, 64)(picture(seed), rng(seed))
+        clip = PseudoVideo(4, 64)(image(seed), rng(seed))
         assert clip.targets.masks.sum(0).max() <= 1
         assert clip.targets.masks.flatten(1).any(1).all()
         black = (clip.frames == 0).all(1)
-        assert (clip.targets.masks.any(0) | black).all()  # the pictures have no void of their own
+        assert (clip.targets.masks.any(0) | black).all()  # the images have no void of their own
 
 
 def test_frames_differ_but_show_the_same_entities():
-    clip = PseudoVideo(5, 64, scale=(2.0, 2.0))(picture(), rng(3))
+    clip = PseudoVideo(5, 64, scale=(2.0, 2.0))(image(), rng(3))
     assert all((clip.frames[t] != clip.frames[0]).any() for t in range(1, 5))
     areas = clip.targets.masks.flatten(2).sum(2).float()
     biggest = areas[areas.sum(1).argmax()]
     assert biggest.min() > 0.5 * biggest.max()
 
 
-def test_masks_are_the_ids_of_the_picture():
-    sample = picture()
+def test_masks_are_the_ids_of_the_image():
+    sample = image()
     clip = PseudoVideo(1, 128, **FIXED)(sample, rng())
     numbers = np.unique(sample.ids)
     assert len(clip.targets) == len(numbers)
@@ -126,10 +126,10 @@ def test_a_run_of_frames_of_a_piece_of_video():
 
 
 def test_wrong_samples_and_numbers_are_refused():
-    with pytest.raises(DataError, match="video 0: mapper 'pseudo_video' takes pictures"):
+    with pytest.raises(DataError, match="video 0: mapper 'pseudo_video' takes images"):
         PseudoVideo(2, 32)(video(), rng())
-    with pytest.raises(DataError, match="picture 0: mapper 'video_clip' takes videos"):
-        VideoClip(image_size=32)(picture(), rng())
+    with pytest.raises(DataError, match="image 0: mapper 'video_clip' takes videos"):
+        VideoClip(image_size=32)(image(), rng())
     with pytest.raises(DataError, match="num_frames 7 of a piece of 6 frames"):
         VideoClip(num_frames=7, image_size=32)(video(), rng())
     with pytest.raises(DataError, match="a: id 70000 is too large"):

@@ -111,7 +111,7 @@ def by_hand(ids, augmentation, frame, size, shift):
     x, y = x * width / resized[1], y * height / resized[0]
     angle = np.deg2rad(augmentation.angles[frame])
     cx, cy = augmentation.centre * (width, height)
-    # Turning the picture counter-clockwise (y points down) means looking it up clockwise.
+    # Turning the image counter-clockwise (y points down) means looking it up clockwise.
     dx, dy = x - cx, y - cy
     x, y = cx + dx * np.cos(angle) - dy * np.sin(angle), cy + dx * np.sin(angle) + dy * np.cos(angle)
     if augmentation.flip:
@@ -127,10 +127,10 @@ def test_the_composed_warp_is_the_steps_one_by_one(seed):
     rng = np.random.default_rng(seed)
     height, width = (int(n) for n in rng.integers(60, 200, 2))
     ids = rng.integers(0, 400 if seed % 2 else 200, (height, width)).astype(np.int32)
-    picture = np.full((height, width, 3), 200, np.uint8)
+    image = np.full((height, width, 3), 200, np.uint8)
     augmentation = draw_augmentation(rng, 3, RANGES)
     affines, resized = frame_affines(augmentation, height, width, 128, RANGES.shift)
-    small, to_original = shrink(picture, resized)
+    small, to_original = shrink(image, resized)
     for frame in range(3):
         expected, inside, near_tie = by_hand(ids, augmentation, frame, 128, RANGES.shift)
         pixels, warped = warp_frame(small, to_original, ids, affines[frame], resized, 128)
@@ -142,13 +142,13 @@ def test_the_composed_warp_is_the_steps_one_by_one(seed):
 
 
 def test_picture_and_ids_stay_together():
-    """Paints each id's colour as the picture: away from borders between ids, the warped colours are those of the ids."""
+    """Paints each id's colour as the image: away from borders between ids, the warped colours are those of the ids."""
     ids = np.kron(np.arange(1, 13).reshape(3, 4), np.ones((40, 40), int)).astype(np.int32)
-    picture = np.repeat((ids * 20).astype(np.uint8)[..., None], 3, axis=2)
+    image = np.repeat((ids * 20).astype(np.uint8)[..., None], 3, axis=2)
     for seed in range(8):
         augmentation = draw_augmentation(np.random.default_rng(seed), 4, RANGES)
         affines, resized = frame_affines(augmentation, *ids.shape, 96, RANGES.shift)
-        small, to_original = shrink(picture, resized)
+        small, to_original = shrink(image, resized)
         for affine in affines:
             pixels, warped = warp_frame(small, to_original, ids, affine, resized, 96)
             assert (np.abs(pixels[..., 0].astype(int) - warped.astype(int) * 20) > 2).mean() < 0.12
@@ -156,24 +156,24 @@ def test_picture_and_ids_stay_together():
 
 
 def test_without_a_change_pixels_are_copied_and_padded_right_and_below():
-    picture = np.random.default_rng(0).integers(1, 255, (40, 64, 3), np.uint8)
+    image = np.random.default_rng(0).integers(1, 255, (40, 64, 3), np.uint8)
     ids = np.arange(40 * 64).reshape(40, 64).astype(np.int32) % 999
     affines, resized = frame_affines(still_augmentation(1), 40, 64, 64, 0.1)
     assert resized == (40, 64)
-    pixels, warped = warp_frame(*shrink(picture, resized), ids, affines[0], resized, 64)
-    np.testing.assert_array_equal(pixels[:40], picture)
+    pixels, warped = warp_frame(*shrink(image, resized), ids, affines[0], resized, 64)
+    np.testing.assert_array_equal(pixels[:40], image)
     np.testing.assert_array_equal(warped[:40], ids)
     assert not pixels[40:].any()
     assert not warped[40:].any()
 
 
 def test_a_flip_alone_mirrors():
-    picture = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     flip = Augmentation(True, np.zeros(1), np.full(2, 0.5), 1.0, 0.0, np.zeros((1, 2)))
     affines, resized = frame_affines(flip, 64, 64, 64, 0.1)
-    pixels, warped = warp_frame(*shrink(picture, resized), picture[..., 0].astype(np.int32), affines[0], resized, 64)
-    np.testing.assert_array_equal(pixels, picture[:, ::-1])
-    np.testing.assert_array_equal(warped, picture[:, ::-1, 0])
+    pixels, warped = warp_frame(*shrink(image, resized), image[..., 0].astype(np.int32), affines[0], resized, 64)
+    np.testing.assert_array_equal(pixels, image[:, ::-1])
+    np.testing.assert_array_equal(warped, image[:, ::-1, 0])
 
 
 def test_positive_angles_turn_counter_clockwise():
@@ -188,7 +188,7 @@ def test_positive_angles_turn_counter_clockwise():
 def test_shrinking_averages():
     """A fine checkerboard becomes grey; looked up without averaging it would stay black and white."""
     board = (np.indices((256, 256)).sum(0) % 2 * 255).astype(np.uint8)
-    picture = np.repeat(board[..., None], 3, axis=2)
+    image = np.repeat(board[..., None], 3, axis=2)
     affines, resized = frame_affines(still_augmentation(1), 256, 256, 64, 0.1)
-    pixels, _ = warp_frame(*shrink(picture, resized), np.ones((256, 256), np.int32), affines[0], resized, 64)
+    pixels, _ = warp_frame(*shrink(image, resized), np.ones((256, 256), np.int32), affines[0], resized, 64)
     assert np.abs(pixels.astype(int) - 127).max() <= 1

@@ -10,7 +10,7 @@ from entitysam.data.training.convex_hulls import box_outline, clipped_box, mask_
 from entitysam.data.training.loader import ClipStream
 from entitysam.data.training.photometric import PHOTOMETRIC, hsv_jitter
 from entitysam.data.training.samples import ImageSample, OutlineSample, VideoSample
-from entitysam.data.training.two_views import PADDING, TwoViews, view_boxes, warp_picture
+from entitysam.data.training.two_views import PADDING, TwoViews, view_boxes, warp_image
 from entitysam.data.training.view_geometry import ViewRanges, draw_view
 from entitysam.registry import ConfigError
 
@@ -46,7 +46,7 @@ def test_box_of_a_rotated_mask_is_that_of_its_hull():
     sample, turn = blobs(), np.array([[0.8, -0.6, 30], [0.6, 0.8, 5]])
     for number in (1, 2, 3):
         mask = (sample.ids == number).astype(np.uint8)
-        seen = box_of(warp_picture(np.repeat(mask[..., None] * 255, 3, 2), turn, 160)[..., 0] == 255)
+        seen = box_of(warp_image(np.repeat(mask[..., None] * 255, 3, 2), turn, 160)[..., 0] == 255)
         found = clipped_box(warped(mask_outline(mask), turn), np.array([0, 0, 160, 160]))
         assert np.abs(found - seen).max() < 2
 
@@ -61,7 +61,7 @@ def test_clipping():
 
 @pytest.mark.parametrize("seed", range(12))
 def test_boxes_follow_the_pixels_in_every_view(seed):
-    """Instances are found again by their colour in the warped picture, whatever was drawn."""
+    """Instances are found again by their colour in the warped image, whatever was drawn."""
     sample, rng = blobs(), np.random.default_rng(seed)
     outlines = [mask_outline(sample.ids == number) for number in (1, 2, 3)]
     view = draw_view(rng, (90, 120), None, 200, ViewRanges(jitter=(0.5, 1.6)))
@@ -140,7 +140,7 @@ def test_many_instances_are_thinned():
     assert len(clip.targets) == 2
 
 
-def test_pictures_without_instances():
+def test_images_without_instances():
     empty = ImageSample(np.zeros((20, 30, 3), np.uint8), np.zeros((20, 30), np.int32), {}, "empty.png")
     clip = TwoViews(64)(empty, np.random.default_rng(0), empty)
     assert clip.targets.boxes.shape == (0, 2, 4)
@@ -163,7 +163,7 @@ def test_the_stream_gives_a_partner_and_stays_a_function_of_seed_and_place():
 
 def test_videos_are_refused():
     video = VideoSample(np.zeros((2, 8, 8, 3), np.uint8), np.zeros((2, 8, 8), np.int32), {}, "clip/0.png")
-    with pytest.raises(DataError, match=r"clip/0\.png: mapper 'two_views' takes pictures"):
+    with pytest.raises(DataError, match=r"clip/0\.png: mapper 'two_views' takes images"):
         TwoViews(64)(video, np.random.default_rng(0))
 
 
