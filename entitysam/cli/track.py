@@ -142,7 +142,6 @@ def open_detections(arguments: argparse.Namespace, source: "FrameSource") -> "Ca
     note(f"{arguments.detections}: frames matched by {found.rule}", arguments.quiet)
     for text in found.warnings:
         warn(text)
-    found.warnings.clear()
     if found.missing and arguments.stride == 1 and arguments.max_frames is None:
         warn(f"{arguments.detections}: {found.missing} of its frames are not in {arguments.input}, left out")
     return lambda index, frame: found.at(index, frame.shape[:2])

@@ -57,13 +57,13 @@ def read_typed(path: Path, schema: Any, hint: str) -> Any:
 
     Args:
         path: the file.
-        schema: a `TypedDict` or list; keys that it does not have are left out.
+        schema: a `TypedDict`; keys that it does not have are left out.
         hint: how to get the data set, for the message.
 
     Raises:
         DataError: missing file, broken or deeply nested JSON, a missing key, a value of another type.
     """
-    required = sorted(getattr(schema, "__required_keys__", ()))
+    required = [key for key in schema.__annotations__ if key in schema.__required_keys__]
     return match_schema(read_json(path, required, hint), schema, path)
 
 
@@ -92,7 +92,7 @@ def read_text(path: Path, hint: str = "") -> str:
     """
     try:
         raw = path.read_bytes()
-        return raw.decode(json.detect_encoding(raw))
+        return raw.decode(json.detect_encoding(raw)).removeprefix("\ufeff")
     except FileNotFoundError:
         raise DataError(f"{path}: no such file" + (f". {hint}" if hint else "")) from None
     except UnicodeDecodeError as error:

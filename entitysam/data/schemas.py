@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import FailFast, Field
+from pydantic import Field
 from typing_extensions import NotRequired, TypedDict
 
 from entitysam.io.json_files import Integer, keep_other_keys
@@ -31,8 +31,8 @@ class Segment(TypedDict):
     bbox: NotRequired[Box]
 
 
-Categories = Annotated[list[Category], FailFast()]
-Segments = Annotated[list[Segment], FailFast()]
+Categories = list[Category]
+Segments = list[Segment]
 
 
 class PanopticImage(TypedDict):
@@ -51,19 +51,9 @@ class PanopticAnnotation(TypedDict):
 class CocoPanopticFile(TypedDict):
     """COCO panoptic json."""
 
-    images: Annotated[list[PanopticImage], FailFast()]
-    annotations: Annotated[list[PanopticAnnotation], FailFast()]
+    images: list[PanopticImage]
+    annotations: list[PanopticAnnotation]
     categories: Categories
-
-
-class VideoImage(TypedDict):
-    height: Side
-    width: Side
-
-
-class VideoEntry(TypedDict):
-    video_id: Key
-    images: Annotated[list[VideoImage], FailFast()]
 
 
 class VideoFrame(TypedDict):
@@ -73,20 +63,14 @@ class VideoFrame(TypedDict):
 
 class VideoAnnotation(TypedDict):
     video_id: Key
-    annotations: Annotated[list[VideoFrame], FailFast()]
+    annotations: list[VideoFrame]
 
 
-class VipsegTrainingFile(TypedDict):
-    """VIPSeg's json, without the sizes of the frames."""
+class VipsegFile(TypedDict):
+    """VIPSeg's json; the sizes of its frames are not read here."""
 
-    annotations: Annotated[list[VideoAnnotation], FailFast()]
+    annotations: list[VideoAnnotation]
     categories: Categories
-
-
-class VipsegFile(VipsegTrainingFile):
-    """VIPSeg's json."""
-
-    videos: Annotated[list[VideoEntry], FailFast()]
 
 
 class InstanceImage(TypedDict):
@@ -109,36 +93,9 @@ class InstanceAnnotation(TypedDict):
 class InstanceFile(TypedDict):
     """COCO instances json."""
 
-    images: Annotated[list[InstanceImage], FailFast()]
-    annotations: Annotated[list[InstanceAnnotation], FailFast()]
+    images: list[InstanceImage]
+    annotations: list[InstanceAnnotation]
     categories: NotRequired[Categories]
-
-
-class TubeVideo(TypedDict):
-    id: Key
-    file_names: list[str]
-    height: Side
-    width: Side
-
-
-class Tube(TypedDict):
-    """An instance of YouTube-VIS: one mask, or None, per frame."""
-
-    id: Integer
-    video_id: Key
-    category_id: Integer
-    segmentations: list[Any]
-    iscrowd: NotRequired[Integer]
-    areas: NotRequired[list[float | None]]
-    occlusion: NotRequired[list[str | None]]
-
-
-class TubeFile(TypedDict):
-    """YouTube-VIS or OVIS json; benchmarks keep the annotations of their test sets back."""
-
-    videos: Annotated[list[TubeVideo], FailFast()]
-    annotations: NotRequired[Annotated[list[Tube], FailFast()] | None]
-    categories: NotRequired[Categories | None]
 
 
 class DetectionImage(TypedDict):
@@ -173,13 +130,13 @@ class DetectionVideo(TypedDict):
 class DetectionFile(TypedDict):
     """COCO, CocoVID or TAO json."""
 
-    annotations: Annotated[list[DetectedObject], FailFast()]
-    images: NotRequired[Annotated[list[DetectionImage], FailFast()]]
-    videos: NotRequired[Annotated[list[DetectionVideo], FailFast()]]
+    annotations: list[DetectedObject]
+    images: NotRequired[list[DetectionImage]]
+    videos: NotRequired[list[DetectionVideo]]
     categories: NotRequired[Categories]
 
 
-DetectionResults = Annotated[list[DetectedObject], FailFast()]
+DetectionResults = list[DetectedObject]
 
 
 class ScalabelBox(TypedDict):
@@ -206,10 +163,10 @@ class ScalabelFrame(TypedDict):
     name: str
     videoName: NotRequired[str | None]
     frameIndex: NotRequired[Integer | None]
-    labels: NotRequired[Annotated[list[ScalabelLabel], FailFast()] | None]
+    labels: NotRequired[list[ScalabelLabel] | None]
 
 
-ScalabelFrames = Annotated[list[ScalabelFrame], FailFast()]
+ScalabelFrames = list[ScalabelFrame]
 
 
 class ScalabelFile(TypedDict):

@@ -52,7 +52,7 @@ def test_check_passes_then_names_what_is_broken(synthetic, monkeypatch, capsys):
     (synthetic / "panoptic_train2017/000000000001.png").unlink()
     result = run("check", "coco", "--root", synthetic, "--workers", 2)
     assert result.returncode == 1
-    assert "train2017/000000000002.jpg: not a readable image" in result.stdout
+    assert "train2017/000000000002.jpg: not an image that can be read" in result.stdout
     assert "panoptic_train2017/000000000001.png: no such file" in result.stdout
     assert "4 images checked, 2 problems" in result.stdout
 

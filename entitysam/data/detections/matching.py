@@ -11,7 +11,6 @@ from entitysam.data.images import DataError
 from entitysam.structures import Detections
 
 NOTHING = Detections.of(np.zeros((0, 4)))
-MAX_OBJECTS = 3000  # per frame: trackers compare all pairs, which takes 70 MB for so many and grows with the square
 
 
 class ClipDetections:
@@ -120,8 +119,6 @@ class ClipDetections:
     def at(self, index: int, size: tuple[int, int]) -> Detections:
         """Detections of the clip's frame `index`, which is of `size` (H, W); none where the file has none.
 
-        Of more than `MAX_OBJECTS`, those of the highest scores are kept, with a warning.
-
         Raises:
             DataError: a mask of another size.
         """
@@ -136,10 +133,4 @@ class ClipDetections:
                     f"{self.path}: frame {frame.name or frame.number}: a mask is {width}x{height}, "
                     f"the frame {size[1]}x{size[0]}"
                 )
-        if len(objects) > MAX_OBJECTS:
-            self.warnings.append(
-                f"{self.path}: frame {frame.label}: the {MAX_OBJECTS} best of {len(objects)} detections are used"
-            )
-            best = np.argsort(-np.nan_to_num(objects.scores, nan=-np.inf), kind="stable")[:MAX_OBJECTS]
-            objects = objects[np.sort(best)]
         return objects

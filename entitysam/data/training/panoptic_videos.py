@@ -10,7 +10,7 @@ import numpy as np
 
 from entitysam.data.images import DataError, read_id_map, read_image
 from entitysam.data.index import PackedRecords, raise_first, read_typed, require_folder
-from entitysam.data.schemas import VipsegTrainingFile
+from entitysam.data.schemas import VipsegFile
 from entitysam.data.training.coco import HINT, list_problems, segment_record
 from entitysam.data.training.samples import VideoSample, compact_ids
 from entitysam.io.paths import join_inside
@@ -94,7 +94,7 @@ def read_video_index(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
         DataError: no such file, or not such a json.
         UnsafePathError: a file name that leaves its folder.
     """
-    contents: VipsegTrainingFile = read_typed(path, VipsegTrainingFile, HINT)
+    contents: VipsegFile = read_typed(path, VipsegFile, HINT)
     known = {category["id"] for category in contents["categories"]}
     videos: list[dict[str, Any]] = []
     problems: list[str] = []

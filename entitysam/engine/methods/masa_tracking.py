@@ -1,5 +1,6 @@
 """MASA as an evaluation method: tracks given detections through the videos of a data set."""
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,8 @@ from entitysam.masa.video import Detect, TrackedFrame, VideoTracker
 from entitysam.registry import ConfigError
 from entitysam.settings import read_settings
 from entitysam.structures import Detections, Video
+
+logger = logging.getLogger(__name__)
 
 TRUTH = "truth"  # instead of a file: the annotated boxes or masks, without their ids
 

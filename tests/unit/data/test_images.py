@@ -69,10 +69,10 @@ def truncate(path):
     ("spoil", "message"),
     [
         (lambda path: None, "no such file"),
-        (lambda path: path.write_bytes(b""), "not a readable image"),
-        (lambda path: path.write_text("no image"), "not a readable image"),
-        (lambda path: path.mkdir(), "not a readable image"),
-        (truncate, "broken image"),
+        (lambda path: path.write_bytes(b""), "not an image that can be read"),
+        (lambda path: path.write_text("no image"), "not an image that can be read"),
+        (lambda path: path.mkdir(), "not an image that can be read"),
+        (truncate, "not an image that can be read"),
     ],
 )
 def test_unreadable_files_are_named(tmp_path, suffix, spoil, message):
@@ -87,3 +87,11 @@ def test_a_size_that_differs_is_named(tmp_path):
     Image.fromarray(COLOUR).save(tmp_path / "a.png")
     with pytest.raises(DataError, match=r"a\.png: image is 8x6, its annotation 9x6"):
         read_image(tmp_path / "a.png", (6, 9))
+
+
+def test_decompression_bombs_are_named(tmp_path):
+    path = tmp_path / "bomb.png"
+    Image.new("L", (20_000, 10_000)).save(path)
+    for read in (read_image, read_id_map):
+        with pytest.raises(DataError, match=r"bomb\.png: .*decompression bomb"):
+            read(path)

@@ -143,18 +143,18 @@ def test_a_mask_of_another_size_is_named(tmp_path):
     [
         ("a.json", "{", "broken JSON"),
         ("a.json", '{"boxes": []}', "not a file of detections"),
-        ("a.json", '[{"image_id": 0}]', "an entry lacks 'bbox'"),
-        ("a.json", '[{"image_id": 0, "bbox": [1, 2, 3]}]', "not a file of detections"),
-        ("a.json", '{"images": [{"id": 1}], "annotations": []}', "an entry lacks 'file_name'"),
+        ("a.json", '[{"image_id": 0}]', "frame 0, object 1: lacks 'bbox'"),
+        ("a.json", '[{"image_id": 0, "bbox": [1, 2, 3]}]', r"\[0\].bbox: List should have at least 4 items"),
+        ("a.json", '{"images": [{"id": 1}], "annotations": []}', r"images\[0\]: no 'file_name'"),
         ("a.json", '{"images": [], "annotations": [{"image_id": 3, "bbox": [0, 0, 1, 1]}]}', "image_id 3 .* not in"),
         ("a.json", '{"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}], "annotations": []}',
          "image id 1 is there twice"),
         ("a.json", '{"images": [{"id": 1, "file_name": "a"}, {"id": 2, "file_name": "a"}], "annotations": []}',
          "frame a is there twice"),
-        ("a.json", '[{"name": "a.jpg", "labels": [{"box2d": {}}]}]', "an entry lacks 'category'"),
-        ("a.json", '[{"image_id": 0, "segmentation": {"size": [4, 4]}}]', "image 0: unusable segmentation"),
-        ("a.txt", "1,-1,0,0,5,5,0.5\n1,-1,0,zero,5,5", "line 2: not frame, id"),
-        ("a.txt", "1,2,3", "line 1: not frame, id"),
+        ("a.json", '[{"name": "a.jpg", "labels": [{"box2d": {}}]}]', r"\[0\].labels\[0\]: no 'category'"),
+        ("a.json", '[{"image_id": 0, "segmentation": {"size": [4, 4]}}]', "frame 0, object 1: unusable segmentation"),
+        ("a.txt", "1,-1,0,0,5,5,0.5\n1,-1,0,zero,5,5", "line 2: 'zero' is not a number; a line is frame, id"),
+        ("a.txt", "1,2,3", "line 1: 3 columns; a line is frame, id"),
     ],
 )  # fmt: skip
 def test_files_that_are_wrong_are_named(tmp_path, name, text, message):
@@ -186,3 +186,99 @@ def test_real_tao_and_cocovid_files():
     for name in ("demo_tao_data", "demo_cocovid_data"):
         found = read_detections(needs("mmtracking_samples", "tests", "data", name, "ann.json"))
         assert sum(len(frame.objects) for frames in found.videos.values() for frame in frames) > 0
+
+
+def coco_with(shape, **entry):
+    image = {"id": 1, "file_name": "f0.jpg", "height": SIZE[0], "width": SIZE[1]}
+    annotation = {"id": 7, "image_id": 1, "segmentation": shape, **entry}
+    return json.dumps({"images": [image], "annotations": [annotation]})
+
+
+@pytest.mark.parametrize(
+    "shape", [[[0, 0, 1e9, 0, 9, 9]], [[0, 0, math.nan, 0, 9, 9]], {"size": [80, 100], "counts": "zzz"}, [[1, 2]]]
+)
+def test_a_bad_mask_costs_a_warning_where_there_is_a_box(tmp_path, shape):
+    path = tmp_path / "a.json"
+    path.write_text(coco_with(shape, bbox=[1, 2, 3, 4]))
+    found = ClipDetections(path, "clip", ["f0"], [0])
+    seen = found.at(0, SIZE)
+    assert (seen.boxes.tolist(), seen.masks) == ([[1, 2, 4, 6]], [None])
+    assert len(found.warnings) == 1
+    assert found.warnings[0].startswith(f"{path}: frame f0.jpg, object 7: unusable segmentation, only its box is used")
+    path.write_text(coco_with(shape))
+    with pytest.raises(DataError, match=r"frame f0\.jpg, object 7: unusable segmentation"):
+        read_detections(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1 -1 1 2 3 4 0.5\n2 -1 1 2 3 4 0.5\n",
+        "1\t-1\t1\t2\t3\t4\t0.5\r\n2\t-1\t1\t2\t3\t4\t0.5\r\n",
+        "\ufeff1, -1, 1, 2, 3, 4, 0.5\n\n2, -1, 1, 2, 3, 4, 0.5,\n",
+        "frame,id,x,y,w,h,conf\n1,-1,1,2,3,4,0.5\n2;-1;1;2;3;4;0.5\n",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_spellings_of_mot_text(tmp_path, text, encoding):
+    path = tmp_path / "a.txt"
+    path.write_text(text, encoding=encoding)
+    (frames,) = read_detections(path).videos.values()
+    assert [frame.number for frame in frames] == [1, 2]
+    assert all(frame.objects.boxes.tolist() == [[1, 2, 4, 6]] for frame in frames)
+    assert all(frame.objects.scores.tolist() == [0.5] for frame in frames)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1,-1,1,2,3,4\nframe,id,x,y,w,h\n", "line 2: 'frame' is not a number"),
+        ("1.5,-1,1,2,3,4\n", "line 1: frame 1.5 is not a whole number"),
+        ("-2,-1,1,2,3,4\n", "line 1: frame -2 is not a whole number"),
+        ("1e300,-1,1,2,3,4\n", "line 1: frame 1e300 is not"),
+        ("inf,-1,1,2,3,4\n", "line 1: frame inf is not"),
+        ("1,nan,1,2,3,4\n", "line 1: id nan is not a whole number"),
+    ],
+)
+def test_lines_of_mot_text_that_are_wrong(tmp_path, text, message):
+    (tmp_path / "a.txt").write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_detections(tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("a.txt", ""), ("a.json", "[]"), ("a.json", '{"images": [], "annotations": []}')]
+)
+def test_an_empty_file_warns(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    found = ClipDetections(tmp_path / name, "clip", ["f0"], [0])
+    assert found.warnings == [f"{tmp_path / name}: no detections in it"]
+    assert len(found.at(0, SIZE)) == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        '[{"image_id": 0, "bbox": 5}]',
+        '[{"image_id": [0], "bbox": [0, 0, 1, 1]}]',
+        '[{"image_id": 1e400, "bbox": [0, 0, 1, 1]}]',
+        '[{"image_id": 0, "bbox": [0, 0, 1, 1], "category_id": 99999999999999999999}]',
+        '[{"image_id": 0, "bbox": [0, 0, 1, "x"]}]',
+        '{"images": 5, "annotations": 5}',
+        '{"images": [{"id": 1, "file_name": 5}], "annotations": []}',
+        '{"images": [{"id": {}, "file_name": "a"}], "annotations": []}',
+        '{"frames": 5}',
+        '[{"name": "a", "labels": 5}]',
+        '[{"name": "a", "labels": [{"category": [], "box2d": {}}]}]',
+        "5",
+        "\ufffe\x00",
+    ],
+)
+def test_files_of_wrong_types_are_named_in_one_line(tmp_path, text):
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    with pytest.raises(DataError) as caught:
+        read_detections(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)

@@ -14,6 +14,7 @@ from entitysam.data.evaluation.vipseg import VIPSegVideos
 from entitysam.data.images import DataError, read_id_map
 from entitysam.data.prepare.check_evaluation import CHECKS
 from entitysam.data.prepare.vipseg_layout import convert_scalabel, convert_vipseg, vipseg_category
+from entitysam.io.paths import UnsafePathError
 from entitysam.ops import rle_encode
 
 
@@ -152,6 +153,54 @@ def test_scalabel_masks_may_not_overlap(tmp_path):
     write_scalabel(tmp_path, overlap=True)
     with pytest.raises(DataError, match=r"clip-0.jpg: the mask of label 901 overlaps"):
         convert_scalabel(tmp_path / "labels", tmp_path / "images", tmp_path / "out", "val")
+
+
+@pytest.mark.parametrize("name", ["/victim", "../victim", "images/../../victim"])
+def test_conversions_never_write_outside(tmp_path, name):
+    write_release(tmp_path / "release")
+    (tmp_path / "release/val.txt").write_text(f"clip\n{name}\n")
+    with pytest.raises(UnsafePathError, match="the file name"):
+        convert_vipseg(tmp_path / "release", tmp_path / "out", ["val"])
+    assert not (tmp_path / "out").exists()
+    write_scalabel(tmp_path / "bdd")
+    labels = tmp_path / "bdd/labels/clip.json"
+    frames = json.loads(labels.read_text())
+    for key in ("videoName", "name"):
+        labels.write_text(json.dumps([{**frame, key: name} for frame in frames]))
+        if key == "videoName" or name != "/victim":  # of a frame's name only the last part is used
+            with pytest.raises((UnsafePathError, DataError)):
+                convert_scalabel(tmp_path / "bdd/labels", tmp_path / "bdd/images", tmp_path / "out", "val")
+    assert not (tmp_path / "out").exists()
+
+
+def test_conversions_never_write_through_links_or_over_their_input(tmp_path):
+    write_scalabel(tmp_path / "bdd")
+    folders = tmp_path / "bdd/labels", tmp_path / "bdd/images"
+    with pytest.raises(DataError, match="would overwrite"):
+        convert_scalabel(*folders, tmp_path / "bdd", "val")
+    (tmp_path / "out/images").mkdir(parents=True)
+    (tmp_path / "out/images/clip").symlink_to(tmp_path / "bdd/images/clip")
+    with pytest.raises(UnsafePathError, match="symbolic link"):
+        convert_scalabel(*folders, tmp_path / "out", "val")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        "5",
+        "[]",
+        '[{"name": 5}]',
+        '{"frames": [{"name": "a"}]}',
+        '[{"name": "a", "videoName": "b", "labels": [5]}]',
+    ],
+)
+def test_scalabel_files_of_wrong_types(tmp_path, text):
+    write_scalabel(tmp_path)
+    (tmp_path / "labels/clip.json").write_text(text)
+    with pytest.raises(ValueError, match=r"clip\.json: ") as caught:
+        convert_scalabel(tmp_path / "labels", tmp_path / "images", tmp_path / "out", "val")
+    assert "\n" not in str(caught.value)
 
 
 def tool(monkeypatch, *words):

@@ -10,6 +10,7 @@ from PIL import Image
 from entitysam.data import DataError
 from entitysam.data.prepare.check_training import check_entityseg, check_instances
 from entitysam.data.training.instances import CocoInstances, EntitySeg
+from entitysam.io.paths import UnsafePathError
 from entitysam.ops import rle_decode, rle_encode
 
 SAMPLE = Path(__file__).resolve().parents[4] / ".." / "shared" / "data" / "coco_instances_2"
@@ -97,13 +98,13 @@ def other_size(index):
 BAD = {
     "unreadable": (
         lambda index: index["annotations"][2].update(segmentation=[[1.0, 2.0]]),
-        r"a\.jpg: annotation 12: unusable segmentation",
+        r"annotation 12 of a\.jpg: unusable segmentation",
     ),
     "no code": (
         lambda index: index["annotations"][0].update(segmentation={"size": [30, 40]}),
-        r"a\.jpg: annotation 10: unusable segmentation",
+        r"annotation 10 of a\.jpg: unusable segmentation",
     ),
-    "other size": (other_size, r"a\.jpg: annotation 10: .*its size \[height, width\] is \[5, 5\]"),
+    "other size": (other_size, r"annotation 10 of a\.jpg: .*its size \[height, width\] is \[5, 5\]"),
     "image size": (lambda index: index["images"][0].update(height=31), r"a\.jpg: "),
 }
 
@@ -122,7 +123,7 @@ def test_bad_annotations_are_named(tmp_path, name):
     [
         (lambda index: index["annotations"][0].update(image_id=2), "annotation 10: image_id 2 is not in 'images'"),
         (lambda index: index["annotations"][0].update(category_id=4), "annotation 10: category 4 is not in"),
-        (lambda index: index["annotations"][0].pop("segmentation"), "an entry lacks 'segmentation'"),
+        (lambda index: index["annotations"][0].pop("segmentation"), r"annotations\[0\]: no 'segmentation'"),
     ],
 )
 def test_a_json_that_contradicts_itself_is_refused(tmp_path, change, message):
@@ -136,3 +137,36 @@ def test_masks_without_pixels_are_reported(tmp_path):
     edit(write_instances(tmp_path), lambda index: index["annotations"][0].update(segmentation=empty))
     assert not rle_decode(empty).any()
     assert any("annotation 10 has no pixels" in problem for problem in check_instances(tmp_path, "train").problems)
+
+
+CRASHERS = {
+    "nan": [[float("nan"), 1, 9, 1, 9, 9]],
+    "far": [[1e9, 1, 9, 1, 9, 9]],
+    "code": {"size": [30, 40], "counts": "zz"},
+}
+
+
+@pytest.mark.parametrize("name", CRASHERS)
+def test_a_bad_mask_with_a_box_is_left_out_with_a_warning(tmp_path, name, caplog):
+    change = {"segmentation": CRASHERS[name], "bbox": [1, 1, 8, 8]}
+    edit(write_instances(tmp_path), lambda index: index["annotations"][0].update(change))
+    sample = CocoInstances(tmp_path, "train").load(0)
+    assert len(sample.categories) == 2
+    assert "annotation 10 of a.jpg: unusable segmentation" in caplog.text
+    problems = check_instances(tmp_path, "train", workers=2).problems
+    assert len(problems) == 1
+    assert problems[0].startswith(f"{tmp_path / 'annotations/instances_train.json'}: annotation 10 of a.jpg: unusable")
+
+
+@pytest.mark.parametrize("name", ["../b.jpg", "/b.jpg", "a\x00.jpg"])
+def test_names_never_leave_the_image_folder(tmp_path, name):
+    edit(write_instances(tmp_path), lambda index: index["images"][0].update(file_name=name))
+    with pytest.raises(UnsafePathError, match=r"instances_train\.json: image 1: the file name"):
+        CocoInstances(tmp_path, "train")
+
+
+def test_the_size_of_the_json_is_checked_before_masks_of_that_size_are_made(tmp_path):
+    edit(write_instances(tmp_path), lambda index: index["images"][0].update(height=32768, width=32768))
+    edit(tmp_path, lambda index: index["annotations"].clear())
+    with pytest.raises(DataError, match=r"a\.jpg: image is 40x30, its annotation 32768x32768"):
+        CocoInstances(tmp_path, "train").load(0)
