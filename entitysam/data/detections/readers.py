@@ -65,7 +65,7 @@ def _read_json(path: Path) -> VideoRecords:
 
 
 def _read_coco(contents: DetectionFile, path: Path) -> VideoRecords:
-    found = VideoRecords({}, list(contents.get("categories", [])))
+    found = VideoRecords({}, [{**category} for category in contents.get("categories", [])])
     names = {video["id"]: str(video.get("name", video["id"])) for video in contents.get("videos", [])}
     frames: dict[Any, FrameRecord] = {}
     objects: dict[Any, list[Any]] = {}
@@ -78,7 +78,8 @@ def _read_coco(contents: DetectionFile, path: Path) -> VideoRecords:
         frames[key], objects[key] = FrameRecord(frame_name(file), number, file), []
         height, width = image.get("height"), image.get("width")
         sizes[key] = (height, width) if height and width else None
-        found.videos.setdefault(names.get(image.get("video_id"), ""), []).append(frames[key])
+        video = image.get("video_id")
+        found.videos.setdefault("" if video is None else names.get(video, ""), []).append(frames[key])
     for annotation in contents["annotations"]:
         if annotation["image_id"] not in frames:
             raise DataError(f"{path}: image_id {annotation['image_id']} of an annotation is not in 'images'")

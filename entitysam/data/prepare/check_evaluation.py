@@ -10,8 +10,10 @@ from entitysam.data.evaluation.vipseg import VIPSegVideos
 from entitysam.data.evaluation.vspw import VSPWVideos, read_labels
 from entitysam.data.evaluation.ytvis import YouTubeVIS, mask_problems
 from entitysam.data.images import DataError, read_id_map, read_image
+from entitysam.data.index import match_schema
 from entitysam.data.parallel import Progress, parallel_map
 from entitysam.data.prepare.check_training import CHECKS, Check, CheckReport, Total
+from entitysam.data.schemas import Segment
 from entitysam.data.training.coco import list_problems, map_problems, segment_record
 from entitysam.structures import Video
 
@@ -77,8 +79,8 @@ def _frames(dataset: EvaluationSet) -> list[tuple[Path, Path, list[dict[str, Any
 
 def _check_panoptic(job: tuple[Path, Path, list[dict[str, Any]], set[int]]) -> list[str]:
     image_file, mask_file, listed, known = job
-    segments = [segment_record(segment) for segment in listed]
     try:
+        segments = [segment_record(segment) for segment in match_schema(listed, list[Segment], mask_file)]
         ids = read_id_map(mask_file)
     except DataError as error:
         return [str(error)]
@@ -115,9 +117,13 @@ def _annotation_problems(video: Video, known: set[int]) -> list[str]:
     problems = []
     for annotation in video.annotation["instances"]:
         where = f"video {video.video_id}, annotation {annotation['id']}"
-        shapes, occlusion = annotation["segmentations"], annotation.get("occlusion", [])
-        if annotation["category_id"] not in known:
-            problems.append(f"{where}: category {annotation['category_id']} is not in 'categories'")
+        shapes, occlusion = annotation.get("segmentations"), annotation.get("occlusion") or []
+        category = annotation.get("category_id")
+        if category not in list(known):  # a list: the category may be anything
+            problems.append(f"{where}: category {category} is not in 'categories'")
+        if not isinstance(shapes, list) or not isinstance(occlusion, list):
+            problems.append(f"{where}: 'segmentations' and 'occlusion' must be lists")
+            continue
         if len(shapes) != len(video):
             problems.append(f"{where}: {len(shapes)} masks for {len(video)} frames")
         problems += [f"{where}: occlusion '{label}' is unknown" for label in occlusion if label not in OCCLUSIONS]

@@ -5,6 +5,7 @@
 The PNG folder may also be root/annotations/panoptic_<split>, where COCO's archive unpacks it.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from entitysam.data.images import read_id_map, read_image
 from entitysam.data.index import PackedRecords, raise_first, read_typed, require_folder
-from entitysam.data.schemas import CocoPanopticFile, Segment
+from entitysam.data.schemas import CocoPanopticFile
 from entitysam.data.training.samples import ImageSample, compact_ids
 from entitysam.io.paths import join_inside
 from entitysam.registry import DATASETS
@@ -108,7 +109,7 @@ class PanopticFiles:
         return read_typed(self.annotations, CocoPanopticFile, HINT)
 
 
-def segment_record(segment: Segment) -> dict[str, Any]:
+def segment_record(segment: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a `segments_info` entry that training uses; `area` is -1 where it is not given."""
     return {
         "id": int(segment["id"]),
