@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from typing_extensions import NotRequired, TypedDict
 
-from entitysam.data.evaluation.base import Key
+from entitysam.data.schemas import Key
 from entitysam.io.json_files import Box, Finite, Integer, keep_other_keys
 
 SegmentId = Annotated[int, Field(ge=0, lt=1 << 31)]
