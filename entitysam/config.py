@@ -73,6 +73,7 @@ class InferenceConfig:
     mask_threshold: float = 0.5
     hole_area: int = 8
     amp: str = "fp32"
+    online_window: int = 7  # passes; the online confidence of an entity is the median of its last scores
 
 
 @dataclass

@@ -85,17 +85,17 @@ def run(arguments: argparse.Namespace) -> int:
 
         from entitysam.cli.shared.progress import note, warn
         from entitysam.cli.shared.resume import ResumeFolder
-        from entitysam.masa.detection_cache import FIRST, DetectionCache
+        from entitysam.masa.detection_cache import DetectionCache
 
         tracker, detect = open_tracker(arguments, source.fps), detector(arguments, given)
         resume = None if source.is_live else ResumeFolder(out, identity_of(arguments), arguments.resume)
         if arguments.resume and resume and not resume.continues:
             note(f"{out}: nothing to resume, starting from the first frame", arguments.quiet)
         try:
-            cache = DetectionCache(resume.path) if resume else None
+            cache = DetectionCache(resume.records) if resume else None
             written = track(source, tracker, detect, cache, out, title, origin, arguments.quiet)
         except BaseException:
-            if resume and resume.keep_progress(FIRST):
+            if resume and resume.keep_progress():
                 note(f"{out}: unfinished; the same command with --resume continues")
             raise
         if resume:

@@ -1,5 +1,6 @@
-"""Entities of a video as it comes: running confidences, stable ids, and who is born, lost and back."""
+"""Entities of a video frame by frame: running confidences, stable ids, and events (born, lost, back)."""
 
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,50 +10,65 @@ from torch import Tensor
 
 from entitysam.inference.panoptic import PanopticMerge
 
+WINDOW = 7  # passes
+
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to an entity: `kind` is "born", "lost" or "back"."""
+    """A change of an entity: `kind` is "born", "lost" or "back"."""
 
     kind: str
     id: int
 
 
 class OnlineEntities:
-    """What is known of the entities up to the current frame.
+    """The entities up to the current frame.
 
-    The map of a frame is the panoptic merge of that frame alone, with the running mean scores; the id of an entity is its
-    query + 1, and so never changes.
+    The map of a frame is the panoptic merge of this frame alone. The confidence of an entity is the median of its scores
+    over the last `window` passes. So an entity that appears late is shown as soon as one that appears early: on the
+    4th frame with the default window of 7, at any time of the stream; and a score that rises for up to 3 frames shows
+    nothing. (The published protocol takes the mean over the whole video, which needs the frames to come.) The id of an
+    entity is its query + 1 and never changes.
 
     Args:
         patience: an entity is lost after so many frames without a pixel.
+        window: passes whose scores count.
         settings: thresholds of `PanopticMerge`.
     """
 
-    def __init__(self, patience: int = 3, **settings: Any):
+    def __init__(self, patience: int = 3, window: int = WINDOW, **settings: Any):
         self.patience = patience
         self.settings = settings
-        self.total = torch.zeros(0, dtype=torch.float64)
-        self.passes = 0
+        self.recent: deque[Tensor] = deque(maxlen=window)  # scores [Q] of the last passes
         self.unseen: dict[int, int] = {}  # id -> frames without a pixel, for every entity ever seen
 
     def count(self, score: Tensor) -> None:
-        """Adds the scores [Q] of one pass to the running means."""
-        score = score.detach().double().cpu()
-        self.total = score if not len(self.total) else self.total + score
-        self.passes += 1
+        """Adds the scores [Q] of one pass."""
+        self.recent.append(score.detach().float().cpu())
+
+    def confidence(self) -> Tensor:
+        """float32 [Q], the median over the window; the mean of the middle two where their number is even."""
+        return torch.from_numpy(np.median(torch.stack(tuple(self.recent)).numpy(), axis=0))
 
     def update(
         self, mask_logits: Tensor, out_size: tuple[int, int]
     ) -> tuple[np.ndarray, dict[int, float], list[Event]]:
-        """Filled logits [Q, h, w] of the next frame -> ids int32 [H, W], confidence of each id on it, events."""
-        mean = (self.total / self.passes).float()
-        merge = PanopticMerge(mean, out_size, **self.settings)
-        decision = merge.decide(lambda: [mask_logits[:, None]])
+        """Merges the next frame, whose scores are counted already.
+
+        Args:
+            mask_logits: [Q, h, w], holes filled.
+            out_size: (H, W) of the map.
+
+        Returns:
+            ids int32 [H, W] with 0 = no entity, the confidence of each id on the map, events.
+        """
+        confidence = self.confidence()
+        merge = PanopticMerge(confidence, out_size, **self.settings)
+        decision = merge.decide(lambda: [mask_logits[:, None]])  # a video of one frame
         id_of = np.concatenate([[0], decision.queries + 1]).astype(np.int32)
         ids = id_of[next(merge.maps(lambda: [mask_logits[:, None]], decision))]
         present = sorted(int(i) for i in np.unique(ids) if i)
-        return ids, {i: float(mean[i - 1]) for i in present}, self._events(present)
+        return ids, {i: float(confidence[i - 1]) for i in present}, self._events(present)
 
     def _events(self, present: list[int]) -> list[Event]:
         events = []
@@ -70,8 +86,9 @@ class OnlineEntities:
 
     def state(self) -> dict[str, Any]:
         """Plain data and tensors for `load_state`."""
-        return {"total": self.total, "passes": self.passes, "unseen": dict(self.unseen)}
+        return {"recent": tuple(self.recent), "unseen": dict(self.unseen)}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self.total, self.passes = state["total"].cpu(), state["passes"]
+        """Continues from what `state` gave."""
+        self.recent = deque((score.cpu() for score in state["recent"]), maxlen=self.recent.maxlen)
         self.unseen = {int(key): int(value) for key, value in state["unseen"].items()}

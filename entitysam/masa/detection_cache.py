@@ -1,17 +1,14 @@
-"""Detections and embeddings of each frame on disk, so that a resumed run does not compute them again."""
+"""Detections and embeddings of each frame as records, so that a resumed run does not compute them again."""
 
+import io
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
-from entitysam.io.files import whole_file
+from entitysam.io.record_store import RecordStore
 from entitysam.structures import Detections
-
-FIRST = "00000000.npz"  # the file of the first frame
 
 
 @dataclass(frozen=True)
@@ -30,38 +27,40 @@ class FrameDetections:
 
 
 class DetectionCache:
-    """One file per frame in a folder. Each file is complete or absent.
+    """The detections of a video, one record per frame.
 
     Args:
-        folder: an existing folder.
+        records: store of the run.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, records: RecordStore) -> None:
+        self._records = records
 
     def write(self, index: int, found: FrameDetections) -> None:
         """Stores the detections of frame `index`.
 
         Raises:
-            OutputError: the folder cannot be written to.
+            OutputError: the store cannot be written to.
         """
         objects = found.objects
         metadata = {"masks": objects.masks, "rejected": found.rejected}
         arrays: dict[str, Any] = {"boxes": objects.boxes, "scores": objects.scores, "categories": objects.categories}
         if found.embeddings is not None:
             arrays["embeddings"] = found.embeddings
-        with whole_file(self._path(index)) as temporary, temporary.open("wb") as file:
-            np.savez(file, metadata=np.array(json.dumps(metadata)), **arrays)
+        buffer = io.BytesIO()
+        np.savez(buffer, metadata=np.array(json.dumps(metadata)), **arrays)
+        self._records.write(_key(index), buffer.getvalue())
 
     def read(self, index: int) -> FrameDetections | None:
-        """The detections of frame `index`, bit for bit; None if they are not stored or the file is damaged."""
-        try:
-            with np.load(self._path(index), allow_pickle=False) as stored:
-                metadata = json.loads(str(stored["metadata"]))
-                objects = Detections(stored["boxes"], stored["scores"], stored["categories"], metadata["masks"])
-                return FrameDetections(objects, stored.get("embeddings"), metadata["rejected"])
-        except (OSError, EOFError, ValueError, KeyError, BadZipFile):
+        """The detections of frame `index`, bit for bit; None if they are not stored or the record is damaged."""
+        payload = self._records.read(_key(index))
+        if payload is None:
             return None
+        with np.load(io.BytesIO(payload), allow_pickle=False) as stored:
+            metadata = json.loads(str(stored["metadata"]))
+            objects = Detections(stored["boxes"], stored["scores"], stored["categories"], metadata["masks"])
+            return FrameDetections(objects, stored.get("embeddings"), metadata["rejected"])
 
-    def _path(self, index: int) -> Path:
-        return self._folder / f"{index:08d}.npz"
+
+def _key(index: int) -> str:
+    return f"detections_{index:08d}"

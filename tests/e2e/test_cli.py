@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 
 from entitysam.cli import main
-from entitysam.cli.shared import results
 from entitysam.cli.shared.models import open_model
 from entitysam.cli.shared.progress import FrameBar
 from entitysam.inference.segmenter import VideoSegmenter
@@ -279,7 +278,7 @@ def test_an_error_on_the_way_is_a_runtime_error_and_leaves_nothing(clip, tmp_pat
     def fail(*_, **__):
         raise RuntimeError("the device\nis on fire")
 
-    monkeypatch.setattr(results.VideoSegmenter, "_passes", fail)
+    monkeypatch.setattr(VideoSegmenter, "_passes", fail)
     assert main(["segment", str(clip), "-o", str(tmp_path / "out"), *SMALL]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last == "entitysam: error: RuntimeError: the device is on fire (--debug shows where)"

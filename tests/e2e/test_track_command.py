@@ -99,7 +99,7 @@ def test_resumed_is_the_same_as_straight(clip, tmp_path, capsys, monkeypatch):
     capsys.readouterr()
     assert track(frames, *words, "--stride", 2, "-o", out, "--resume") == 2
     assert "the unfinished run there was another one (stride was 1, is 2)" in capsys.readouterr().err
-    damaged = out / ".resume" / "00000001.npz"
+    damaged = out / ".resume" / "detections_00000001.rec"
     damaged.write_bytes(damaged.read_bytes()[:100])
     assert track(frames, *words, "-o", out, "--resume") == 0
     assert len(embedded) == 4 + 2  # frames 0 to 3; then 1, whose file was damaged, and 4

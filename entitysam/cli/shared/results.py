@@ -4,26 +4,26 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from entitysam.cli.shared.online_journal import OnlineJournal
 from entitysam.cli.shared.progress import FrameBar, frame_bar, note, warn
 from entitysam.cli.shared.resume import ResumeFolder
 from entitysam.cli.shared.stopping import StopRequest
 from entitysam.engine.build import OpenedModel
-from entitysam.inference.segmenter import FrameResult, VideoSegmenter
+from entitysam.inference.segmenter import VideoSegmenter
 from entitysam.io.files import whole_file
 from entitysam.io.id_maps import read_ids
-from entitysam.io.readers.source import FrameSource, InputError
+from entitysam.io.readers.source import FrameSource
 from entitysam.io.result_folder import EVENTS, MASKS, remove_results
 from entitysam.io.writers.segments import ResultWriter, WrittenResult
 
 if TYPE_CHECKING:
     from entitysam.masa.reid import Reidentifier, SegmentedFrames
 
-JOURNAL = "frames.jsonl"
 
 
 @dataclass
@@ -102,7 +102,7 @@ def segment_offline(segmenter: VideoSegmenter, job: Job, resume: ResumeFolder) -
             bar.step()
             stop.check()
 
-        segmented: SegmentedFrames = segmenter.segment(source, size, on_frame, resume.path)
+        segmented: SegmentedFrames = segmenter.segment(source, size, on_frame, resume.records)
     if job.reidentifier is not None:
         with frame_bar("comparing", source.num_frames, job.quiet) as bar:
             segmented = job.reidentifier.merge(source, segmented, bar.step)
@@ -121,12 +121,12 @@ def segment_offline(segmenter: VideoSegmenter, job: Job, resume: ResumeFolder) -
 def segment_online(segmenter: VideoSegmenter, job: Job, resume: ResumeFolder) -> WrittenResult:
     """Causal segmentation: every frame is written at once. Ctrl-C on a live input ends it and completes the result."""
     source = job.source
-    with closing(segmenter.stream(source, resume.path)) as results, StopRequest() as stop:
+    with closing(segmenter.stream(source, resume.records)) as results, StopRequest() as stop:
         first = next(results, None)
         if not resume.continues:
             remove_results(job.out)
+        journal = OnlineJournal(resume.records, keep=first.index if first else None)
         with (
-            OnlineJournal(resume.path / JOURNAL, keep=first.index if first else None) as journal,
             job.open_writer(EVENTS) as writer,
             frame_bar("segmenting", source.num_frames, job.quiet) as bar,
         ):
@@ -146,7 +146,7 @@ def segment_online(segmenter: VideoSegmenter, job: Job, resume: ResumeFolder) ->
     return written
 
 
-def _add_finished(job: Job, writer: ResultWriter, journal: "OnlineJournal", bar: FrameBar) -> None:
+def _add_finished(job: Job, writer: ResultWriter, journal: OnlineJournal, bar: FrameBar) -> None:
     """Draws the frames that an interrupted run has finished; their masks are written, their scores are in the journal."""
     if not journal.frames:
         return
@@ -156,68 +156,3 @@ def _add_finished(job: Job, writer: ResultWriter, journal: "OnlineJournal", bar:
             ids = read_ids(job.out / MASKS / f"{name}.png")
             writer.add(name, frame, ids, line.scores, again.time(index))
             bar.step()
-
-
-@dataclass
-class JournalLine:
-    """One frame of an online run: the confidence of its ids, and its events."""
-
-    scores: dict[int, float]
-    events: list[dict[str, Any]]
-
-
-class OnlineJournal:
-    """Scores and events of an online run by frame, in memory and in a file that remains after an interruption.
-
-    Args:
-        path: of the file.
-        keep: number of frames that are kept of an earlier journal; None = all.
-
-    Raises:
-        InputError: the earlier journal has fewer.
-    """
-
-    def __init__(self, path: Path, keep: int | None) -> None:
-        self.frames = _read_journal(path)[:keep]
-        if keep is not None and len(self.frames) < keep:
-            raise InputError(f"{path}: holds {len(self.frames)} of {keep} finished frames; start without --resume")
-        self._file = path.open("w", encoding="utf-8")
-        for line in self.frames:
-            self._write(line)
-
-    @property
-    def scores(self) -> dict[int, float]:
-        """Last confidence of every id."""
-        return {key: value for line in self.frames for key, value in line.scores.items()}
-
-    @property
-    def events(self) -> list[dict[str, Any]]:
-        return [event for line in self.frames for event in line.events]
-
-    def add(self, result: FrameResult) -> None:
-        events = [{"frame": result.index, "kind": event.kind, "id": event.id} for event in result.events]
-        line = JournalLine(dict(result.scores), events)
-        self.frames.append(line)
-        self._write(line)
-        self._file.flush()
-
-    def _write(self, line: JournalLine) -> None:
-        self._file.write(json.dumps(asdict(line)) + "\n")
-
-    def __enter__(self) -> "OnlineJournal":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-
-def _read_journal(path: Path) -> list[JournalLine]:
-    """Lines of an earlier journal; a truncated last line is left out."""
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            record = json.loads(text)
-        except ValueError:
-            break
-        lines.append(JournalLine({int(key): value for key, value in record["scores"].items()}, record["events"]))
-    return lines

@@ -46,9 +46,9 @@ class ResumeFolder:
         """Removes the records: the run is complete."""
         self.records.remove()
 
-    def keep_progress(self, first: str = "state.pt") -> bool:
+    def keep_progress(self) -> bool:
         """After an error: whether there are records to resume from. If there are none, every trace of the run is removed."""
-        if len(self.records) or (self.path / first).is_file():
+        if len(self.records):
             return True
         self.remove()
         if not any(self._out.iterdir()):

@@ -70,6 +70,8 @@ def check(inference: DictConfig) -> dict[str, Any]:
     for key in ("warmup_frames", "max_entities", "hole_area"):
         if values[key] < 0:
             raise ConfigError(f"inference.{key}: must not be negative, not {values[key]}")
+    if values["online_window"] < 1:
+        raise ConfigError(f"inference.online_window: must be at least 1, not {values['online_window']}")
     if values["amp"] not in ("fp32", "bf16", "fp16"):
         raise ConfigError(f"inference.amp: fp32, bf16 or fp16, not '{values['amp']}'")
     return values

@@ -24,10 +24,11 @@ from entitysam.engine.evaluate.formats.base import (
     Segmented,
     VideoFrames,
 )
-from entitysam.engine.evaluate.progress import Records, share, video_bar
+from entitysam.engine.evaluate.progress import share, video_bar
 from entitysam.engine.evaluate.report.result import EvaluationResult, Failure, VideoResult
 from entitysam.engine.labelling.evaluation import VideoLabeller
 from entitysam.evaluation import Evaluator
+from entitysam.io.record_store import RecordStore
 from entitysam.registry import ConfigError
 from entitysam.structures import Video
 
@@ -83,7 +84,7 @@ def predict_and_measure(
     method: VideoMethod,
     prediction_format: PredictionFormat,
     evaluators: Evaluators,
-    records: Records,
+    records: RecordStore,
     limit: int | None = None,
     quiet: bool = False,
     labeller: VideoLabeller | None = None,
@@ -108,7 +109,7 @@ def predict_and_measure(
     prediction_format.check_outputs(dataset.videos[:limit])
 
     def predict(video: Video) -> tuple[Entry, float]:
-        record = records.read(video.video_id)
+        record = records.read_json(str(video.video_id))
         if record is None:
             started = time.perf_counter()
             segmented = prediction_format.predict(method, video)
@@ -118,7 +119,7 @@ def predict_and_measure(
                 else _write_named(video, segmented, prediction_format, labeller)
             )
             record = {"entry": entry, "seconds": time.perf_counter() - started}
-            records.write(video.video_id, record)
+            records.write_json(str(video.video_id), record)
         return record["entry"], record["seconds"]
 
     return _run(dataset, prediction_format, evaluators, predict, limit, quiet, write_index=True)

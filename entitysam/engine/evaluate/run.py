@@ -26,7 +26,6 @@ from entitysam.engine.evaluate.loop import (
     measure_saved,
     predict_and_measure,
 )
-from entitysam.engine.evaluate.progress import FOLDER, IDENTITY, Records
 from entitysam.engine.evaluate.report.plots import write_plots
 from entitysam.engine.evaluate.report.result import EvaluationResult, write_report
 from entitysam.engine.labelling.evaluation import SHEETS, VideoLabeller, build_video_labeller, sum_statistics
@@ -36,12 +35,13 @@ from entitysam.engine.methods.masa_tracking import VideoTracking
 from entitysam.evaluation import build_evaluators
 from entitysam.inference.segmenter import VideoSegmenter
 from entitysam.io.files import make_folder
-from entitysam.io.record_store import file_fingerprint
+from entitysam.io.record_store import RecordStore, file_fingerprint
 from entitysam.registry import DATASETS, ConfigError, build
 
 logger = logging.getLogger(__name__)
 
 ENTITY_TASK = "entity"
+RECORDS = "records"  # folder of the finished videos, for --resume
 TRACKING_TASK = "mot"
 # Class-agnostic entities; video panoptic, semantic, instance segmentation; tracking of detections with categories.
 TASKS = (ENTITY_TASK, "vps", "vss", "vis", TRACKING_TASK)
@@ -309,22 +309,22 @@ def identity_of(config: DictConfig) -> dict[str, Any]:
     return {**chosen, **{key: evaluation[key] for key in ("dataset", "task", "classifier", "tracker", "reid")}}
 
 
-def start_records(folder: Path, identity: Mapping[str, Any], resume: bool) -> Records:
-    """Starts or resumes a run, on the first process.
+def start_records(folder: Path, fingerprint: Mapping[str, Any], resume: bool) -> RecordStore:
+    """The records of finished videos; the first process starts or resumes the run.
 
     Raises:
-        ConfigError: the run to resume had other settings; or a new run would overwrite predictions that no run made.
+        ConfigError: the run to resume was another one; the message names the first difference. Or a new run would
+            overwrite predictions that no run made.
     """
-    records = Records(folder)
 
     def start() -> None:
         foreign = next((folder / name for name in PREDICTIONS if (folder / name).exists()), None)
-        if foreign is not None and not (folder / FOLDER).exists():
+        if foreign is not None and not (folder / RECORDS).exists():
             raise ConfigError(f"{foreign}: exists and was not written by an evaluation; choose another output_dir")
-        records.start(identity, resume)
+        RecordStore.start(folder / RECORDS, fingerprint, resume)
 
     on_first(start)
-    return records
+    return RecordStore(folder / RECORDS)
 
 
 def on_first(action: Callable[[], Any]) -> None:
@@ -351,7 +351,7 @@ def on_first(action: Callable[[], Any]) -> None:
 
 def remove_predictions(folder: Path) -> None:
     """Removes everything but the report."""
-    for name in (FOLDER, SHEETS, IDENTITY, *PREDICTIONS):
+    for name in (RECORDS, SHEETS, *PREDICTIONS):
         if (folder / name).is_dir() and not (folder / name).is_symlink():
             shutil.rmtree(folder / name, ignore_errors=True)
         else:

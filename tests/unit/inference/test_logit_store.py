@@ -1,84 +1,84 @@
-"""Logits on disk: what goes in comes out, nothing of it stays in memory, and it can be taken up again."""
+"""Mask logits on disk: float16 in and out, free space, full disks."""
+
+import shutil
 
 import pytest
 import torch
 
-from entitysam.inference.logit_store import Spool
+from entitysam.inference.logit_store import LogitStore
+from entitysam.io import record_store
+from entitysam.io.files import OutputError
+from entitysam.io.record_store import RecordStore
 
 CPU = torch.device("cpu")
 SHAPE = (3, 4, 5)
 
 
 def logits(frame):
-    return torch.randn(SHAPE, generator=torch.Generator().manual_seed(frame))
+    return 10 * torch.randn(SHAPE, generator=torch.Generator().manual_seed(frame))
 
 
 def filled(folder, frames):
-    spool = Spool(folder)
-    spool.open(SHAPE, 0, 0)
+    store = LogitStore(RecordStore(folder) if folder else None)
     for frame in range(frames):
-        spool.add_score(torch.full((3,), float(frame)))
-        spool.add_logits(logits(frame))
-    return spool
+        store.write(frame, logits(frame))
+    return store
 
 
 @pytest.mark.parametrize(("frames", "per_chunk"), [(1, 4), (7, 4), (8, 4), (7, 1), (7, 100)])
-def test_there_and_back(tmp_path, frames, per_chunk):
-    spool = filled(tmp_path / "a", frames)
-    chunks = list(spool.chunks(CPU, per_chunk))
+def test_chunks_are_the_frames_in_order(tmp_path, frames, per_chunk):
+    chunks = list(filled(tmp_path, frames).chunks(frames, CPU, per_chunk))
     assert all(chunk.shape[1] <= per_chunk for chunk in chunks)
-    assert torch.equal(torch.cat(chunks, dim=1), torch.stack([logits(frame) for frame in range(frames)], dim=1))
-    assert spool.scores().tolist() == [[float(frame)] * 3 for frame in range(frames)]
+    expected = torch.stack([logits(frame).half().float() for frame in range(frames)], dim=1)
+    assert torch.equal(torch.cat(chunks, dim=1), expected)
+    assert chunks[0].dtype == torch.float32
 
 
-def test_reading_does_not_end_writing(tmp_path):
-    spool = filled(tmp_path, 2)
-    list(spool.chunks(CPU))
-    spool.add_logits(logits(2))
-    assert torch.cat(list(spool.chunks(CPU)), dim=1).shape[1] == 3
+def test_rounding_keeps_signs_and_eleven_bits(tmp_path):
+    store = filled(tmp_path, 1)
+    values = torch.cat([logits(0).flatten(), torch.tensor([1e-4, -1e-4, 1e6, -1e6])]).view(1, 8, 8)
+    store.write(0, values)
+    kept = store.read(0).float()
+    assert torch.equal(kept.sign(), values.sign())
+    inside = values.abs() < 6e4
+    assert ((kept - values)[inside].abs() <= values[inside].abs() * 2**-11).all()
+    assert kept.abs().max() == 65504  # the largest float16, not infinity
 
 
-def test_low_precision_is_stored_as_float32(tmp_path):
-    spool = Spool(tmp_path)
-    spool.open(SHAPE, 0, 0)
-    spool.add_logits(logits(0).bfloat16())
-    spool.add_score(torch.ones(3, dtype=torch.float16))
-    (chunk,) = spool.chunks(CPU)
-    assert torch.equal(chunk[:, 0], logits(0).bfloat16().float())
+def test_bfloat16_is_stored_exactly(tmp_path):
+    store = LogitStore(RecordStore(tmp_path))
+    store.write(0, logits(0).bfloat16())
+    assert torch.equal(store.read(0).float(), logits(0).bfloat16().float())
 
 
-def test_reopened_behind_a_frame_drops_what_came_after(tmp_path):
-    filled(tmp_path, 5).close()
-    spool = Spool(tmp_path)
-    spool.open(SHAPE, 2, 3)
-    spool.add_logits(logits(9))
-    assert torch.equal(torch.cat(list(spool.chunks(CPU)), dim=1)[:, 2], logits(9))
-    assert spool.num_frames == 3
-    assert len(spool.scores()) == 3
+def test_a_frame_takes_two_bytes_per_logit(tmp_path):
+    filled(tmp_path, 1)
+    assert sum(path.stat().st_size for path in tmp_path.glob("*.rec")) == record_store.HEADER.size + 2 * 3 * 4 * 5
 
 
-def test_state_is_replaced_whole(tmp_path):
-    spool = Spool(tmp_path)
-    assert spool.load_state(CPU) is None
-    for frames in (1, 2):
-        spool.save_state({"frames": frames, "memories": (logits(frames),)})
-    kept = spool.load_state(CPU)
-    assert kept["frames"] == 2
-    assert torch.equal(kept["memories"][0], logits(2))
-    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
+def test_too_little_space_is_refused_before_the_run(tmp_path, monkeypatch):
+    store = filled(tmp_path, 1)
+    store.check_space(1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(100, 100, 4000))
+    store.check_space(20)
+    with pytest.raises(OutputError) as error:
+        store.check_space(1000)
+    assert str(tmp_path) in str(error.value)
+    assert "1000 frames need" in str(error.value)
+    with pytest.raises(OutputError, match="set TMPDIR to a larger disk"):
+        filled(None, 1).check_space(1000)
 
 
-def test_without_a_folder_nothing_stays():
-    spool = filled(None, 3)
-    folder = spool.folder
+def test_a_damaged_frame_is_an_error(tmp_path):
+    store = filled(tmp_path, 2)
+    (tmp_path / "logits_00000001.rec").write_bytes(b"torn")
+    with pytest.raises(ValueError, match="mask logits of frame 1 are damaged"):
+        list(store.chunks(2, CPU))
+
+
+def test_without_a_store_nothing_stays():
+    store = filled(None, 3)
+    folder = store.records.folder
     assert folder.is_dir()
-    spool.close()
-    del spool
+    store.close()
     assert not folder.exists()
-
-
-def test_files_grow_by_a_record_per_frame(tmp_path):
-    spool = filled(tmp_path, 6)
-    spool.flush()
-    assert (tmp_path / "logits.f32").stat().st_size == 6 * 4 * 3 * 4 * 5
-    assert (tmp_path / "scores.f32").stat().st_size == 6 * 4 * 3

@@ -1,4 +1,4 @@
-"""Online entities: stable ids, running confidences, and who is born, lost and back."""
+"""Online entities: stable ids, running confidences, and events."""
 
 import numpy as np
 import pytest
@@ -48,14 +48,14 @@ def test_an_entity_is_lost_once():
     assert [events for _, _, events in results] == [[Event("born", 2)], [Event("lost", 2)], [], []]
 
 
-def test_ids_do_not_depend_on_who_else_is_there():
+def test_ids_do_not_depend_on_other_entities():
     first, second = play(OnlineEntities(), [[0, 1, 3], [3]])
     assert [sorted(np.unique(ids)) for ids, _, _ in (first, second)] == [[0, 1, 2, 4], [0, 4]]
     np.testing.assert_array_equal(first[0] == 4, second[0] == 4)
     assert first[0].dtype == np.int32
 
 
-def test_a_map_is_the_merge_of_its_frame_under_another_name():
+def test_a_map_is_the_merge_of_its_frame_with_other_ids():
     logits = torch.randn(4, *SIZE, generator=torch.Generator().manual_seed(0)) * 3
     scores = torch.tensor([0.9, 0.2, 0.7, 0.6])
     entities = OnlineEntities(overlap_threshold=0.1)
@@ -66,12 +66,44 @@ def test_a_map_is_the_merge_of_its_frame_under_another_name():
     assert len(queries) > 1
 
 
-def test_confidence_is_the_mean_of_all_passes():
-    entities = OnlineEntities()
-    for value in (0.2, 0.4, 0.9):
+def test_confidence_is_the_median_of_the_window():
+    entities = OnlineEntities(window=3)
+    for value, expected in ((0.2, 0.2), (0.4, 0.3), (0.9, 0.4), (0.8, 0.8), (0.1, 0.8)):
         entities.count(torch.tensor([value, 0.01]))
-    _, scores, _ = entities.update(strips(0, 1)[:2], SIZE)
-    assert scores == {1: pytest.approx(0.5)}
+        assert entities.update(strips(0, 1)[:2], SIZE)[1] == {1: pytest.approx(expected)}
+
+
+IDLE, PRESENT = 0.002, 0.8
+
+
+def first_shown(start, scores, **settings):
+    """The frame on which entity 2 is first on the map; its scores begin at frame `start`, entity 1 is always there."""
+    entities = OnlineEntities(**settings)
+    for frame in range(start + len(scores)):
+        score = scores[frame - start] if frame >= start else IDLE
+        entities.count(torch.tensor([0.9, score]))
+        if frame >= start - 1 and (entities.update(strips(0, 1)[:2], SIZE)[0] == 2).any():
+            return frame
+    return None
+
+
+@pytest.mark.parametrize("threshold", [0.05, 0.5])
+@pytest.mark.parametrize("start", [10, 500, 5000])
+def test_a_late_entity_is_shown_as_soon_as_an_early_one(start, threshold):
+    assert first_shown(start, [PRESENT] * 20, score_threshold=threshold) == start + 3
+
+
+@pytest.mark.parametrize("start", [10, 500, 5000])
+def test_a_flicker_is_not_shown(start):
+    for frames in (1, 2, 3):
+        assert first_shown(start, [1.0] * frames + [IDLE] * 20) is None
+
+
+def test_an_entity_that_drops_out_for_a_frame_stays():
+    entities = OnlineEntities()
+    for frame in range(30):
+        entities.count(torch.tensor([IDLE if frame == 20 else PRESENT]))
+        assert entities.update(strips(0)[:1], SIZE)[0].any()
 
 
 def test_nothing_found():
@@ -80,7 +112,7 @@ def test_nothing_found():
     assert (scores, events) == ({}, [])
 
 
-def test_state_goes_on_elsewhere():
+def test_a_state_continues_in_another_object():
     visible = [[0, 2], [0], [0], [0, 2], [1]]
     expected = play(OnlineEntities(patience=2), visible)
     first, second = OnlineEntities(patience=2), OnlineEntities(patience=2)
@@ -92,11 +124,11 @@ def test_state_goes_on_elsewhere():
         assert (scores, events) == (other_scores, other_events)
 
 
-def test_a_kept_state_does_not_move_with_its_owner():
+def test_a_kept_state_does_not_change_with_its_entities():
     entities = OnlineEntities()
     play(entities, [[0]])
     kept = entities.state()
-    total, unseen = kept["total"].clone(), dict(kept["unseen"])
+    recent, unseen = len(kept["recent"]), dict(kept["unseen"])
     play(entities, [[1], [1]])
-    assert torch.equal(kept["total"], total)
+    assert len(kept["recent"]) == recent
     assert kept["unseen"] == unseen

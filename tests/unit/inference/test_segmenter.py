@@ -1,7 +1,8 @@
-"""Videos: the published protocol, step by step and at once; online; interrupted and taken up again."""
+"""The published protocol against a version with everything in memory; online; interrupted and resumed runs."""
 
 import weakref
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,18 +11,21 @@ from PIL import Image
 
 import entitysam
 from entitysam.inference import panoptic
+from entitysam.inference.resuming import OfflineRun
 from entitysam.inference.segmenter import VideoSegmenter
+from entitysam.io.files import OutputError
+from entitysam.io.record_store import RecordStore
 from entitysam.ops import fill_holes
 
 OPEN = {"score_threshold": 0.0, "overlap_threshold": 0.1}  # random networks find little at the usual thresholds
 
 
 class Interrupted(Exception):
-    """Stands for a full disk, a broken file, Ctrl-C."""
+    """In place of a broken file or Ctrl-C."""
 
 
 def until(frames, stop):
-    """Frames that break off where frame `stop` is asked for."""
+    """Frames that raise when frame `stop` is requested."""
     for index, frame in enumerate(frames):
         if index == stop:
             raise Interrupted
@@ -35,7 +39,7 @@ def naive_protocol(model, frames, warmup=3, count_warmup=True, out_size=None, **
         for frame in [frames[0]] * warmup + list(frames):
             output, state = model.step(frame, state)
             scores.append(output.score)
-            masks.append(fill_holes(output.mask_logits, 8))
+            masks.append(fill_holes(output.mask_logits, 8).half().float())  # as they are stored
     mean = torch.stack(scores if count_warmup else scores[warmup:]).mean(0)
     stacked = torch.stack(masks[warmup:], dim=1)
     ids, queries = panoptic.merge(stacked, mean, out_size or frames[0].shape[:2], **settings)
@@ -123,7 +127,7 @@ def test_online_needs_no_look_ahead(small_model, small_video):
 
 
 def test_online_maps_are_merges_of_single_frames(small_model, small_video):
-    """With the running means of the scores; so the first is that of the offline protocol on one frame."""
+    """With the median scores of the last passes."""
     for result in VideoSegmenter(small_model, **OPEN).stream(small_video):
         state, masks, scores = small_model.initial_state(), None, []
         with torch.inference_mode():
@@ -131,22 +135,27 @@ def test_online_maps_are_merges_of_single_frames(small_model, small_video):
                 output, state = small_model.step(frame, state)
                 scores.append(output.score)
                 masks = fill_holes(output.mask_logits, 8)
-        mean = torch.stack(scores).double().mean(0).float()
-        (ids,), queries = panoptic.merge(masks[:, None], mean, (48, 80), **OPEN)
+        confidence = torch.from_numpy(np.median(torch.stack(scores[-7:]).numpy(), axis=0))
+        (ids,), queries = panoptic.merge(masks[:, None], confidence, (48, 80), **OPEN)
         np.testing.assert_array_equal(result.ids, np.concatenate([[0], queries + 1])[ids])
-        assert result.scores == pytest.approx({q + 1: float(mean[q]) for q in queries if (result.ids == q + 1).any()})
+        assert result.scores == pytest.approx(
+            {q + 1: float(confidence[q]) for q in queries if (result.ids == q + 1).any()}
+        )
         if result.index == 3:
             break
 
 
 def test_online_warmup_passes_count_unless_told_otherwise(small_model, small_video):
-    """Quirk 4, online: after the first frame the confidence is that frame's own score, or the mean with the warm-up's."""
+    """Quirk 4, online: after the first frame the confidence is its own score, or the median with those of the warm-up."""
     outputs, state = [], small_model.initial_state()
     with torch.inference_mode():
         for _ in range(4):
             output, state = small_model.step(small_video[0], state)
             outputs.append(output.score)
-    for count_warmup, expected in ((True, torch.stack(outputs).mean(0)), (False, outputs[-1])):
+    for count_warmup, expected in (
+        (True, torch.from_numpy(np.median(torch.stack(outputs).numpy(), axis=0))),
+        (False, outputs[-1]),
+    ):
         segmenter = VideoSegmenter(small_model, count_warmup=count_warmup, **OPEN)
         scores = next(segmenter.stream(small_video)).scores
         assert scores == pytest.approx({i: expected[i - 1].item() for i in scores})
@@ -168,13 +177,13 @@ def test_online_streams_interleave_on_one_model(small_model, small_video):
 
 
 @pytest.mark.parametrize("stop", [1, 2, 7])
-def test_offline_goes_on_after_an_interruption(small_model, small_video, tmp_path, stop):
+def test_offline_resumes_after_an_interruption(small_model, small_video, tmp_path, stop):
     segmenter = VideoSegmenter(small_model, **OPEN)
     whole = segmenter.segment(small_video)
     with pytest.raises(Interrupted):
-        segmenter.segment(until(small_video, stop), spool=tmp_path)
+        segmenter.segment(until(small_video, stop), records=RecordStore(tmp_path))
     counted = []
-    resumed = segmenter.segment(small_video, on_frame=lambda: counted.append(1), spool=tmp_path)
+    resumed = segmenter.segment(small_video, on_frame=lambda: counted.append(1), records=RecordStore(tmp_path))
     assert len(counted) == 8
     np.testing.assert_array_equal(resumed.ids, whole.ids)
     np.testing.assert_array_equal(resumed.scores, whole.scores)
@@ -182,39 +191,66 @@ def test_offline_goes_on_after_an_interruption(small_model, small_video, tmp_pat
 
 
 def test_offline_survives_a_kill_between_saved_states(small_model, small_video, tmp_path, monkeypatch):
-    """Records behind the last saved state are dropped and written again."""
-    monkeypatch.setattr("entitysam.inference.segmenter.STATE_PERIOD", 3)
+    """Frames after the last saved state are computed again."""
+    monkeypatch.setattr("entitysam.inference.resuming.STATE_PERIOD", 3)
     segmenter = VideoSegmenter(small_model, **OPEN)
     whole = segmenter.segment(small_video)
-    save = VideoSegmenter._save
+    save = OfflineRun.save
     with monkeypatch.context() as killed:
-        killed.setattr(VideoSegmenter, "_save", lambda self, *given: save(self, *given) if given[2] == 3 else None)
+        killed.setattr(OfflineRun, "save", lambda self: save(self) if self.num_frames == 3 else None)
         with pytest.raises(Interrupted):
-            segmenter.segment(until(small_video, 5), spool=tmp_path)
+            segmenter.segment(until(small_video, 5), records=RecordStore(tmp_path))
     processed = []
     encode = small_model.encode
     monkeypatch.setattr(small_model, "encode", lambda images: processed.append(1) or encode(images))
-    resumed = segmenter.segment(small_video, spool=tmp_path)
+    resumed = segmenter.segment(small_video, records=RecordStore(tmp_path))
     assert len(processed) == 5
     np.testing.assert_array_equal(resumed.ids, whole.ids)
     np.testing.assert_array_equal(resumed.scores, whole.scores)
 
 
+def test_a_full_disk_stops_at_a_frame_that_can_be_resumed(small_model, small_video, tmp_path, monkeypatch):
+    segmenter = VideoSegmenter(small_model, **OPEN)
+    whole = segmenter.segment(small_video)
+    write = RecordStore.write
+
+    def fill(self, key, payload):
+        if key == "logits_00000003":
+            raise OutputError(f"{self.folder / key}: cannot be written (No space left on device)")
+        write(self, key, payload)
+
+    with monkeypatch.context() as full:
+        full.setattr(RecordStore, "write", fill)
+        with pytest.raises(OutputError, match=r"logits_00000003: cannot be written"):
+            segmenter.segment(small_video, records=RecordStore(tmp_path))
+    np.testing.assert_array_equal(segmenter.segment(small_video, records=RecordStore(tmp_path)).ids, whole.ids)
+
+
+def test_space_for_the_whole_video_is_checked_at_its_start(small_model, small_video, monkeypatch):
+    processed = []
+    encode = small_model.encode
+    monkeypatch.setattr(small_model, "encode", lambda images: processed.append(1) or encode(images))
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=5000))
+    with pytest.raises(OutputError, match="the mask logits of 7 frames need"):
+        VideoSegmenter(small_model, **OPEN).segment(small_video)
+    assert len(processed) == 1
+
+
 def test_a_finished_run_is_not_repeated(small_model, small_video, tmp_path, monkeypatch):
     segmenter = VideoSegmenter(small_model, **OPEN)
-    whole = segmenter.segment(small_video, spool=tmp_path)
+    whole = segmenter.segment(small_video, records=RecordStore(tmp_path))
     monkeypatch.setattr(small_model, "encode", lambda images: pytest.fail("nothing is left to do"))
-    again = segmenter.segment(small_video, spool=tmp_path)
+    again = segmenter.segment(small_video, records=RecordStore(tmp_path))
     np.testing.assert_array_equal(again.ids, whole.ids)
 
 
 @pytest.mark.parametrize("stop", [1, 5])
-def test_online_goes_on_after_an_interruption(small_model, small_video, tmp_path, stop):
+def test_online_resumes_after_an_interruption(small_model, small_video, tmp_path, stop):
     segmenter = VideoSegmenter(small_model, **OPEN)
     whole = list(segmenter.stream(small_video))
     with pytest.raises(Interrupted):
-        list(segmenter.stream(until(small_video, stop), spool=tmp_path))
-    rest = list(segmenter.stream(small_video, spool=tmp_path))
+        list(segmenter.stream(until(small_video, stop), records=RecordStore(tmp_path)))
+    rest = list(segmenter.stream(small_video, records=RecordStore(tmp_path)))
     assert [result.index for result in rest] == list(range(stop, 8))
     for result, expected in zip(rest, whole[stop:]):
         np.testing.assert_array_equal(result.ids, expected.ids)
@@ -224,16 +260,16 @@ def test_online_goes_on_after_an_interruption(small_model, small_video, tmp_path
 
 def test_online_repeats_the_frame_that_was_not_finished(small_model, small_video, tmp_path):
     segmenter = VideoSegmenter(small_model, **OPEN)
-    stream = segmenter.stream(small_video, spool=tmp_path)
+    stream = segmenter.stream(small_video, records=RecordStore(tmp_path))
     for result in stream:
         if result.index == 3:
             break
     stream.close()
-    assert next(segmenter.stream(small_video, spool=tmp_path)).index == 3
+    assert next(segmenter.stream(small_video, records=RecordStore(tmp_path))).index == 3
 
 
 def test_memory_does_not_grow_with_the_video(small_model, small_video):
-    """Only the bank, the points and the file on disk are left of a frame."""
+    """Of a frame only its memory, its points and its record on disk are kept."""
     alive = []
 
     class Watched:

@@ -19,8 +19,9 @@ from entitysam.engine.evaluate.formats.instances import InstanceFormat
 from entitysam.engine.evaluate.formats.panoptic import PanopticFormat
 from entitysam.engine.evaluate.formats.semantic import SemanticFormat, fill_from_nearest
 from entitysam.engine.evaluate.loop import measure_saved, predict_and_measure, read_frames
-from entitysam.engine.evaluate.progress import Records, share
+from entitysam.engine.evaluate.progress import share
 from entitysam.evaluation import build_evaluators
+from entitysam.io.record_store import RecordStore
 from entitysam.registry import ConfigError
 
 ENTITY = [{"id": 1, "name": "entity", "isthing": 1}]
@@ -58,8 +59,7 @@ class Names:
 
 def run_oracle(dataset, prediction_format, nodes, maps, tmp_path, labeller=None, categories=ENTITY):
     """Predicts, then measures what was saved again: both results."""
-    records = Records(tmp_path / "out")
-    records.start({}, resume=False)
+    records = RecordStore.start(tmp_path / "out" / "records", {}, resume=False)
 
     def evaluators():
         return build_evaluators(nodes, categories=categories)
