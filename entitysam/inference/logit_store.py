@@ -32,8 +32,11 @@ class LogitStore:
     """
 
     def __init__(self, records: RecordStore | None = None) -> None:
-        self._temporary = tempfile.TemporaryDirectory(prefix="entitysam_") if records is None else None
-        self.records = RecordStore(Path(self._temporary.name)) if self._temporary is not None else records
+        self._temporary = None
+        if records is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="entitysam_")
+            records = RecordStore(Path(self._temporary.name))
+        self.records: RecordStore = records
         self.shape: tuple[int, int, int] = (0, 0, 0)
 
     def check_space(self, num_frames: int) -> None:

@@ -86,7 +86,7 @@ class OfflineRun:
 
     def save(self) -> None:
         """Saves the state where the run is resumable."""
-        if self._resumable and self.num_frames:
+        if self._resumable and self.num_frames:  # at least one frame: an interrupted run of none starts again
             saved = {"num_frames": self.num_frames, "out_size": self.out_size, "shape": self.logits.shape}
             save_state(self.logits.records, {**saved, "state": vars(self.state), "scores": self.scores()})
 
@@ -116,7 +116,7 @@ class OnlineRun:
     ) -> None:
         self.state, self.num_frames, self.entities = initial_state, 0, entities
         self._records = records
-        self._finished = load_state(records, device)
+        self._finished: dict[str, Any] | None = load_state(records, device)
         if self._finished is not None:
             self.state = type(initial_state)(**self._finished["state"])
             self.num_frames = self._finished["num_frames"]

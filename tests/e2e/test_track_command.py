@@ -98,7 +98,7 @@ def test_resumed_is_the_same_as_straight(clip, tmp_path, capsys, monkeypatch):
     assert [path.name for path in out.iterdir()] == [".resume"]
     capsys.readouterr()
     assert track(frames, *words, "--stride", 2, "-o", out, "--resume") == 2
-    assert "the unfinished run there was another one (stride was 1, is 2)" in capsys.readouterr().err
+    assert "the unfinished run was another one (stride was 1, is 2)" in capsys.readouterr().err
     damaged = out / ".resume" / "detections_00000001.rec"
     damaged.write_bytes(damaged.read_bytes()[:100])
     assert track(frames, *words, "-o", out, "--resume") == 0
