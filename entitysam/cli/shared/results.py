@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from entitysam.masa.reid import Reidentifier, SegmentedFrames
 
 
-
 @dataclass
 class Job:
     """What is segmented, and where the results go.
