@@ -1,7 +1,7 @@
 """The `entitysam` command.
 
 A command is one module of this package with `add_arguments(parser)` and `run(arguments) -> exit code`, and one line in
-`COMMANDS`. Its docstring becomes its help; only the module of the command that runs is imported.
+`COMMANDS`. Its docstring is its help. Only the module of the command that runs is imported.
 """
 
 import argparse
@@ -21,15 +21,15 @@ COMMANDS = {
     "segment": "segment every entity of a video, a folder of images or a camera",
     "track": "track given detections or proposals of a video by their embeddings (MASA)",
     "segment-image": "segment every entity of photos, without training",
-    "label": "name the entities of a result that is there",
-    "demo": "segment the embedded clip and say where the pictures are",
-    "download": "fetch the published weights and check them",
+    "label": "name the entities of an existing result",
+    "demo": "segment a synthetic clip and print where the images are",
+    "download": "download the published weights and check them",
     "doctor": "report versions, devices, codecs, data sets and weights",
 }
 DESCRIPTION = "Segments and tracks every entity of a video, without prompts and without categories."
 EPILOG = """examples:
   entitysam demo -o out/demo
-  entitysam segment clip.mp4 -o out/clip --model vit-s
+  entitysam segment clip.mp4 -o out/clip
   entitysam segment --help
 """
 OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=.*")

@@ -1,1 +1,1 @@
-"""A video in, entities out: the segmenter (offline and online), the panoptic merge, the logit store."""
+"""Inference on videos: the segmenter (offline and online), the panoptic merge, mask logits on disk."""

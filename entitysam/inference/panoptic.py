@@ -1,7 +1,7 @@
-"""Soft masks of all entities -> one non-overlapping entity map per frame (class-agnostic panoptic merge).
+"""Class-agnostic panoptic merge: soft masks of all entities -> one entity map without overlaps per frame.
 
-The decision about an entity needs the whole video, the pixels need not: `PanopticMerge` sees the logits chunk by chunk,
-three times, and gives exactly what merging everything at once would give.
+Which entities are kept depends on the whole video, the pixels of a frame on this frame alone. `PanopticMerge` reads the
+logits three times in chunks of frames; the result does not depend on the chunks.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,12 +18,12 @@ QUALITY_STRIDE = 5  # the mask quality is measured on every 5th frame
 
 @dataclass(frozen=True)
 class Decision:
-    """What the whole video decides.
+    """The part of the merge that depends on the whole video. K entities pass the score threshold, n become segments.
 
     Attributes:
         queries: int64 [n] the query behind each segment id 1..n.
-        weight: [K] of the kept entities' probabilities in the argmax over entities.
-        id_of: int32 [K + 1] segment id of background and of each kept entity, 0 = none.
+        weight: [K] factor of an entity's probabilities in the argmax over entities.
+        id_of: int32 [K + 1] segment id of the background and of each of the K entities, 0 = none.
     """
 
     queries: np.ndarray
@@ -32,14 +32,14 @@ class Decision:
 
 
 class PanopticMerge:
-    """Merging of one video's logits.
+    """Merges the logits of one video.
 
     Args:
         scores: [Q] score of each entity over the video.
         out_size: (H, W) of the maps.
         score_threshold: entities below it are dropped.
-        max_entities: at most so many of the best are kept.
-        overlap_threshold: an entity must own at least this share of its own mask's area over the video.
+        max_entities: at most so many are kept, those with the best scores.
+        overlap_threshold: over the video, an entity must own at least this share of the area of its mask.
         mask_threshold: probability from which a pixel belongs to a mask.
     """
 
@@ -63,22 +63,22 @@ class PanopticMerge:
         self.kept = kept
 
     def decide(self, chunks: Chunks) -> "Decision":
-        """The first two readings: which entities become segments.
+        """The first two readings: which entities become segments (spec section 2).
 
         Args:
-            chunks: gives, each time it is called, the video's filled logits in order as [Q, t, h, w] tensors.
+            chunks: each call iterates the filled logits of the video in order, as [Q, t, h, w] tensors.
         """
         if not len(self.kept):
             return Decision(np.zeros(0, np.int64), torch.zeros(0), torch.zeros(1, dtype=torch.int32))
-        weight = self.scores[self.kept] + 0.5 * self._quality(chunks())
+        weight = self.scores[self.kept] + 0.5 * self._quality(chunks())  # [K]
         owned, area, visible = self._areas(chunks(), weight)
         keep = (owned > 0) & (area > 0) & (visible > 0) & (owned / area.clamp(min=1) >= self.overlap_threshold)
-        id_of = torch.zeros(len(keep) + 1, dtype=torch.int32)
+        id_of = torch.zeros(len(keep) + 1, dtype=torch.int32)  # index 0 is the background
         id_of[1:][keep] = torch.arange(1, int(keep.sum()) + 1, dtype=torch.int32)
         return Decision(self.kept[keep].numpy(), weight, id_of)
 
     def maps(self, chunks: Chunks, decision: "Decision") -> Iterator[np.ndarray]:
-        """The third reading: the entity maps, int32 [H, W] one after the other."""
+        """The third reading: yields the entity maps, int32 [H, W], in order."""
         for logits in chunks():
             if not len(self.kept):
                 yield from (np.zeros(self.out_size, np.int32) for _ in range(logits.shape[1]))
@@ -87,7 +87,7 @@ class PanopticMerge:
                 yield decision.id_of[_where_own(owner, masks).cpu()].numpy()
 
     def dense_maps(self, chunks: Chunks, decision: "Decision", segments: Sequence[int]) -> Iterator[np.ndarray]:
-        """Semantic reading: every pixel goes to the segment that claims it most, whatever its probability.
+        """Maps for semantic segmentation: every pixel belongs to the most probable segment, however improbable.
 
         Args:
             chunks: see `decide`.
@@ -104,7 +104,7 @@ class PanopticMerge:
                 yield from (np.zeros(self.out_size, np.int32) for _ in range(logits.shape[1]))
                 continue
             weight = decision.weight[rows].to(logits.device)[:, None, None]
-            for frame in logits[self.kept[rows].to(logits.device)].unbind(1):
+            for frame in logits[self.kept[rows].to(logits.device)].unbind(1):  # [n, h, w]
                 large = F.interpolate(frame[None].float(), size=self.out_size, mode="bilinear", align_corners=False)[0]
                 owner = (weight * large.sigmoid_()).argmax(0)
                 yield decision.id_of[1:][rows][owner.cpu()].numpy()
@@ -115,7 +115,9 @@ class PanopticMerge:
         likely = torch.zeros_like(sure)
         frame = 0
         for logits in chunks:
-            first = -frame % QUALITY_STRIDE
+            first = (
+                -frame % QUALITY_STRIDE
+            )  # of this chunk's frames, the first whose number is a multiple of the stride
             sampled = logits[self.kept.to(logits.device), first::QUALITY_STRIDE]
             sure += (sampled > 1).sum((1, 2, 3)).cpu()
             likely += (sampled > -1).sum((1, 2, 3)).cpu()
@@ -123,18 +125,18 @@ class PanopticMerge:
         return sure.float() / likely.clamp(min=1).float()
 
     def _owners(self, logits: Tensor, weight: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Per frame: the owner of each pixel as index into `kept` + 1 (0 = background), [H, W]; and the masks, [K, H, W]."""
+        """Yields per frame the owner of each pixel [H, W], an index into `kept` + 1 (0 = background), and the masks [K, H, W]."""
         weight = weight.to(logits.device)[:, None, None]
         for frame in logits[self.kept.to(logits.device)].unbind(1):
             large = F.interpolate(frame[None].float(), size=self.out_size, mode="bilinear", align_corners=False)[0]
-            probability = large.sigmoid_()
+            probability = large.sigmoid_()  # [K, H, W]
             masks = probability >= self.mask_threshold
-            owner = (weight * probability).argmax(0) + 1
-            owner[~masks.any(0)] = 0
+            owner = (weight * probability).argmax(0) + 1  # [H, W]
+            owner[~masks.any(0)] = 0  # no mask reaches the pixel: background
             yield owner, masks
 
     def _areas(self, chunks: Iterable[Tensor], weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Over the video, [K] each: pixels owned, pixels of the mask, pixels that are both."""
+        """Counts over the video, [K] each: pixels owned, pixels of the mask, pixels of both."""
         totals = torch.zeros(3, len(self.kept), dtype=torch.int64)
         for logits in chunks:
             for owner, masks in self._owners(logits, weight):
@@ -146,7 +148,7 @@ class PanopticMerge:
 
 def _where_own(owner: Tensor, masks: Tensor) -> Tensor:
     """The owner map with background wherever the owner's own probability is below the threshold."""
-    own = masks.gather(0, (owner - 1).clamp(min=0)[None])[0]
+    own = masks.gather(0, (owner - 1).clamp(min=0)[None])[0]  # [H, W], the mask of each pixel's owner there
     return owner * own
 
 
@@ -162,7 +164,7 @@ def merge(
         settings: thresholds of `PanopticMerge`.
 
     Returns:
-        ids int32 [T, H, W], 0 = no entity; and the query behind id 1..n, int64 [n].
+        ids int32 [T, H, W] with 0 = no entity, and int64 [n] the query behind each id 1..n.
     """
     panoptic = PanopticMerge(scores, out_size, **settings)  # type: ignore[arg-type]
     decision = panoptic.decide(lambda: [mask_logits])

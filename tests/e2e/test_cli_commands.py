@@ -222,6 +222,8 @@ def test_help_version_and_usage_errors(capsys):
         ["segment", "a.mp4", "b.mp4"],
         ["doctor", "a.b=3"],
         ["segment", "x", "--fast"],
+        ["segment", "x", "-o", ""],
+        ["label", "x", "-o", ""],
     ):
         with pytest.raises(SystemExit) as caught:
             main(words)

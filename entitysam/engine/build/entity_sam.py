@@ -29,7 +29,7 @@ def entity_sam(
     frozen: list[str] | None = None,
     checkpoint_activations: bool = False,
 ) -> EntitySAM:
-    """EntitySAM from its config node: builds the children, then the whole."""
+    """Builds the parts of EntitySAM and passes them to its constructor."""
     image = _encoder(image_encoder, "model.image_encoder", channels)
     semantic = None if semantic_encoder is None else _encoder(semantic_encoder, "model.semantic_encoder", channels)
     dual_encoder = DualEncoder(image, semantic, channels)
@@ -56,16 +56,16 @@ def entity_sam(
 
 
 def _encoder(node: Mapping[str, Any], path: str, channels: int) -> nn.Module:
-    """An encoder for maps of `channels` channels; a pretrained ViT keeps a width of its own."""
+    """Builds an encoder that gives `channels` channels; a pretrained ViT keeps its own width."""
     width = {} if node.get("name") == "timm_vit" else {"channels": channels}
     try:
         return build(MODELS, node, path, **width)
-    except (RuntimeError, TypeError) as error:  # a trunk that timm does not know, or arguments it does not take
+    except (RuntimeError, TypeError) as error:  # an unknown trunk of timm, or unknown arguments of it
         raise ConfigError(f"{path}: {error}") from error
 
 
 def _is_absent(name: str, semantic: nn.Module | None, prompts: nn.Module | None) -> bool:
-    """A frozen part that this model was built without."""
+    """Whether a frozen part belongs to an encoder or prompt generator that this model does not have."""
     return (semantic is None and name.startswith("dual_encoder.semantic_encoder")) or (
         prompts is None and name.startswith("prompt_generator")
     )

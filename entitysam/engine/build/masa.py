@@ -29,10 +29,15 @@ def masa(
     num_regions: int = 1000,
     num_samples: int = 512,
 ) -> MASA:
-    """Builds the children, then the whole. `strides` are those of all levels, `roi_levels` how many of them boxes read."""
+    """Builds the parts of MASA and passes them to its constructor.
+
+    Args:
+        strides: of all levels of the pyramid.
+        roi_levels: number of levels, from the finest, that box features are pooled from.
+    """
     try:
         features = build(MODELS, backbone, "model.backbone")
-    except (RuntimeError, TypeError) as error:  # a trunk that timm does not know, or arguments it does not take
+    except (RuntimeError, TypeError) as error:  # an unknown trunk of timm, or unknown arguments of it
         raise ConfigError(f"model.backbone: {error}") from error
     levels = build(MODELS, pyramid, "model.pyramid", widths=features.widths, channels=channels, num_levels=len(strides))
     blocks = build(MODELS, fusion, "model.fusion", channels=channels)
