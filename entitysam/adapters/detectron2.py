@@ -33,9 +33,9 @@ from torch import Tensor, nn
 from entitysam import distributed
 from entitysam.config import from_dict, load_config, shipped_folder, to_dict, to_yaml
 from entitysam.engine.build import open_model, pick_device
-from entitysam.engine.evaluate.formats.base import Segmented
 from entitysam.engine.evaluate.loop import input_type, read_frames
 from entitysam.engine.evaluate.run import build_dataset, build_evaluation, build_prediction_format, make_labeller
+from entitysam.engine.formats.base import Segmented
 from entitysam.engine.train import run as training
 from entitysam.engine.train.optim import build_optimizer, learning_rate
 from entitysam.engine.train.state import save_atomically

@@ -14,9 +14,9 @@ from support.video_layouts import id_maps
 from entitysam import distributed
 from entitysam.classification.classifier import ClassifierError
 from entitysam.data.evaluation.vipseg import VIPSegVideos
-from entitysam.engine.evaluate.formats.panoptic import PanopticFormat
 from entitysam.engine.evaluate.loop import predict_and_measure
 from entitysam.engine.evaluate.run import start_records
+from entitysam.engine.formats.panoptic import PanopticFormat
 from entitysam.evaluation import build_evaluators
 from entitysam.structures import VideoSegments
 

@@ -12,7 +12,7 @@ import torch
 
 from entitysam.cli.shared.models import open_model
 from entitysam.data.synthetic.returning import new_at_return, render_returning
-from entitysam.engine.evaluate.formats.panoptic import boxes, segments_info
+from entitysam.engine.formats.panoptic import boxes, segments_info
 from entitysam.engine.methods.baselines import StreamedVideo, per_frame
 from entitysam.engine.methods.masa import open_masa
 from entitysam.evaluation import VEQ, BoxTracking, PanopticSequence, PanopticVideo, TrackedVideo

@@ -1,4 +1,4 @@
-"""Names for saved predictions of any method on an evaluation set, in the formats of `engine.evaluate.formats.base`.
+"""Names for saved predictions of any method on an evaluation set, in the formats of `engine.formats.base`.
 
 Segments of panoptic predictions and tubes of instance predictions get new categories and, in instance segmentation, new
 scores; their masks stay. This is the supplement's Table 3: the classification of EntitySAM for the masks of others.
@@ -19,9 +19,9 @@ from entitysam.config import to_dict
 from entitysam.data.evaluation.base import EvaluationSet
 from entitysam.data.images import read_image
 from entitysam.data.masks import read_mask
-from entitysam.engine.evaluate.formats import instances, panoptic
-from entitysam.engine.evaluate.formats.base import Entry, PredictionError, PredictionFormat
 from entitysam.engine.evaluate.run import build_dataset, build_prediction_format
+from entitysam.engine.formats import instances, panoptic
+from entitysam.engine.formats.base import Entry, PredictionError, PredictionFormat
 from entitysam.engine.labelling.evaluation import SHEETS, KeptMaps, VideoLabeller, build_video_labeller
 from entitysam.registry import ConfigError
 from entitysam.structures import Video

@@ -17,15 +17,15 @@ import torch
 from entitysam import distributed
 from entitysam.classification.classifier import ClassifierError
 from entitysam.data.evaluation.base import EvaluationSet
-from entitysam.engine.evaluate.formats.base import (
+from entitysam.engine.evaluate.progress import share, video_bar
+from entitysam.engine.evaluate.report.result import EvaluationResult, Failure, VideoResult
+from entitysam.engine.formats.base import (
     Entry,
     PredictionError,
     PredictionFormat,
     Segmented,
     VideoFrames,
 )
-from entitysam.engine.evaluate.progress import share, video_bar
-from entitysam.engine.evaluate.report.result import EvaluationResult, Failure, VideoResult
 from entitysam.engine.labelling.evaluation import VideoLabeller
 from entitysam.evaluation import Evaluator
 from entitysam.io.record_store import RecordStore

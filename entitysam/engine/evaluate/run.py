@@ -17,8 +17,6 @@ from entitysam.config import from_dict, to_dict
 from entitysam.data.evaluation.base import EvaluationSet
 from entitysam.engine.build import open_model, pick_device
 from entitysam.engine.build.opening import ENTITY_SAM
-from entitysam.engine.evaluate.formats import instances, panoptic, semantic, tracks
-from entitysam.engine.evaluate.formats.base import ENTITY, PredictionFormat
 from entitysam.engine.evaluate.loop import (
     Evaluators,
     VideoMethod,
@@ -28,6 +26,8 @@ from entitysam.engine.evaluate.loop import (
 )
 from entitysam.engine.evaluate.report.plots import write_plots
 from entitysam.engine.evaluate.report.result import EvaluationResult, write_report
+from entitysam.engine.formats import instances, panoptic, semantic, tracks
+from entitysam.engine.formats.base import ENTITY, PredictionFormat
 from entitysam.engine.labelling.evaluation import SHEETS, VideoLabeller, build_video_labeller, sum_statistics
 from entitysam.engine.methods.baselines import build_baseline
 from entitysam.engine.methods.masa import ReidentifyingSegmenter, open_reidentifier

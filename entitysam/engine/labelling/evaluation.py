@@ -18,7 +18,7 @@ from entitysam.classification.visual_prompts import VisualPrompt
 from entitysam.classification.vlm import classifier as vlm_classifier  # noqa: F401 - registers itself
 from entitysam.data.evaluation.base import EvaluationSet
 from entitysam.data.images import read_image
-from entitysam.engine.evaluate.formats.base import Segmented
+from entitysam.engine.formats.base import Segmented
 from entitysam.io.files import as_stem, make_folder, whole_file
 from entitysam.registry import CLASSIFIERS, ConfigError, build
 from entitysam.structures import Video

@@ -18,7 +18,7 @@ from entitysam.data.detections.readers import VideoRecords, read_detections
 from entitysam.data.evaluation.base import EvaluationSet
 from entitysam.data.images import frame_name
 from entitysam.data.masks import read_mask
-from entitysam.engine.evaluate.formats.base import VideoFrames
+from entitysam.engine.formats.base import VideoFrames
 from entitysam.engine.methods.masa import box_of_mask, needs_model, open_masa, tracker_settings
 from entitysam.masa.tracker import Tracker
 from entitysam.masa.video import Detect, TrackedFrame, VideoTracker

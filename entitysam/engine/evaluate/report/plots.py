@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from entitysam.data.evaluation.base import EvaluationSet
-from entitysam.engine.evaluate.formats.base import PredictionFormat
 from entitysam.engine.evaluate.report.result import EvaluationResult, Paper
 from entitysam.engine.evaluate.report.worst_videos import worst_videos_sheet
+from entitysam.engine.formats.base import PredictionFormat
 from entitysam.io.files import make_folder, whole_file
 
 matplotlib.use("Agg")

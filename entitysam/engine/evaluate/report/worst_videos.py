@@ -7,8 +7,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from entitysam.data.evaluation.base import EvaluationSet
 from entitysam.data.images import read_image
-from entitysam.engine.evaluate.formats.base import Entry, PredictionFormat, resize_ids
 from entitysam.engine.evaluate.report.result import EvaluationResult
+from entitysam.engine.formats.base import Entry, PredictionFormat, resize_ids
 from entitysam.evaluation.overlaps import frame_overlaps
 from entitysam.structures import Video
 from entitysam.visualization.overlay import draw_entities

@@ -15,11 +15,11 @@ from entitysam.data.evaluation.vipseg import VIPSegVideos
 from entitysam.data.evaluation.vspw import VSPWVideos, read_labels
 from entitysam.data.evaluation.ytvis import EntitySegImages, YouTubeVIS
 from entitysam.data.images import DataError
-from entitysam.engine.evaluate.formats.instances import InstanceFormat
-from entitysam.engine.evaluate.formats.panoptic import PanopticFormat
-from entitysam.engine.evaluate.formats.semantic import SemanticFormat, fill_from_nearest
 from entitysam.engine.evaluate.loop import measure_saved, predict_and_measure, read_frames
 from entitysam.engine.evaluate.progress import share
+from entitysam.engine.formats.instances import InstanceFormat
+from entitysam.engine.formats.panoptic import PanopticFormat
+from entitysam.engine.formats.semantic import SemanticFormat, fill_from_nearest
 from entitysam.evaluation import build_evaluators
 from entitysam.io.record_store import RecordStore
 from entitysam.registry import ConfigError

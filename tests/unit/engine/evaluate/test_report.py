@@ -6,7 +6,6 @@ import math
 import numpy as np
 import pytest
 
-from entitysam.engine.evaluate.formats.instances import paint
 from entitysam.engine.evaluate.report.compare import compare, differences
 from entitysam.engine.evaluate.report.plots import comparison_figure, save, scatter_figure, window_figure
 from entitysam.engine.evaluate.report.result import (
@@ -19,6 +18,7 @@ from entitysam.engine.evaluate.report.result import (
     write_report,
 )
 from entitysam.engine.evaluate.report.worst_videos import in_same_colours
+from entitysam.engine.formats.instances import paint
 from entitysam.evaluation import Instance
 from entitysam.ops import rle_encode
 

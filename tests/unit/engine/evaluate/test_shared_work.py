@@ -9,9 +9,9 @@ from support.video_layouts import write_vipseg
 from entitysam import distributed
 from entitysam.classification.classifier import ClassifierError
 from entitysam.data.evaluation.vipseg import VIPSegVideos
-from entitysam.engine.evaluate.formats.panoptic import PanopticFormat
 from entitysam.engine.evaluate.loop import DeviceLostError, device_is_lost, predict_and_measure
 from entitysam.engine.evaluate.run import Metrics, start_records
+from entitysam.engine.formats.panoptic import PanopticFormat
 from entitysam.evaluation import build_evaluators
 
 

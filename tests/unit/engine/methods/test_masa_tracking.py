@@ -14,9 +14,9 @@ from entitysam.data.evaluation.vipseg import VIPSegVideos
 from entitysam.data.evaluation.ytvis import YouTubeVIS
 from entitysam.data.images import DataError
 from entitysam.data.synthetic.writer import SyntheticSet, write_synthetic
-from entitysam.engine.evaluate.formats.base import PredictionError
-from entitysam.engine.evaluate.formats.tracks import TracksFormat, annotated_tracks, paint_boxes
 from entitysam.engine.evaluate.run import RunOptions, build_dataset, build_prediction_format, run
+from entitysam.engine.formats.base import PredictionError
+from entitysam.engine.formats.tracks import TracksFormat, annotated_tracks, paint_boxes
 from entitysam.engine.methods.masa_tracking import VideoTracking, same_names
 from entitysam.evaluation import EvaluationError, TrackedVideo, Tracks
 from entitysam.ops import rle_decode

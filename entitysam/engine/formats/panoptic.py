@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from entitysam.engine.evaluate.formats.base import (
+from entitysam.engine.formats.base import (
     ENTITY,
     Entry,
     PredictionError,
@@ -16,7 +16,7 @@ from entitysam.engine.evaluate.formats.base import (
     Segmented,
     read_index_file,
 )
-from entitysam.engine.evaluate.formats.segments import ImageIndex, PanopticEntry, PanopticFrame, Segment, VideoIndex
+from entitysam.engine.formats.segments import ImageIndex, PanopticEntry, PanopticFrame, Segment, VideoIndex
 from entitysam.evaluation import (
     EvaluationError,
     Instance,

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from entitysam.data.detections.readers import FrameRecord
-from entitysam.engine.evaluate.formats.base import ENTITY, Entry, PredictionError, PredictionFormat, read_index_file
-from entitysam.engine.evaluate.formats.segments import OfVideo, TrackedBox
+from entitysam.engine.formats.base import ENTITY, Entry, PredictionError, PredictionFormat, read_index_file
+from entitysam.engine.formats.segments import OfVideo, TrackedBox
 from entitysam.evaluation import EvaluationError, TrackedVideo, Tracks
 from entitysam.io.files import whole_file
 from entitysam.io.json_files import check_type

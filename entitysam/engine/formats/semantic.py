@@ -8,7 +8,7 @@ from PIL import Image
 from scipy import ndimage
 
 from entitysam.data.evaluation.vspw import read_labels
-from entitysam.engine.evaluate.formats.base import Entry, PredictionFormat, Segmented
+from entitysam.engine.formats.base import Entry, PredictionFormat, Segmented
 from entitysam.evaluation import EvaluationError, SemanticVideo
 from entitysam.io.files import whole_file
 from entitysam.io.paths import join_inside

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from entitysam.data.masks import read_mask
-from entitysam.engine.evaluate.formats.base import (
+from entitysam.engine.formats.base import (
     ENTITY,
     Entry,
     PredictionError,
@@ -17,7 +17,7 @@ from entitysam.engine.evaluate.formats.base import (
     read_index_file,
     resize_ids,
 )
-from entitysam.engine.evaluate.formats.segments import InstanceAnnotation, InstanceResult, OfImage, OfVideo
+from entitysam.engine.formats.segments import InstanceAnnotation, InstanceResult, OfImage, OfVideo
 from entitysam.evaluation import EvaluationError, Instance, InstanceVideo
 from entitysam.io.files import whole_file
 from entitysam.io.json_files import check_type
