@@ -239,7 +239,7 @@ class EntityEvaluator(DatasetEvaluator):
     def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[Segmented]) -> None:
         for record, segmented in zip(inputs, outputs):
             video = record["video"]
-            named = self.labeller.name(video, segmented) if self.labeller else None
+            named = self.labeller.label(video, segmented) if self.labeller else None
             entry = (
                 self.prediction_format.write(video, named, named.categories)
                 if named

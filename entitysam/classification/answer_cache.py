@@ -1,4 +1,4 @@
-"""Answers on disk, by the content of the question: a second run asks nothing, a killed one goes on where it was."""
+"""Caches answers on disk by the content of the question: a second run asks nothing, a killed run continues."""
 
 import hashlib
 import json
@@ -11,35 +11,40 @@ from entitysam.io.files import OutputError, whole_file
 
 
 class AnswerCache:
-    """One small file per answer, so that several processes can share a folder.
+    """One small file per answer; several processes can share a folder.
 
     Args:
         folder: created when the first answer is written.
-        question: everything but the picture that decides an answer: model, words, class list, settings.
+        question: everything but the image that an answer depends on: model, prompt, class list, settings.
     """
 
     def __init__(self, folder: Path, question: str) -> None:
         self.folder = folder
         self._question = hashlib.sha256(question.encode("utf-8")).digest()
 
-    def key(self, picture: bytes) -> str:
-        """The name of an encoded picture's answer."""
-        return hashlib.sha256(self._question + hashlib.sha256(picture).digest()).hexdigest()
+    def key(self, image: bytes) -> str:
+        """Key of the answer for an encoded image: SHA-256 of question and image."""
+        return hashlib.sha256(self._question + hashlib.sha256(image).digest()).hexdigest()
 
     def read(self, key: str) -> Answer | None:
-        """The answer, or None where there is none or its file is broken."""
+        """The answer; None where there is none, its file is broken, or it is unknown."""
         try:
             record = json.loads(self._path(key).read_bytes())
-            return Answer(record["name"], record["index"], float(record["confidence"]))
-        except (OSError, ValueError, KeyError, TypeError):
+            name, index, confidence = record["name"], record["index"], float(record["confidence"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
+        valid = isinstance(name, str) and (index is None or isinstance(index, int)) and 0 <= confidence <= 1
+        return Answer(name, index, confidence) if valid else None
 
     def write(self, key: str, answer: Answer) -> None:
-        """Keeps an answer.
+        """Stores a valid answer.
 
         Raises:
+            ValueError: the answer is unknown; a later run may get a better one.
             OutputError: the folder cannot be written to.
         """
+        if answer.name is None:
+            raise ValueError("an unknown answer is not cached")
         path = self._path(key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,5 +58,5 @@ class AnswerCache:
 
 
 def default_folder() -> Path:
-    """Where answers are kept when nothing else is said: `$XDG_CACHE_HOME/entitysam/answers`, or below `~/.cache`."""
+    """Default folder of the cache: `$XDG_CACHE_HOME/entitysam/answers`, or below `~/.cache`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "entitysam" / "answers"

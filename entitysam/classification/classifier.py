@@ -1,4 +1,4 @@
-"""What all classifiers share: pictures in, answers out."""
+"""The interface of all classifiers: encoded images in, answers out."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,16 +8,16 @@ from entitysam.classification.labels import Label
 from entitysam.classification.visual_prompts import VisualPrompt
 from entitysam.registry import CLASSIFIERS
 
-OnDone = Callable[[int], None]  # so many more pictures have their answer
+OnDone = Callable[[int], None]  # called with the number of further images that have an answer
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a classifier says of a picture.
+    """A classifier's answer for one image.
 
     Attributes:
-        name: of the class; None = unknown: no usable answer could be had.
-        index: place in the class list; None where there is no list.
+        name: name of the class; None = unknown (no valid answer).
+        index: position in the class list; None in free naming.
         confidence: 0..1.
     """
 
@@ -30,33 +30,33 @@ UNKNOWN = Answer(None, None, 0.0)
 
 
 class ClassifierError(ValueError):
-    """A classifier cannot work at all: no picture will get an answer, so there is no use in going on."""
+    """The classifier cannot answer any image, so the run ends."""
 
 
 class Classifier(Protocol):
-    """Names pictures. The factories in CLASSIFIERS take `labels` (None = free naming) and `visual_prompt` by keyword."""
+    """Classifies images. Factories in CLASSIFIERS take `labels` (None = free naming) and `visual_prompt` by keyword."""
 
-    def classify(self, pictures: Sequence[bytes], on_done: OnDone = ...) -> list[Answer]:
-        """An answer for each encoded picture.
+    def classify(self, images: Sequence[bytes], on_done: OnDone = ...) -> list[Answer]:
+        """An answer for each encoded image.
 
         Raises:
-            ClassifierError: it cannot work at all.
+            ClassifierError: no image can get an answer.
         """
 
     def statistics(self) -> dict[str, Any]:
-        """What the answers so far took, as plain data for reports."""
+        """Counts of all calls so far, as plain data for reports."""
 
 
 @CLASSIFIERS.register("none")
 class NoClassifier:
-    """Leaves entities without names."""
+    """Leaves all entities unknown."""
 
     def __init__(self, labels: tuple[Label, ...] | None, visual_prompt: VisualPrompt) -> None:
         self.labels = labels
 
-    def classify(self, pictures: Sequence[bytes], on_done: OnDone = lambda count: None) -> list[Answer]:
-        on_done(len(pictures))
-        return [UNKNOWN] * len(pictures)
+    def classify(self, images: Sequence[bytes], on_done: OnDone = lambda count: None) -> list[Answer]:
+        on_done(len(images))
+        return [UNKNOWN] * len(images)
 
     def statistics(self) -> dict[str, Any]:
         return {}

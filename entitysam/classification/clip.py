@@ -1,4 +1,4 @@
-"""Zero-shot classification without a server: the class whose text lies nearest to the picture, by CLIP or SigLIP."""
+"""Zero-shot classification by CLIP or SigLIP, offline: the class whose text embedding is most similar to the image's."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -25,16 +25,16 @@ TEMPLATES = (
 
 
 class ClipClassifier:
-    """Compares pictures with the texts of all classes.
+    """Compares image embeddings with the text embeddings of all classes.
 
     Args:
-        model: with `encode_image` and `encode_text`, as open_clip builds it, in eval mode on its device.
-        preprocess: PIL picture -> [3, S, S].
+        model: a model of open_clip in eval mode, with `encode_image` and `encode_text`.
+        preprocess: PIL image -> float [3, S, S].
         tokenizer: texts -> int64 [n, length].
         labels: the class list.
-        templates: sentences with {} for the name; a class is the mean of its sentences.
-        batch_size: pictures per pass.
-        title: of the model, for reports.
+        templates: sentences with {} for the name; a class embedding is the mean over its sentences.
+        batch_size: images per forward pass.
+        title: name of the model in reports.
     """
 
     def __init__(
@@ -53,35 +53,37 @@ class ClipClassifier:
         self.batch_size = batch_size
         self.title = title
         self._device = next(model.parameters()).device
-        self._pictures = 0
+        self._num_images = 0
         self.class_features = self._encode_classes(tokenizer, templates)
 
     @torch.inference_mode()
     def _encode_classes(self, tokenizer: Callable[[list[str]], Tensor], templates: Sequence[str]) -> Tensor:
-        """Unit vectors [n, C]."""
+        """Class embeddings of unit length, float [n, C]."""
         features = []
         for label in self.labels:
             tokens = tokenizer([template.replace("{}", label.name) for template in templates]).to(self._device)
-            features.append(F.normalize(self.model.encode_text(tokens).float(), dim=-1).mean(0))  # type: ignore[operator]
+            embeddings = self.model.encode_text(tokens).float()  # type: ignore[operator]  # [templates, C]
+            features.append(F.normalize(embeddings, dim=-1).mean(0))
         return F.normalize(torch.stack(features), dim=-1)
 
     @torch.inference_mode()
-    def classify(self, pictures: Sequence[bytes], on_done: OnDone = lambda count: None) -> list[Answer]:
-        """An answer for each encoded picture; its confidence is the softmax over the class list."""
+    def classify(self, images: Sequence[bytes], on_done: OnDone = lambda count: None) -> list[Answer]:
+        """An answer for each encoded image; its confidence is the softmax over the class list."""
         answers: list[Answer] = []
         scale = self.model.logit_scale.exp()  # type: ignore[operator, union-attr]
-        for start in range(0, len(pictures), self.batch_size):
-            batch = pictures[start : start + self.batch_size]
-            images = torch.stack([self.preprocess(_open(picture)) for picture in batch]).to(self._device)
-            features = F.normalize(self.model.encode_image(images).float(), dim=-1)  # type: ignore[operator]
-            confidence, index = (scale.float() * features @ self.class_features.T).softmax(-1).max(-1)
+        for start in range(0, len(images), self.batch_size):
+            batch = images[start : start + self.batch_size]
+            pixels = torch.stack([self.preprocess(_open(image)) for image in batch]).to(self._device)  # [B, 3, S, S]
+            features = F.normalize(self.model.encode_image(pixels).float(), dim=-1)  # type: ignore[operator]
+            logits = scale.float() * features @ self.class_features.T  # [B, n]
+            confidence, index = logits.softmax(-1).max(-1)
             answers += [Answer(self.labels[i].name, i, c) for i, c in zip(index.tolist(), confidence.tolist())]
             on_done(len(batch))
-        self._pictures += len(pictures)
+        self._num_images += len(images)
         return answers
 
     def statistics(self) -> dict[str, Any]:
-        return {"model": self.title, "pictures": self._pictures}
+        return {"model": self.title, "images": self._num_images}
 
 
 @CLASSIFIERS.register("clip")
@@ -98,19 +100,19 @@ def clip_classifier(
 
     Args:
         labels: the class list.
-        visual_prompt: how the pictures are drawn.
-        model: name in open_clip, "hf-hub:...", or "local-dir:..." for a machine without internet; the SigLIP ones need
-            the package transformers besides.
+        visual_prompt: draws the crops.
+        model: name in open_clip, "hf-hub:...", or "local-dir:..." for a machine without internet; SigLIP models also need
+            the package transformers.
         pretrained: name of the weights, or a file; "random" for tests.
         templates, batch_size: see `ClipClassifier`.
         device: "auto", "cpu", "cuda", ...
 
     Raises:
         ConfigError: no class list, a value out of its range, no such model, or the package is missing.
-        ClassifierError: the weights cannot be had.
+        ClassifierError: the weights cannot be loaded.
     """
     if labels is None:
-        raise ConfigError("classifier 'clip' chooses from a list; names without one need 'vlm'")
+        raise ConfigError("classifier 'clip' needs a class list; free naming needs 'vlm'")
     if batch_size < 1 or not templates or not all("{}" in template for template in templates):
         raise ConfigError("classifier 'clip': batch_size must be 1 or more, and every template needs a {}")
     try:
@@ -123,14 +125,14 @@ def clip_classifier(
         raise ConfigError(f"classifier 'clip': open_clip has no model '{model}'")
     try:
         weights = None if pretrained == RANDOM or ":" in model else pretrained
-        # "longest" pads with black instead of cutting off what does not fit into a square.
+        # "longest" pads to a square with black instead of cropping.
         built, _, preprocess = open_clip.create_model_and_transforms(model, weights, image_resize_mode="longest")
         tokenizer = open_clip.get_tokenizer(model)
         built = built.eval().to(_device(device))
     except (RuntimeError, OSError, ValueError, ImportError, AssertionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ClassifierError(
-            f"classifier 'clip': {model} with weights '{pretrained}' cannot be had ({reason})"
+            f"classifier 'clip': {model} with weights '{pretrained}' cannot be loaded ({reason})"
         ) from error
     return ClipClassifier(built, preprocess, tokenizer, labels, templates, batch_size, f"{model} {pretrained}")
 
@@ -140,5 +142,5 @@ def _device(name: str) -> torch.device:
     return torch.device(found if name == "auto" else name)
 
 
-def _open(picture: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(picture)).convert("RGB")
+def _open(content: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(content)).convert("RGB")

@@ -1,4 +1,4 @@
-"""From the masks of a video to a name for each entity: choose frames, draw pictures, ask, count the votes."""
+"""Labels the entities of a video: selects frames, draws crops, classifies them, votes."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from entitysam.registry import ConfigError
 
 @dataclass(frozen=True)
 class EntityCrop:
-    """A picture for the classifier.
+    """An image of one entity for the classifier.
 
     Attributes:
         entity: id 1..n.
-        frame: from 0.
-        picture: JPEG.
+        frame: index from 0.
+        image: encoded as JPEG.
     """
 
     entity: int
@@ -29,15 +29,15 @@ class EntityCrop:
 
 
 class Labeller:
-    """Names the entities of videos.
+    """Labels the entities of videos.
 
     Args:
-        classifier: gives the answers.
-        visual_prompt: draws the pictures.
-        top_frames: the frames of highest confidence that an entity is shown on; more than one take a vote.
+        classifier: classifies the crops.
+        visual_prompt: draws the crops.
+        top_frames: number of frames of highest confidence per entity; several frames vote.
 
     Raises:
-        ConfigError: no frames.
+        ConfigError: top_frames < 1.
     """
 
     def __init__(self, classifier: Classifier, visual_prompt: VisualPrompt, top_frames: int = 1) -> None:
@@ -50,51 +50,53 @@ class Labeller:
     def draw(
         self, masklets: Masklets, frames: Iterable[np.ndarray], frame_scores: np.ndarray | None = None
     ) -> list[EntityCrop]:
-        """The pictures of a video, by frame and entity.
+        """The crops of a video, ordered by frame, then entity.
 
         Args:
-            masklets: of the n entities.
-            frames: uint8 [H, W, 3] RGB; brought to the size of the masks where they have another.
-            frame_scores: [n, T], see `choose_frames`.
+            masklets: the n entities.
+            frames: uint8 [H, W, 3] RGB; resized to the masks where their sizes differ.
+            frame_scores: float [n, T], see `choose_frames`.
 
         Raises:
-            ValueError: there are fewer frames than masks.
+            ValueError: fewer frames than masks.
         """
         chosen = choose_frames(masklets.areas(), frame_scores, self.top_frames)
-        wanted: dict[int, list[int]] = {}
+        entities_on: dict[int, list[int]] = {}  # frame -> entities to draw there
         for entity, best in enumerate(chosen, start=1):
             for frame in best:
-                wanted.setdefault(frame, []).append(entity)
-        shown = []
+                entities_on.setdefault(frame, []).append(entity)
+        crops = []
         for index, (pixels, mask_of) in enumerate(zip(frames, masklets.frames())):
-            for entity in wanted.pop(index, ()):
+            for entity in entities_on.pop(index, ()):
                 mask = mask_of(entity)
                 if pixels.shape[:2] != mask.shape:
                     pixels = cv2.resize(pixels, mask.shape[::-1], interpolation=cv2.INTER_AREA)
-                shown.append(EntityCrop(entity, index, self.visual_prompt.encode(pixels, mask)))
-            if not wanted:
+                crops.append(EntityCrop(entity, index, self.visual_prompt.encode(pixels, mask)))
+            if not entities_on:
                 break
-        if wanted:
-            raise ValueError(
-                f"the frames end before frame {max(wanted)}, on which entity {wanted[max(wanted)][0]} is shown"
-            )
-        return shown
+        if entities_on:
+            raise ValueError(f"the frames end before frame {max(entities_on)}, which has entities to label")
+        return crops
 
-    def name(
-        self, shown: Sequence[EntityCrop], num_entities: int, on_done: OnDone = lambda count: None
+    def classify(
+        self, crops: Sequence[EntityCrop], num_entities: int, on_done: OnDone = lambda count: None
     ) -> list[Answer]:
-        """An answer for each entity 1..n; UNKNOWN for one without pictures."""
-        answers = self.classifier.classify([crop.image for crop in shown], on_done)
+        """An answer for each entity 1..n; UNKNOWN for an entity without crops.
+
+        Raises:
+            ClassifierError: no crop can get an answer.
+        """
+        answers = self.classifier.classify([crop.image for crop in crops], on_done)
         ballots: list[list[Answer]] = [[] for _ in range(num_entities)]
-        for one, answer in zip(shown, answers, strict=True):
-            ballots[one.entity - 1].append(answer)
+        for crop, answer in zip(crops, answers, strict=True):
+            ballots[crop.entity - 1].append(answer)
         return [vote(ballot) for ballot in ballots]
 
 
 def vote(answers: Sequence[Answer]) -> Answer:
-    """The name with the most confidence behind it, first come first served among equals.
+    """The name with the largest sum of confidences; ties go to the first.
 
-    Its confidence is its share: the sum over the pictures that got it / number of pictures, 0..1.
+    Its confidence is that sum divided by the number of answers, 0..1.
     """
     support: dict[str, float] = {}
     for answer in answers:

@@ -1,4 +1,4 @@
-"""The class list that a classifier chooses from. Its names are the only words of a user or a file that enter a prompt."""
+"""Class lists for classifiers. Their names are the only text from a user or a file that enters a prompt."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,8 +11,9 @@ from entitysam.registry import ConfigError
 
 FREE = "free"
 ALIASES = {"coco": "coco_panoptic", "ytvis": "ytvis_2021"}
-MAX_LENGTH = 64  # characters of a name
-UNFIT = re.compile(r"[^\w\s\-.,:;()/&'+]")  # no quotes, brackets, backslashes or control characters
+MAX_LENGTH = 64  # characters in a name
+MAX_LABELS = 10_000
+FORBIDDEN = re.compile(r"[^\w\s\-.,:;()/&'+]")  # no quotes, brackets, backslashes or control characters
 
 
 @dataclass(frozen=True)
@@ -20,10 +21,10 @@ class Label:
     """One class.
 
     Attributes:
-        category_id: its id in the data set's files.
-        name: as it is shown and written into prompts.
-        is_thing: countable; the regions of a class that is not ("stuff") are one segment per video.
-        is_background: entities of this class are no entities of the task (instance segmentation).
+        category_id: id in the data set's files.
+        name: as shown and as written into prompts.
+        is_thing: countable; all regions of a stuff class are one segment per video.
+        is_background: entities of this class are dropped (instance segmentation).
     """
 
     category_id: int
@@ -42,37 +43,37 @@ def labels_of(categories: Sequence[Mapping[str, Any]]) -> tuple[Label, ...]:
         categories: mappings with `id`, `name`, `isthing`.
 
     Raises:
-        ConfigError: no categories, a name that is no name, or one that occurs twice.
+        ConfigError: no categories, an invalid name, or a duplicate name.
     """
     labels = tuple(Label(int(c["id"]), clean_name(str(c["name"])), bool(c.get("isthing", 1))) for c in categories)
-    if not labels:
-        raise ConfigError("a class list needs at least one name")
+    if not 1 <= len(labels) <= MAX_LABELS:
+        raise ConfigError(f"a class list needs at least one name and at most {MAX_LABELS}, not {len(labels)}")
     seen: set[str] = set()
     for label in labels:
         if label.name.lower() in seen:
-            raise ConfigError(f"the name '{label.name}' occurs twice in the class list")
+            raise ConfigError(f"the class list has the name '{label.name}' twice")
         seen.add(label.name.lower())
     return labels
 
 
 def parse_labels(text: str) -> tuple[Label, ...] | None:
-    """The class list that a user names.
+    """Parses the class list of a user.
 
     Args:
-        text: a list that comes with the project ("coco", "vipseg", "ytvis_2019", ...), a .txt file with one name per
-            line, names separated by commas, or "free".
+        text: a shipped list ("coco", "vipseg", "ytvis_2019", ...), a .txt file with one name per line, names separated
+            by commas, or "free".
 
     Returns:
-        the labels; None for "free": names without a list.
+        the labels; None for free naming.
 
     Raises:
-        ConfigError: see `labels_of`; FileNotFoundError: no such file.
+        ConfigError: see `labels_of`, or the file is not text; FileNotFoundError: no such file.
     """
     text = text.strip()
     if text == FREE:
         return None
     if text.endswith(".txt"):
-        names = Path(text).read_text(encoding="utf-8").splitlines()
+        names = _read_lines(Path(text))
     elif re.fullmatch(r"\w+", text) and _is_shipped(ALIASES.get(text, text)):
         return labels_of(read_categories(ALIASES.get(text, text)))
     else:
@@ -82,17 +83,24 @@ def parse_labels(text: str) -> tuple[Label, ...] | None:
 
 
 def clean_name(text: str) -> str:
-    """A name fit for a prompt: one line of at most `MAX_LENGTH` plain characters, blanks instead of underscores.
+    """Normalises a name for prompts: one line of 1 to `MAX_LENGTH` plain characters, blanks instead of underscores.
 
     Raises:
-        ConfigError: nothing is left, it is too long, or it has characters that names do not have.
+        ConfigError: the name is empty, too long, or has control characters, quotes or brackets.
     """
     name = re.sub(r"[_ \t]+", " ", text).strip()
-    if not name or len(name) > MAX_LENGTH or UNFIT.search(name) or "\n" in name or "\r" in name:
+    if not name or len(name) > MAX_LENGTH or FORBIDDEN.search(name) or "\n" in name or "\r" in name:
         raise ConfigError(
-            f"{text[:MAX_LENGTH]!r} is no name for a class: 1 to {MAX_LENGTH} plain characters on one line"
+            f"{text[:MAX_LENGTH]!r} is not a valid class name: 1 to {MAX_LENGTH} plain characters on one line"
         )
     return name
+
+
+def _read_lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not a UTF-8 text file ({error.reason} at byte {error.start})") from error
 
 
 def _is_shipped(name: str) -> bool:

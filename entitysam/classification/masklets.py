@@ -1,4 +1,4 @@
-"""The masks of a video for naming, however a method keeps them: as maps of ids, or as tubes that may overlap."""
+"""The masks of a video for labelling, stored as id maps or as tubes of run-length codes that may overlap."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -14,40 +14,44 @@ MaskOf = Callable[[int], np.ndarray]  # id 1..n -> bool [H, W]
 class Masklets(Protocol):
     """n masklets over T frames."""
 
+    @property
+    def num_entities(self) -> int:
+        """n."""
+
     def areas(self) -> np.ndarray:
         """Visible pixels, int64 [n, T]."""
 
     def frames(self) -> Iterator[MaskOf]:
-        """Per frame in order: what gives the masks on it."""
+        """Per frame in order: a function from id to mask."""
 
 
 class MapMasklets:
-    """Masklets of maps.
+    """Masklets stored as id maps.
 
     Args:
-        maps: gives, each time it is called, the maps of the frames in order, int [H, W] with ids 1..n, 0 = none.
+        maps: returns, at each call, the maps of the frames in order, int [H, W] with ids 1..n, 0 = none.
         num_entities: n.
     """
 
     def __init__(self, maps: Callable[[], Iterable[np.ndarray]], num_entities: int) -> None:
         self._maps = maps
-        self._num_entities = num_entities
+        self.num_entities = num_entities
 
     def areas(self) -> np.ndarray:
         """See `Masklets`.
 
         Raises:
-            ValueError: an id beyond n.
+            ValueError: an id above n.
         """
         columns = []
         for frame, ids in enumerate(self._maps()):
-            counts = np.bincount(ids.ravel(), minlength=self._num_entities + 1)
-            if len(counts) > self._num_entities + 1:
+            highest = int(ids.max(initial=0))
+            if highest > self.num_entities:  # checked before `bincount` allocates by id
                 raise ValueError(
-                    f"frame {frame}: id {len(counts) - 1}, and only {self._num_entities} entities have a score"
+                    f"frame {frame}: the map has id {highest}, but only {self.num_entities} entities have a score"
                 )
-            columns.append(counts[1:])
-        return np.stack(columns, axis=1) if columns else np.zeros((self._num_entities, 0), np.int64)
+            columns.append(np.bincount(ids.ravel(), minlength=self.num_entities + 1)[1:])
+        return np.stack(columns, axis=1) if columns else np.zeros((self.num_entities, 0), np.int64)
 
     def frames(self) -> Iterator[MaskOf]:
         for ids in self._maps():
@@ -55,14 +59,15 @@ class MapMasklets:
 
 
 class TubeMasklets:
-    """Masklets of run-length codes.
+    """Masklets stored as run-length codes.
 
     Args:
-        tubes: per masklet, per frame a COCO run-length code, None where it is not visible.
+        tubes: per masklet and frame a COCO run-length code, None where it is not visible.
     """
 
     def __init__(self, tubes: Sequence[Sequence[Mapping[str, Any] | None]]) -> None:
         self._tubes = tubes
+        self.num_entities = len(tubes)
 
     def areas(self) -> np.ndarray:
         length = len(self._tubes[0]) if self._tubes else 0
@@ -77,5 +82,5 @@ class TubeMasklets:
 
     def _mask(self, frame: int, entity: int) -> np.ndarray:
         code = self._tubes[entity - 1][frame]
-        assert code is not None  # masks are asked for where there are areas
+        assert code is not None  # `choose_frames` selects only frames with an area
         return rle_decode(dict(code))

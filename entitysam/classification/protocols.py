@@ -1,12 +1,12 @@
-"""What the answers mean for a task: entities with names -> the segments that the task is measured on.
+"""Turns labelled entities into the segments of a class-specific task.
 
 | task | segments |
 | --- | --- |
-| `vps` video panoptic | things stay what they are; the stuff of one class is one segment in the whole video |
-| `vss` video semantic | every pixel belongs to the mask that claims it most (argmax), whatever its probability |
-| `vis` video instance | things of the list; score = entity score x class confidence; background is dropped |
+| `vps` video panoptic | one segment per thing; all entities of a stuff class are one segment per video |
+| `vss` video semantic | every pixel belongs to the mask of highest probability (argmax), without a threshold |
+| `vis` video instance | one segment per entity; score = entity score x class confidence; background is dropped |
 
-An entity whose class is unknown has no place in any of them: it is left out.
+Entities of unknown class are left out.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,10 +20,10 @@ from entitysam.classification.labels import BACKGROUND, Label, labels_of
 
 
 class Entities(Protocol):
-    """The entities of a video. `iter_dense_ids(entities)`, where a method has it, gives every pixel to one of `entities`.
+    """The entities of a video. A method may also have `iter_dense_ids(entities)`, which assigns every pixel to one of them.
 
     Attributes:
-        scores: float [n] of the entities 1..n.
+        scores: float [n], of the entities 1..n.
     """
 
     @property
@@ -36,10 +36,10 @@ class NamedVideo:
     """The segments of a task.
 
     Attributes:
-        maps: gives the maps of the entities, ids 0..n.
-        segment_of: int32 [n + 1] segment of each entity, 0 = none; several entities may be one segment.
-        scores: float [m] of the segments 1..m.
-        categories: int64 [m] category id of the segments 1..m.
+        maps: returns the id maps of the entities, int [H, W] with ids 0..n.
+        segment_of: int32 [n + 1], segment of each entity, 0 = none; several entities may share a segment.
+        scores: float [m], of the segments 1..m.
+        categories: int64 [m], category ids of the segments 1..m.
     """
 
     maps: Callable[[], Iterator[np.ndarray]]
@@ -48,13 +48,13 @@ class NamedVideo:
     categories: np.ndarray
 
     def iter_ids(self) -> Iterator[np.ndarray]:
-        """The segments' maps, int32 [H, W]; 0 = none."""
+        """Segment maps, int32 [H, W]; 0 = none."""
         for ids in self.maps():
             yield self.segment_of[ids]
 
 
 def task_labels(task: str, categories: Sequence[Mapping[str, Any]]) -> tuple[Label, ...]:
-    """The class list of a task on a data set: instance segmentation may also answer that a region is none of them.
+    """The class list of a task on a data set; instance segmentation has an additional background class.
 
     Raises:
         ConfigError: see `labels_of`.
@@ -64,7 +64,7 @@ def task_labels(task: str, categories: Sequence[Mapping[str, Any]]) -> tuple[Lab
 
 
 def video_panoptic(video: Entities, answers: Sequence[Answer], labels: Sequence[Label]) -> NamedVideo:
-    """See the table. A merged segment's score is the best of its entities'."""
+    """See the table. The score of a merged segment is the maximum over its entities."""
     groups: dict[Any, list[int]] = {}
     for entity, label in enumerate(chosen_labels(answers, labels), start=1):
         if label is not None:
@@ -74,7 +74,7 @@ def video_panoptic(video: Entities, answers: Sequence[Answer], labels: Sequence[
 
 
 def video_semantic(video: Entities, answers: Sequence[Answer], labels: Sequence[Label]) -> NamedVideo:
-    """See the table. Methods that give maps and no soft masks leave pixels 0, which the writer fills from the nearest."""
+    """See the table. Methods without soft masks leave pixels 0, which the writer fills from the nearest segment."""
     found = chosen_labels(answers, labels)
     named = [entity for entity, label in enumerate(found, start=1) if label is not None]
     dense = getattr(video, "iter_dense_ids", None)
@@ -94,7 +94,7 @@ PROTOCOLS = {"vps": video_panoptic, "vss": video_semantic, "vis": video_instance
 
 
 def chosen_labels(answers: Sequence[Answer], labels: Sequence[Label]) -> list[Label | None]:
-    """The class of each entity, None = unknown."""
+    """The class of each entity; None = unknown."""
     return [None if answer.index is None else labels[answer.index] for answer in answers]
 
 
@@ -105,7 +105,7 @@ def _grouped(
     answers: Sequence[Answer],
     labels: Sequence[Label],
 ) -> NamedVideo:
-    """Groups of entities of one class as segments 1, 2, ..."""
+    """Forms one segment per group; all entities of a group have the same class."""
     segment_of = np.zeros(len(answers) + 1, np.int32)
     for segment, entities in enumerate(groups, start=1):
         segment_of[list(entities)] = segment

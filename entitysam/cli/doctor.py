@@ -133,9 +133,9 @@ def find_weights(folder: Path) -> Iterator[Finding]:
         else "tiny: not in this installation, `entitysam demo` runs with random weights"
     )
     yield Finding("ok" if tiny.is_file() else "warn", "weights", text)
-    for name, (repository, file) in HUB.items():
+    for name, file in HUB.items():
         place = folder / f"entitysam_{name}.pth"
-        where = str(place) if place.is_file() else _in_hub_cache(repository, file)
+        where = str(place) if place.is_file() else _in_hub_cache(file.repository, file.path)
         hint = f"not there; fetch it with: entitysam download {name}"
         yield Finding("ok" if where else "warn", "weights", f"{name}: {where or hint}")
     for other in sorted(p for p in folder.glob("*") if p.suffix in (".pt", ".pth", ".safetensors")):

@@ -1,10 +1,11 @@
-"""Names the entities of a result that is there, without segmenting again.
+"""Labels the entities of an existing result, without segmenting again.
 
-FOLDER is a result of 'entitysam segment', which is written again with names (in place, or to -o FOLDER); or, with
---config, any method's predictions on an evaluation set (pred.json with pan_pred/, or results.json), which get the
-categories of the set's task in a folder of their own, for 'tools/eval_net.py --predictions'.
+FOLDER is a result of 'entitysam segment', which is written again with names (in place, or to -o FOLDER). With --config,
+FOLDER holds the predictions of any method on an evaluation set (pred.json with pan_pred/, or results.json); they get the
+categories of the set's task and are written to -o FOLDER for 'tools/eval_net.py --predictions'.
 
-Every answer is kept on disk: what was asked once is not asked again, and an interrupted run goes on where it was.
+Valid answers are cached on disk: they are not asked again, and an interrupted run continues. If nothing gets a name,
+nothing is written and the exit status is 2.
 
 examples:
   entitysam label out/clip --labels "person, dog, grass"
@@ -17,19 +18,23 @@ examples:
 import argparse
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from entitysam.cli.shared.arguments import output_folder
-from entitysam.cli.shared.labels import add_label_arguments, classifier_node, open_labeller, split_classifier_words
+from entitysam.cli.shared.labels import (
+    add_label_arguments,
+    classifier_node,
+    open_labeller,
+    split_classifier_overrides,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", metavar="FOLDER", type=Path, help="a result, or with --config predictions")
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="a result; with --config, predictions")
     parser.add_argument(
-        "-o", "--out", type=output_folder, metavar="FOLDER", help="for the named result (default: in place)"
+        "-o", "--out", type=output_folder, metavar="FOLDER", help="for the labelled result (default: in place)"
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress bar; the summary is still printed")
-    parser.add_argument("--input", metavar="INPUT", help="the frames, where they are no longer where they were")
+    parser.add_argument("--input", metavar="INPUT", help="the frames, if they have moved or are not local files")
     parser.add_argument("--config", metavar="FILE", help="evaluation config of the predictions, e.g. eval/vipseg_vps")
     parser.add_argument("--dry-run", action="store_true", help="print the number of requests, tokens and the cost")
     add_label_arguments(parser)
@@ -37,67 +42,64 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    words, others = split_classifier_words(arguments.overrides)
+    overrides, others = split_classifier_overrides(arguments.overrides)
     if arguments.config:
-        return _label_predictions(arguments, words, others)
+        return _label_predictions(arguments, overrides, others)
     from entitysam.registry import ConfigError
 
     if others:
-        raise ConfigError(f"{others[0]}: settings start with 'classifier.', unless there is a --config")
-    naming = open_labeller(arguments, words)
-    if naming is None:
-        raise ConfigError("--labels is needed: names, a list that comes along, or 'free'")
+        raise ConfigError(f"{others[0]}: overrides start with 'classifier.', unless there is a --config")
+    labelling = open_labeller(arguments, overrides)
+    if labelling is None:
+        raise ConfigError("--labels is missing: give names, a shipped list, or 'free'")
 
-    from entitysam.cli.shared.labelling import label_result
-    from entitysam.engine.labelling.results import SavedResult
-    from entitysam.io.readers.source import InputError, open_frames
-    from entitysam.io.result_folder import CROPS, SEGMENT_FILES, claim_folder, recorded_origin
+    from entitysam.cli.shared.labelling import label_folder
+    from entitysam.engine.labelling.saved_result import SavedResult
+    from entitysam.io.readers.source import open_frames
+    from entitysam.io.result_folder import CROPS, SEGMENT_FILES, claim_folder
 
     out = arguments.out or arguments.folder
-    head = SavedResult.read(arguments.folder).head
-    if arguments.input:
-        recorded = head.get("source") or {}
-        options = {key: recorded[key] for key in ("stride", "max_frames") if key in recorded}
-        origin: dict[str, Any] | None = {**options, "source": arguments.input}
-    else:
-        origin = recorded_origin(arguments.folder, head)
-    if origin is None:
-        raise InputError(f"{arguments.folder}: does not say where its frames are; give --input")
-    with open_frames(**origin) as source, ExitStack() as stack:
+    result = SavedResult.read(arguments.folder)
+    # Only an input that the user types may be an address or a camera.
+    source = {**(result.source or {}), "source": arguments.input} if arguments.input else result.local_source()
+    with open_frames(**source) as frames, ExitStack() as stack:
         if not arguments.dry_run:
             files = [*SEGMENT_FILES, CROPS]
-            stack.enter_context(claim_folder(out, files, source, origin["source"], head.get("source")))
-        label_result(arguments.folder, out, source, *naming, dry_run=arguments.dry_run, quiet=arguments.quiet)
+            stack.enter_context(claim_folder(out, files, frames, source["source"], result.source))
+        label_folder(result, out, frames, *labelling, dry_run=arguments.dry_run, quiet=arguments.quiet)
     return 0
 
 
-def _label_predictions(arguments: argparse.Namespace, words: list[str], others: list[str]) -> int:
-    from entitysam.cli.shared.labelling import print_estimate, summary
+def _label_predictions(arguments: argparse.Namespace, overrides: list[str], others: list[str]) -> int:
+    from entitysam.cli.shared.labelling import summary
     from entitysam.cli.shared.progress import frame_bar
     from entitysam.config import load_config, to_dict
     from entitysam.engine.evaluate.label_predictions import open_predictions
+    from entitysam.engine.labelling.video import estimate_effort
     from entitysam.io.files import check_folder
     from entitysam.registry import ConfigError
 
     if arguments.labels or arguments.input:
-        raise ConfigError("with --config the data set has the class list and the frames: neither --labels nor --input")
+        raise ConfigError(
+            "with --config, class list and frames come from the data set: give neither --labels nor --input"
+        )
     if arguments.out is None:
-        raise ConfigError("with --config the named predictions need a folder: -o FOLDER")
+        raise ConfigError("with --config, the labelled predictions need a folder: -o FOLDER")
     config = load_config(arguments.config, others)
-    node = classifier_node(arguments, words, to_dict(config)["evaluation"]["classifier"])
+    node = classifier_node(arguments, overrides, to_dict(config)["evaluation"]["classifier"])
     predictions = open_predictions(config, arguments.folder, check_folder(arguments.out), node)
     videos, labeller = predictions.videos(), predictions.labeller
     if arguments.dry_run:
         with frame_bar("drawing", len(videos), arguments.quiet) as bar:
-            pictures = []
+            crops = []
             for video in videos:
-                pictures.append([crop.image for crop in predictions.draw(video)])
+                crops.append(predictions.draw(video))
                 bar.step()
-        print_estimate(labeller.labeller, pictures)
+        print(estimate_effort(labeller.labeller, crops))
         return 0
-    with frame_bar("naming", len(videos), arguments.quiet) as bar:
+    with frame_bar("labelling", len(videos), arguments.quiet) as bar:
         predictions.run(bar.step)
-    took = labeller.statistics()
-    print(summary(took["entities"], took["unnamed"], took, arguments.out))
+    statistics = labeller.statistics()
+    print(summary(statistics["entities"], statistics["unnamed"], statistics, arguments.out))
     print(f"python tools/eval_net.py --predictions {arguments.out} --config {arguments.config}")
     return 0

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from entitysam.cli.shared.arguments import add_model_arguments, add_output_arguments
-from entitysam.cli.shared.labels import Naming, add_label_arguments, open_labeller, split_classifier_words
+from entitysam.cli.shared.labels import Labelling, add_label_arguments, open_labeller, split_classifier_overrides
 
 if TYPE_CHECKING:
     from entitysam.io.readers.source import FrameSource
@@ -79,14 +79,14 @@ def run(arguments: argparse.Namespace) -> int:
             raise InputError(f"{arguments.input}: a live input cannot be resumed")
         if arguments.reid is not None and (arguments.online or source.is_live):
             raise InputError(f"{arguments.input}: --reid needs the whole video: neither --online nor a camera")
-        words, arguments.overrides = split_classifier_words(arguments.overrides)
+        classifier_overrides, arguments.overrides = split_classifier_overrides(arguments.overrides)
         check_model_options(arguments)
         overrides, inference = read_settings(arguments)
-        naming = open_labeller(arguments, words)
-        if source.is_live and naming:
+        labelling = open_labeller(arguments, classifier_overrides)
+        if source.is_live and labelling:
             raise InputError(f"{arguments.input}: --labels needs an input that can be read twice, not a live one")
         is_online = arguments.online or source.is_live
-        files = [*SEGMENT_FILES, *([EVENTS] if is_online else []), *([CROPS] if naming else [])]
+        files = [*SEGMENT_FILES, *([EVENTS] if is_online else []), *([CROPS] if labelling else [])]
         origin = None if source.is_live else origin_of(arguments.input, arguments.stride, arguments.max_frames)
         out = arguments.out or default_folder(arguments.input)
         stack.enter_context(claim_folder(out, files, source, arguments.input, origin))
@@ -111,8 +111,8 @@ def run(arguments: argparse.Namespace) -> int:
             reidentifier=None if arguments.reid is None else _open_reidentifier(arguments),
         )
         run_job(job, opened, inference)
-        if naming:
-            _name(arguments, out, source, naming)
+        if labelling:
+            _label(arguments, out, source, labelling)
     return 0
 
 
@@ -122,13 +122,14 @@ def _open_reidentifier(arguments: argparse.Namespace) -> "Reidentifier":
     return open_reidentifier(arguments.reid, arguments.device)
 
 
-def _name(arguments: argparse.Namespace, out: Path, source: "FrameSource", naming: Naming) -> None:
-    """Labels the result; the segmentation stays if that fails."""
-    from entitysam.cli.shared.labelling import label_result
+def _label(arguments: argparse.Namespace, out: Path, source: "FrameSource", labelling: Labelling) -> None:
+    """Labels the result; the segmentation is kept if that fails."""
+    from entitysam.cli.shared.labelling import label_folder
     from entitysam.cli.shared.progress import note
+    from entitysam.engine.labelling.saved_result import SavedResult
 
     try:
-        label_result(out, out, source, *naming, quiet=arguments.quiet)
+        label_folder(SavedResult.read(out), out, source, *labelling, quiet=arguments.quiet)
     except BaseException:
-        note(f"{out}: segmented, but not labelled; 'entitysam label {out} --labels ...' continues")
+        note(f"{out}: segmented, but not labelled; 'entitysam label {out} --labels ...' labels it")
         raise

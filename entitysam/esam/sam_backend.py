@@ -13,12 +13,20 @@ from torch import Tensor, nn
 
 from entitysam.checkpoint import CheckpointError, read_weights
 from entitysam.esam.interpolation import resample
+from entitysam.hub import HubFile, fetch_from_hub
 from entitysam.precision import AMP, autocast
 from entitysam.registry import ConfigError
-from entitysam.shipped import RANDOM, fetch_from_hub
+from entitysam.shipped import RANDOM
 
-HUB_REPOSITORY = "ybelkada/segment-anything"
-HUB_FILES = {"vit_b": "sam_vit_b_01ec64.pth", "vit_l": "sam_vit_l_0b3195.pth", "vit_h": "sam_vit_h_4b8939.pth"}
+SHA256 = {  # of SAM's release
+    "sam_vit_b_01ec64.pth": "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
+    "sam_vit_l_0b3195.pth": "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
+    "sam_vit_h_4b8939.pth": "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
+}
+HUB_REPOSITORY, HUB_REVISION = "ybelkada/segment-anything", "7790786db131bcdc639f24a915d9f2c331d843ee"
+HUB_FILES = {
+    name[4:9]: HubFile(HUB_REPOSITORY, f"checkpoints/{name}", HUB_REVISION, sha256) for name, sha256 in SHA256.items()
+}
 PATCH, MASK_STRIDE = 16, 4
 
 
@@ -187,10 +195,10 @@ def fetch_sam_weights(model: str, folder: str | Path = "checkpoints") -> Path:
         CheckpointError: not to be had; the message says what to download and where to put it.
     """
     file = HUB_FILES[model]
-    local = Path(folder) / file
+    local = Path(folder) / Path(file.path).name
     if local.is_file():
         return local
-    return fetch_from_hub(HUB_REPOSITORY, f"checkpoints/{file}", f"the weights of SAM {model}", local)
+    return fetch_from_hub(file, f"the weights of SAM {model}", local)
 
 
 def _load(network: nn.Module, path: Path, model: str) -> None:

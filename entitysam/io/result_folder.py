@@ -129,7 +129,8 @@ def recorded_origin(folder: Path, head: Mapping[str, Any]) -> dict[str, Any] | N
 
 
 def _is_there(source: str) -> bool:
-    return Path(source).exists() or (glob.has_magic(source) and split_pattern(source)[0] != Path())
+    path = Path(source)  # a device or pipe is no file
+    return path.is_file() or path.is_dir() or (glob.has_magic(source) and split_pattern(source)[0] != Path())
 
 
 def unfinished(path: Path) -> Path:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from entitysam import __version__, shipped
+from entitysam import __version__, hub, shipped
 from entitysam.checkpoint import CheckpointError, save_weights
 from entitysam.cli import COMMANDS, doctor, main, parse
 from entitysam.cli.shared import models, settings
@@ -253,8 +253,8 @@ def test_demo(tmp_path, monkeypatch, capsys, small_weights):
 
 
 def test_download_without_a_network_says_what_to_do(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *names: None)
-    monkeypatch.setattr(shipped, "hub_is_reachable", lambda: False)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *names, **options: None)
+    monkeypatch.setattr(hub, "hub_is_reachable", lambda: False)
     monkeypatch.chdir(tmp_path)
     assert_refused(capsys, ["download", "vit-s"], "checkpoints/vit-s/model_0009999.pth")
     assert_refused(capsys, ["download", "vit-l", "--dir", "here"], "here/entitysam_vitl.pth")

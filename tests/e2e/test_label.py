@@ -56,7 +56,7 @@ def result(small_video, tmp_path):
 
 
 def truth_of(small_video, words):
-    """digest of every picture that may be sent -> name, by entity."""
+    """digest of every image that may be sent -> name, by entity."""
     return {
         digest(VisualPrompt().encode(frame, ids == entity)): word
         for frame, ids in zip(small_video, maps_of(len(small_video)))
@@ -82,7 +82,7 @@ def test_a_result_gets_names_in_place(result, small_video, capsys):
         command = ["label", out, "--labels", "person, dog, grass", *asking(server)]
         code, said, _ = run(capsys, *command)
         assert (code, server.requests, server.problems) == (0, 1, [])
-        assert said.startswith("2 of 2 entities named (1 requests, 0 answers from disk, cost 0.000")
+        assert said.startswith("2 of 2 entities named (1 requests, 0 answers from the cache, cost 0.000")
         assert said.endswith(f"): {out}")
         assert set(server.delivered) == {  # the frames of highest score: the last, and the first with entity 5
             digest(VisualPrompt().encode(small_video[7], maps_of(8)[7] == 2)),
@@ -90,7 +90,7 @@ def test_a_result_gets_names_in_place(result, small_video, capsys):
         }
         system, user = server.bodies[0]["messages"]
         words = system["content"] + " ".join(part.get("text", "") for part in user["content"])
-        assert "forget" not in words  # names of files never get into a prompt
+        assert "forget" not in words  # file names never enter a prompt
         first = {path.name: path.read_bytes() for path in out.rglob("*") if path.is_file()}
         assert run(capsys, *command)[0] == 0  # again, from what the first one wrote
         assert server.requests == 1
@@ -124,7 +124,7 @@ def test_dry_run_free_names_and_another_folder(result, small_video, capsys, tmp_
         command = ["label", out, "--labels", "free", "-o", tmp_path / "named", *asking(server)]
         code, said, _ = run(capsys, *command, "--dry-run")
         assert (code, server.requests) == (0, 0)
-        assert said.startswith("2 pictures, 0 of them answered on disk: 1 requests, about ")
+        assert said.startswith("2 images, 0 of them in the cache: 1 requests, about ")
         assert not (tmp_path / "named").exists()
         code, said, _ = run(capsys, *command, "classifier.attempts=1")
         assert said.startswith("1 of 2 entities named, 1 unknown (2 requests")
@@ -232,23 +232,23 @@ def test_instances_of_any_method(small_video, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["label", "OUT"], "no --labels to choose from"),
-        (["label", "OUT", "--labels", "a,a"], "'a' occurs twice"),
+        (["label", "OUT"], "settings of a classifier without --labels"),
+        (["label", "OUT", "--labels", "a,a"], "has the name 'a' twice"),
         (["label", "nowhere", "--labels", "a"], "no finished result of 'entitysam segment'"),
-        (["label", "OUT", "--labels", "a", "inference.amp=bf16"], "settings start with 'classifier.'"),
+        (["label", "OUT", "--labels", "a", "inference.amp=bf16"], "overrides start with 'classifier.'"),
         (["label", "OUT", "--labels", "a", "classifier.tiemout=3"], "classifier.tiemout: unknown key"),
         (
             ["label", "OUT", "--labels", "a", "--input", "CLIP/000.png"],
-            "the frames end before frame 7, on which entity 2",
+            "the frames end before frame 7, which has entities to label",
         ),
         (["label", "OUT", "--config", "eval/vipseg_vps"], "need a folder: -o FOLDER"),
         (["label", "OUT", "--config", "eval/vipseg", "-o", "x", "evaluation.dataset.root=NO"], "no such"),
         (["label", "OUT", "--labels", "dog", "--classifier", "clip"], "classifier.base_url: unknown key; 'clip' takes"),
-        (["segment", "CLIP", "classifier.timeout=3"], "no --labels to choose from"),
-        (["segment", "CLIP", "--labels", "dog}"], "is no name for a class"),
+        (["segment", "CLIP", "classifier.timeout=3"], "settings of a classifier without --labels"),
+        (["segment", "CLIP", "--labels", "dog}"], "is not a valid class name"),
     ],
 )
-def test_what_is_wrong_is_one_line_and_changes_nothing(result, capsys, tmp_path, words, message):
+def test_bad_input_is_one_line_and_changes_nothing(result, capsys, tmp_path, words, message):
     clip, out = result
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     with serving({}, lambda number: "404") as server:
@@ -260,9 +260,160 @@ def test_what_is_wrong_is_one_line_and_changes_nothing(result, capsys, tmp_path,
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
-def test_no_key_is_said_before_anything_is_segmented(result, capsys, monkeypatch, tmp_path):
+def test_a_missing_key_is_reported_before_segmenting(result, capsys, monkeypatch, tmp_path):
     monkeypatch.delenv("OPENAI_API_KEY")
     code, _, err = run(capsys, "segment", result[0], "-o", tmp_path / "new", "--labels", "dog")
     assert code == 2
     assert "no key in $OPENAI_API_KEY" in err
     assert not (tmp_path / "new").exists()
+
+
+# Servers that name nothing ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [("no_vision", "this model has no vision tower"), ("error_body", "upstream model is overloaded"), ("prose", "")],
+)
+def test_nothing_named_is_an_error_and_changes_nothing(result, small_video, capsys, caplog, fault, sentence):
+    _, out = result
+    before = contents_of(out)
+    with serving(truth_of(small_video, {2: "dog", 5: "person"}), lambda number: fault) as server:
+        command = ["label", out, "--labels", "person, dog, grass", *asking(server), "classifier.attempts=2"]
+        code, said, err = run(capsys, *command)
+    assert code == 2
+    assert said == ""
+    assert f"{out}: none of 2 entities got a name; nothing is written" in err
+    assert sum(sentence in record.getMessage() for record in caplog.records if sentence) == bool(sentence)
+    assert contents_of(out) == before
+
+
+def test_a_server_that_refuses_fields_still_names_everything(result, small_video, capsys):
+    with serving(truth_of(small_video, {2: "dog", 5: "person"}), lambda number: "schema") as server:
+        code, said, _ = run(capsys, "label", result[1], "--labels", "person, dog, grass", *asking(server))
+    assert code == 0
+    assert said.startswith("2 of 2 entities named (3 requests")
+
+
+# Results of somebody else -----------------------------------------------------------------------------------------------
+
+
+def contents_of(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and not path.is_symlink()}
+
+
+def change(out, edit):
+    contents = json.loads((out / "tracks.json").read_text())
+    edit(contents)
+    (out / "tracks.json").write_text(json.dumps(contents))
+
+
+def rename_frame(name):
+    def edit(contents):
+        contents["frames"][0] = name
+
+    return edit
+
+
+def set_source(value):
+    def edit(contents):
+        contents["source"]["source"] = value
+
+    return edit
+
+
+def set_track(key, value):
+    def edit(contents):
+        contents["tracks"][0][key] = value
+
+    return edit
+
+
+def set_key(key, value):
+    def edit(contents):
+        contents[key] = value
+
+    return edit
+
+
+HOSTILE = {
+    "parent": (rename_frame("../../victim"), "frames[0]"),
+    "absolute": (rename_frame("ABSOLUTE"), "frames[0]"),
+    "drive": (rename_frame("C:victim"), "frames[0]"),
+    "backslash": (rename_frame("..\\victim"), "frames[0]"),
+    "folder": (rename_frame("sub/000"), "no plain file name"),
+    "control": (rename_frame("a\nb"), "frames[0]"),
+    "long": (rename_frame("x" * 5000), "frames[0]"),
+    "number": (rename_frame(7), "frames"),
+    "twice": (rename_frame("001"), "a name occurs twice"),
+    "url": (set_source("http://127.0.0.1:9/video.mp4"), "its frames are not in the local file or folder"),
+    "protocol": (set_source("concat:/etc/passwd|/etc/passwd"), "its frames are not in the local file or folder"),
+    "camera": (set_source("0"), "its frames are not in the local file or folder"),
+    "device": (set_source("/dev/zero"), "its frames are not in the local file or folder"),
+    "option": (set_key("source", {"source": "CLIP", "stride": "fast"}), "source.stride"),
+    "no source": (set_key("source", None), "does not name its frames; give --input"),
+    "large id": (set_track("id", 2**31), "tracks[0].id"),
+    "negative id": (set_track("id", -1), "tracks[0].id"),
+    "id of no track": (set_track("id", 2**24 - 1), "has id 2, which tracks.json does not list"),
+    "frame beyond": (set_track("frames", [{"frame": 8, "score": 1}]), "frame 8 of 8 frames"),
+    "score": (set_track("score", float("nan")), "score"),
+    "size": (set_key("width", 10**9), "width"),
+    "nested": (None, "nested too deeply"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_hostile_result_is_refused_in_one_line(result, capsys, tmp_path, case, elsewhere):
+    clip, out = result
+    victim = tmp_path / "victim.png"
+    victim.write_bytes(b"precious")
+    edit, message = HOSTILE[case]
+    if edit is None:
+        (out / "tracks.json").write_text("[" * 100_000)
+    else:
+        change(out, edit)
+        text = (out / "tracks.json").read_text()
+        (out / "tracks.json").write_text(
+            text.replace("ABSOLUTE", str(victim.with_suffix(""))).replace("CLIP", str(clip))
+        )
+    before = contents_of(tmp_path)
+    with serving({}, lambda number: "404") as server:
+        where = ["-o", tmp_path / "named"] if elsewhere else []
+        code, _, err = run(capsys, "label", out, *where, "--labels", "dog", *asking(server))
+        assert server.requests == 0
+    assert code == 2, err
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert contents_of(tmp_path) == before
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_masks_are_not_written_through_a_symbolic_link(result, small_video, capsys, tmp_path, elsewhere):
+    _, out = result
+    outside, target = tmp_path / "outside", tmp_path / "named" if elsewhere else out
+    if elsewhere:
+        outside.mkdir()
+        (outside / "000.png").write_bytes(b"precious")
+        target.mkdir()
+    else:
+        (out / "masks").rename(outside)
+    (target / "masks").symlink_to(outside)
+    before = contents_of(outside)
+    with serving(truth_of(small_video, {2: "dog", 5: "person"})) as server:
+        where = ["-o", target] if elsewhere else []
+        code, _, err = run(capsys, "label", out, *where, "--labels", "person, dog, grass", *asking(server))
+        assert server.requests == 0
+    assert code == 2
+    assert "symbolic link" in err or "was not written by an earlier run" in err
+    assert contents_of(outside) == before
+
+
+def test_an_input_that_the_user_types_is_opened(result, small_video, capsys):
+    clip, out = result
+    change(out, set_source("http://127.0.0.1:9/video.mp4"))
+    with serving(truth_of(small_video, {2: "dog", 5: "person"})) as server:
+        command = ["label", out, "--input", clip, "--labels", "person, dog, grass", *asking(server)]
+        code, said, err = run(capsys, *command)
+    assert code == 0, err
+    assert said.startswith("2 of 2 entities named")

@@ -1,4 +1,4 @@
-"""Naming inside an evaluation: a truthful server gives the numbers of the true labels; killed runs go on."""
+"""Labelling in an evaluation: a server with the right answers gives the metrics of the true labels; killed runs continue."""
 
 import json
 import os
@@ -68,8 +68,8 @@ class Truth:
             stems = [Path(file).stem for file in self.files[name]]
             self.frames[name] = [read_image(root / "images" / name / f"{stem}.jpg") for stem in stems]
 
-    def pictures(self, word_of):
-        """digest of every picture that could be shown -> its name."""
+    def images(self, word_of):
+        """digest of every image that may be sent -> its name."""
         return {
             digest(VisualPrompt().encode(frame, ids == entity)): word_of(category)
             for name, maps in self.maps.items()
@@ -123,7 +123,7 @@ def classifier(server, cache, *more):
     return "evaluation.classifier={name: vlm, " + ", ".join(words) + "}"
 
 
-def through_the_chain(config, overrides, videos, tmp_path, server):
+def label_and_measure(config, overrides, videos, tmp_path, server):
     """The result of a run that names shifted masks, and of a second one that must not ask anything."""
     words = [*overrides, classifier(server, tmp_path / "cache")]
     result = numbers(config, words, tmp_path / "named", baseline=f"shifted:root={videos}", quiet=True, worst=0)
@@ -171,8 +171,8 @@ def test_panoptic_numbers_are_those_of_the_true_labels(videos, shifted, tmp_path
     expected = numbers("eval/vipseg_vps", words, tmp_path / "e", predictions=str(folder), quiet=True, worst=0)[
         "metrics"
     ]
-    with serving(truth.pictures(truth.names.get)) as server:
-        found = through_the_chain("eval/vipseg_vps", words, videos, tmp_path, server)
+    with serving(truth.images(truth.names.get)) as server:
+        found = label_and_measure("eval/vipseg_vps", words, videos, tmp_path, server)
     same_and_not_perfect(found, expected, "VPQ", "VPQ-Th", "VPQ-St", "STQ", "STQ-AQ", "STQ-IoU")
 
 
@@ -192,8 +192,8 @@ def test_semantic_numbers_are_those_of_the_true_labels(videos, shifted, tmp_path
     words = [f"evaluation.dataset.root={root}", "evaluation.evaluators=[{name: semantic, windows: [2, 3]}]"]
     expected = numbers("eval/vspw", words, tmp_path / "e", predictions=str(folder), quiet=True, worst=0)["metrics"]
     names = {c["id"]: c["name"].replace("_", " ") for c in shipped("vspw")}
-    with serving(truth.pictures(names.get)) as server:
-        found = through_the_chain("eval/vspw", words, videos, tmp_path, server)
+    with serving(truth.images(names.get)) as server:
+        found = label_and_measure("eval/vspw", words, videos, tmp_path, server)
     same_and_not_perfect(found, expected, "mIoU", "mVC2", "mVC3")
 
 
@@ -235,8 +235,8 @@ def test_instance_numbers_are_those_of_the_true_labels(videos, shifted, tmp_path
     expected = numbers("eval/ytvis_2021", words, tmp_path / "e", predictions=str(folder), quiet=True, worst=0)[
         "metrics"
     ]
-    with serving(truth.pictures(lambda c: truth.names[c] if c in truth.things else BACKGROUND)) as server:
-        found = through_the_chain("eval/ytvis_2021", words, videos, tmp_path, server)
+    with serving(truth.images(lambda c: truth.names[c] if c in truth.things else BACKGROUND)) as server:
+        found = label_and_measure("eval/ytvis_2021", words, videos, tmp_path, server)
     same_and_not_perfect(found, expected, "AP", "AP50", "AR10")
     written = json.loads((tmp_path / "named" / "results.json").read_text())
     assert len(written) == len(results)
@@ -251,7 +251,7 @@ def tube(masks):
 
 
 class Anything(dict):
-    """Every picture belongs to the class that its digest says."""
+    """The class of an image is a function of its digest."""
 
     def __init__(self, names):
         super().__init__()
@@ -326,7 +326,7 @@ def test_a_refused_key_ends_the_run_at_the_first_video(videos, shifted, tmp_path
 
 def test_unknown_entities_are_left_out_and_counted(videos, shifted, tmp_path):
     truth = Truth(videos)
-    with serving(truth.pictures(lambda c: truth.names[c] if c in truth.things else "no such class")) as server:
+    with serving(truth.images(lambda c: truth.names[c] if c in truth.things else "no such class")) as server:
         asking = classifier(server, tmp_path / "cache", "attempts: 1")
         words = [f"evaluation.dataset.root={videos}", "evaluation.evaluators=[{name: vpq, windows: [1]}]", asking]
         result = numbers("eval/vipseg_vps", words, tmp_path, baseline=f"shifted:root={videos}", quiet=True, worst=0)

@@ -1,4 +1,4 @@
-"""A chat-completions server on loopback that knows the right answers, checks what it is sent, and misbehaves on demand."""
+"""A chat-completions server on loopback that has the right answers, checks requests, and fails on demand."""
 
 import base64
 import hashlib
@@ -16,19 +16,19 @@ from PIL import Image
 KEY = "sk-test-0123456789abcdef"
 
 
-def digest(picture):
-    return hashlib.sha256(picture).hexdigest()
+def digest(image):
+    return hashlib.sha256(image).hexdigest()
 
 
 class ChatServer(ThreadingHTTPServer):
-    """Answers from `truth`: digest of a picture -> class name (or any value with `raw`).
+    """Answers from `truth`: digest of an image -> class name (or any value with `raw`).
 
     Attributes:
-        truth: what it knows; a picture it does not know is a problem.
+        truth: the right answers; an image that is not in it is a problem.
         fault: number of the request (from 0) -> kind of fault, or None.
         requests: number of requests so far.
-        delivered: digest -> how often a whole, valid answer to the picture went out.
-        problems: what was wrong with the requests.
+        delivered: digest -> number of complete, valid answers sent for the image.
+        problems: problems of the requests.
         bodies: decoded requests.
     """
 
@@ -37,7 +37,7 @@ class ChatServer(ThreadingHTTPServer):
     request_queue_size = 128
 
     def __init__(self, truth=None, fault=lambda number: None, kind="masked_crop", sides=(224, 512), **options):
-        """Options: raw, pause = seconds before every answer, hang = seconds before it hangs up on the fault "hang"."""
+        """Options: raw, pause = seconds before every answer, hang = seconds before the connection closes on the fault "hang"."""
         super().__init__(("127.0.0.1", 0), Handler)
         self.truth = {} if truth is None else truth
         self.fault, self.kind, self.sides = fault, kind, sides
@@ -56,7 +56,7 @@ class ChatServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/v1"
 
     def handle_error(self, request, address):
-        """A client that has hung up is no event."""
+        """Ignores clients that close the connection."""
 
 
 @contextmanager
@@ -89,15 +89,15 @@ class Handler(BaseHTTPRequestHandler):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             with server.lock:
                 server.bodies.append(body)
-            pictures = self.check(body)
+            images = self.check(body)
             time.sleep(server.pause)
-            self.answer(server.fault(number), body, pictures)
+            self.answer(server.fault(number), body, images)
         finally:
             with server.lock:
                 server.at_once -= 1
 
     def check(self, body):
-        """The pictures of a request; what is wrong with it goes to `problems`."""
+        """The images of a request; its problems go to `problems`."""
         server, problems = self.server, []
         if self.path != "/v1/chat/completions":
             problems.append(f"path {self.path}")
@@ -106,34 +106,38 @@ class Handler(BaseHTTPRequestHandler):
         system, user = body["messages"]
         if (system["role"], user["role"]) != ("system", "user") or not isinstance(system["content"], str):
             problems.append("roles")
-        pictures = []
+        images = []
         for position, part in enumerate(user["content"]):
-            if part["type"] == "text" and f"Picture {position // 2 + 1}." not in part["text"]:
+            if part["type"] == "text" and f"Image {position // 2 + 1}." not in part["text"]:
                 problems.append(f"numbering: {part['text']}")
             if part["type"] == "image_url":
                 head, _, data = part["image_url"]["url"].partition(",")
                 if head != "data:image/jpeg;base64":
                     problems.append(f"address {head}")
-                pictures.append(base64.b64decode(data, validate=True))
-        for picture in pictures:
-            problems += look(picture, server.kind, server.sides)
-            if digest(picture) not in server.truth:
-                problems.append(f"unknown picture {digest(picture)[:8]}")
+                images.append(base64.b64decode(data, validate=True))
+        for image in images:
+            problems += check_image(image, server.kind, server.sides)
+            if digest(image) not in server.truth:
+                problems.append(f"unknown image {digest(image)[:8]}")
         with server.lock:
             server.problems += problems
-        return pictures
+        return images
 
-    def answer(self, fault, body, pictures):
+    def answer(self, fault, body, images):
         server = self.server
         with server.lock:
             server.faults[fault] += 1
-        if fault in ("400", "401", "404", "429", "500", "503", "quota"):
+        if refusal := refuses(fault, body):
+            status, error = refusal
+            self.send({"error": error}, status)
+            return
+        if fault in ("400", "401", "403", "404", "429", "500", "503", "quota"):
             self.status(fault)
             return
         if fault == "hang":
-            time.sleep(server.hang)  # and then hang up, if the other side has not
+            time.sleep(server.hang)  # then close the connection
             return
-        values = {str(n): self.value(body, picture) for n, picture in enumerate(pictures, start=1)}
+        values = {str(n): self.value(body, image) for n, image in enumerate(images, start=1)}
         good = set(values)
         if fault == "out_of_range":
             values["1"] = 99_999
@@ -150,6 +154,15 @@ class Handler(BaseHTTPRequestHandler):
         text = json.dumps(values)
         if fault == "fenced":
             text = f"Here you are:\n```json\n{text}\n```"
+        elif fault == "think":
+            wrong = json.dumps(dict.fromkeys(values, 0))
+            text = f"<think>Perhaps {wrong}? {{no}}</think>\n{text}"
+        elif fault == "trailing":
+            text = f"{json.dumps(dict.fromkeys(values, 99_999))}, no: {text}\nI used {{their shape}} and {{}}."
+        elif fault == "only_think":
+            text, good = f"<think>{text}", set()
+        elif fault == "deep":
+            text, good = '{"1": ' + "[" * 100_000, set()
         elif fault == "half_answer":
             text, good = text[: len(text) // 2], set()
         elif fault == "wrong_json":
@@ -159,11 +172,11 @@ class Handler(BaseHTTPRequestHandler):
         self.send(self.completion(text, body), half=fault == "half_body")
         if fault != "half_body":
             with server.lock:
-                server.delivered.update(digest(p) for n, p in enumerate(pictures, start=1) if str(n) in good)
+                server.delivered.update(digest(p) for n, p in enumerate(images, start=1) if str(n) in good)
 
-    def value(self, body, picture):
+    def value(self, body, image):
         """The right answer as an index into the list that the request itself carries."""
-        name = self.server.truth.get(digest(picture), "nobody knows")
+        name = self.server.truth.get(digest(image), "not in the truth")
         if self.server.raw:
             return name
         listed = json.loads(body["messages"][0]["content"].rpartition("Classes (index: name): ")[2])
@@ -207,9 +220,23 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
 
-def look(picture, kind, sides):
-    """What is wrong with a picture: format, size, red box, black ground."""
-    with Image.open(io.BytesIO(picture)) as image:
+def refuses(fault, body):
+    """Status and error body of servers that refuse a field of the request or cannot work; None = accepted."""
+    if fault == "schema" and "response_format" in body:
+        return 400, {"message": "'response_format.type' must be 'json_schema' or 'text'", "code": None}
+    if fault in ("strict", "schema") and "temperature" in body:
+        sentence = "Unsupported value: 'temperature' does not support 0 with this model."
+        return 400, {"message": sentence, "param": "temperature", "code": "unsupported_value"}
+    if fault == "error_body":
+        return 200, {"message": "upstream model is overloaded \x1b[31m", "code": 502}
+    if fault == "no_vision":
+        return 500, {"message": "this model has no vision tower: image input is not supported"}
+    return None
+
+
+def check_image(content, kind, sides):
+    """Problems of an image: format, size, red box, black background."""
+    with Image.open(io.BytesIO(content)) as image:
         if image.format != "JPEG" or image.mode != "RGB":
             return [f"{image.format} {image.mode}"]
         pixels = np.asarray(image).astype(int)
@@ -228,5 +255,5 @@ def look(picture, kind, sides):
     outside[height, width] = False
     near = pixels[outside]
     if kind == "masked_crop" and len(near) and (near.max(1) > 90).mean() > 0.02:
-        problems.append("the ground is not black")
+        problems.append("the background is not black")
     return problems

@@ -1,71 +1,18 @@
-"""Shipped and published weights: names, the hub, and a missing connection."""
+"""Shipped and published weights: names, and arguments that are refused before torch is imported."""
 
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from entitysam import shipped
 from entitysam.errors import CheckpointError, ConfigError
-from entitysam.shipped import check_model_name, default_weights, fetch_weights, hub_is_reachable
+from entitysam.shipped import check_model_name, default_weights, fetch_weights
 
 
 def test_local_weights_are_not_downloaded(tmp_path):
     (tmp_path / "entitysam_vits.pth").touch()
     assert fetch_weights("vits", tmp_path) == tmp_path / "entitysam_vits.pth"
-
-
-@pytest.fixture
-def empty_cache(monkeypatch):
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *names: None)
-
-
-def test_downloads_from_the_hub(tmp_path, monkeypatch, empty_cache):
-    asked = []
-    monkeypatch.setattr(shipped, "hub_is_reachable", lambda: True)
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *names: asked.append(names) or tmp_path / "got.pth")
-    assert fetch_weights("vitl", tmp_path) == tmp_path / "got.pth"
-    assert asked == [("mqye/entitysam", "checkpoints/vit-l/model_0009999.pth")]
-
-
-def test_cached_weights_need_no_connection(tmp_path, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *names: str(tmp_path / "cached.pth"))
-    monkeypatch.setattr(shipped, "hub_is_reachable", lambda: pytest.fail("no connection is needed"))
-    assert fetch_weights("vits", tmp_path) == tmp_path / "cached.pth"
-
-
-def test_without_a_connection_the_download_is_not_tried(tmp_path, monkeypatch, empty_cache):
-    monkeypatch.setattr(shipped, "hub_is_reachable", lambda: False)
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *names: pytest.fail("retries for a minute"))
-    with pytest.raises(CheckpointError) as error:
-        fetch_weights("vits", tmp_path)
-    for part in ("checkpoints/vit-s/model_0009999.pth", "mqye/entitysam", str(tmp_path / "entitysam_vits.pth")):
-        assert part in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-def test_a_failed_download_says_what_to_get(tmp_path, monkeypatch, empty_cache):
-    def fail(*names):
-        raise OSError("connection reset")
-
-    monkeypatch.setattr(shipped, "hub_is_reachable", lambda: True)
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
-    with pytest.raises(CheckpointError, match=r"cannot download the weights of vits: OSError. By hand: get"):
-        fetch_weights("vits", tmp_path)
-
-
-def test_hub_probe(monkeypatch):
-    """A port that nobody listens on is refused; HF_HUB_OFFLINE asks nothing."""
-    for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(variable, raising=False)
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
-        assert not hub_is_reachable()
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert not hub_is_reachable()
 
 
 def test_names():

@@ -1,4 +1,4 @@
-"""How sure a model was of its answers, from the log-probabilities of the tokens it wrote them with."""
+"""Confidence of answers from the log-probabilities of their tokens."""
 
 import math
 import re
@@ -7,24 +7,25 @@ from collections.abc import Sequence
 Token = tuple[str, float]  # text, natural log-probability
 
 
-def answer_confidence(text: str, tokens: Sequence[Token], number: int) -> float:
-    """Probability 0..1 of the value that a reply gives under the key of picture `number`.
+def answer_confidence(text: str, tokens: Sequence[Token], number: int, start: int = 0) -> float:
+    """Probability of the value under the key of image `number`.
 
     Args:
-        text: the reply, a JSON object.
-        tokens: that it is made of.
-        number: of the picture, from 1.
+        text: the reply.
+        tokens: tokens of the whole reply.
+        number: number of the image, from 1.
+        start: position of the JSON object with the answers in `text`.
 
     Returns:
-        the product of the probabilities of the value's tokens; 1 where the tokens are not those of the text.
+        product of the probabilities of the value's tokens, 0..1; 1 where `tokens` do not add up to `text`.
     """
-    found = re.search(rf'"{number}"\s*:\s*"?([^,"}}]+)', text)
+    found = re.compile(rf'"{number}"\s*:\s*"?([^,"}}]+)').search(text, start)
     if found is None or "".join(token for token, _ in tokens) != text:
         return 1.0
-    start, end = found.span(1)
-    total, place = 0.0, 0
-    for token, value in tokens:
-        if place < end and place + len(token) > start:
-            total += value
-        place += len(token)
+    first, end = found.span(1)
+    total, position = 0.0, 0
+    for token, log_probability in tokens:
+        if position < end and position + len(token) > first:  # the token overlaps the value
+            total += log_probability
+        position += len(token)
     return min(math.exp(total), 1.0)

@@ -1,4 +1,4 @@
-"""What naming took, and what it would take: requests, tokens, money."""
+"""Requests, tokens and cost of labelling: counted for a finished run, estimated for a dry run."""
 
 import io
 import math
@@ -9,14 +9,14 @@ from typing import Any
 
 from PIL import Image
 
-ANSWER_TOKENS = 7  # of one `"12": 101, `
-CHARACTERS_PER_TOKEN = 4.0  # of English
-LOW_DETAIL, TILE_TOKENS, TILE = 85, 170, 512
+ANSWER_TOKENS = 7  # of one entry such as `"12": 101, `
+CHARACTERS_PER_TOKEN = 4.0  # of English text
+LOW_DETAIL_TOKENS, TILE_TOKENS, TILE_SIZE = 85, 170, 512
 
 
 @dataclass(frozen=True)
 class Prices:
-    """In one currency: per million tokens in and out, and per request. The defaults are GPT-4o's list prices in USD."""
+    """Prices in one currency: per million input and output tokens, and per request. Default: GPT-4o's list prices in USD."""
 
     input: float = 2.5
     output: float = 10.0
@@ -29,20 +29,20 @@ class Prices:
 
 @dataclass
 class Usage:
-    """Counted as it happens.
+    """Running counts of a classifier.
 
     Attributes:
-        pictures: questions.
-        cached: answered from the disk.
-        requests: sent.
-        replies: that came back with text.
-        faults: kind -> how many, of requests without a usable reply.
-        alone: pictures asked one by one after their batch had failed.
-        unknown: pictures without a usable answer in the end.
-        prompt_tokens, completion_tokens: as the server counts them.
+        images: images to classify.
+        cached: images answered from the cache.
+        requests: requests sent.
+        replies: replies with text.
+        faults: kind -> number of requests without a usable reply.
+        alone: images asked again one by one after their batch failed.
+        unknown: images without a valid answer.
+        prompt_tokens, completion_tokens: as counted by the server.
     """
 
-    pictures: int = 0
+    images: int = 0
     cached: int = 0
     requests: int = 0
     replies: int = 0
@@ -61,9 +61,9 @@ class Usage:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run would take: pictures, those answered on disk, requests, tokens, money."""
+    """Expected effort of a run: images, those of them in the cache, requests, tokens and cost."""
 
-    pictures: int = 0
+    images: int = 0
     cached: int = 0
     requests: int = 0
     prompt_tokens: int = 0
@@ -72,36 +72,37 @@ class Estimate:
 
     @staticmethod
     def total(parts: Sequence["Estimate"]) -> "Estimate":
-        """The sum."""
+        """The sum of several estimates."""
         return Estimate(*(sum(values) for values in zip(*(astuple(part) for part in parts)))) if parts else Estimate()
 
     def __str__(self) -> str:
         return (
-            f"{self.pictures} pictures, {self.cached} of them answered on disk: {self.requests} requests, about "
-            f"{self.prompt_tokens} tokens in and {self.completion_tokens} out, {self.cost:.2f} in the currency of the prices"
+            f"{self.images} images, {self.cached} of them in the cache: {self.requests} requests, about "
+            f"{self.prompt_tokens} input and {self.completion_tokens} output tokens, cost {self.cost:.2f} "
+            "in the currency of the prices"
         )
 
 
-def estimate_tokens(texts: Sequence[str], pictures: Sequence[bytes], detail: str) -> int:
-    """Tokens of a request, roughly: text by its length, pictures by GPT-4o's published rule."""
-    words = sum(math.ceil(len(text) / CHARACTERS_PER_TOKEN) for text in texts)
-    return words + sum(picture_tokens(*_size(picture), detail) for picture in pictures)
+def estimate_tokens(texts: Sequence[str], images: Sequence[bytes], detail: str) -> int:
+    """Approximate input tokens of a request: text by its length, encoded images by GPT-4o's published rule."""
+    text_tokens = sum(math.ceil(len(text) / CHARACTERS_PER_TOKEN) for text in texts)
+    return text_tokens + sum(image_tokens(*_size(image), detail) for image in images)
 
 
-def picture_tokens(width: int, height: int, detail: str = "auto") -> int:
-    """Tokens of a picture for GPT-4o.
+def image_tokens(width: int, height: int, detail: str = "auto") -> int:
+    """Tokens of an image for GPT-4o.
 
-    Low detail costs 85. High detail: fit into 2048 x 2048, then the shorter side to at most 768; 170 for each tile of
-    512 x 512, and 85. "auto" counts as high.
+    Low detail costs 85. High detail: the image is fitted into 2048 x 2048, then its shorter side is reduced to at most
+    768; each tile of 512 x 512 costs 170, plus 85. "auto" is counted as high.
     """
     if detail == "low":
-        return LOW_DETAIL
+        return LOW_DETAIL_TOKENS
     scale = min(1.0, 2048 / max(width, height))
     scale *= min(1.0, 768 / (min(width, height) * scale))
-    tiles = math.ceil(round(width * scale) / TILE) * math.ceil(round(height * scale) / TILE)
-    return LOW_DETAIL + TILE_TOKENS * tiles
+    tiles = math.ceil(round(width * scale) / TILE_SIZE) * math.ceil(round(height * scale) / TILE_SIZE)
+    return LOW_DETAIL_TOKENS + TILE_TOKENS * tiles
 
 
-def _size(picture: bytes) -> tuple[int, int]:
-    with Image.open(io.BytesIO(picture)) as image:
+def _size(content: bytes) -> tuple[int, int]:
+    with Image.open(io.BytesIO(content)) as image:
         return image.size

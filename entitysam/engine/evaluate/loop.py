@@ -128,7 +128,7 @@ def predict_and_measure(
 def _write_named(
     video: Video, segmented: Segmented, prediction_format: PredictionFormat, labeller: VideoLabeller
 ) -> Entry:
-    named = labeller.name(video, segmented)
+    named = labeller.label(video, segmented)
     return prediction_format.write(video, named, named.categories)
 
 

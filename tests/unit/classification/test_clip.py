@@ -35,7 +35,7 @@ def clip(**options):
     return build(CLASSIFIERS, node, "classifier", labels=LABELS, visual_prompt=PROMPT)
 
 
-def pictures(count=7):
+def crop_images(count=7):
     rng = np.random.default_rng(0)
     mask = np.zeros((20, 40), bool)
     mask[4:16, 6:30] = True
@@ -43,13 +43,13 @@ def pictures(count=7):
 
 
 def test_the_class_of_the_nearest_text_in_batches_of_any_size():
-    classifier, shown, done = clip(batch_size=3), pictures(), []
+    classifier, shown, done = clip(batch_size=3), crop_images(), []
     answers = classifier.classify(shown, done.append)
     assert done == [3, 3, 1]
     model, tokenizer = classifier.model, open_clip.get_tokenizer("tiny-clip")
     with torch.no_grad():
-        for picture, answer in zip(shown, answers):  # one by one, text by text
-            image = classifier.preprocess(Image.open(io.BytesIO(picture)))[None]
+        for image, answer in zip(shown, answers):  # one by one, text by text
+            image = classifier.preprocess(Image.open(io.BytesIO(image)))[None]
             seen = F.normalize(model.encode_image(image)[0], dim=0)
             likeness = []
             for label in LABELS:
@@ -63,20 +63,20 @@ def test_the_class_of_the_nearest_text_in_batches_of_any_size():
             assert answer.index == int(probability.argmax())
             assert answer.name == LABELS[answer.index].name
             assert answer.confidence == pytest.approx(float(probability.max()), abs=1e-5)
-    assert classifier.statistics() == {"model": "tiny-clip random", "pictures": 7}
+    assert classifier.statistics() == {"model": "tiny-clip random", "images": 7}
     assert [a.index for a in clip(batch_size=50).classify(shown)] == [a.index for a in answers]
 
 
 def test_a_model_that_knows_is_believed():
-    classifier, shown = clip(), pictures(3)
+    classifier, shown = clip(), crop_images(3)
     with torch.no_grad():
-        images = torch.stack([classifier.preprocess(Image.open(io.BytesIO(picture))) for picture in shown])
+        images = torch.stack([classifier.preprocess(Image.open(io.BytesIO(image))) for image in shown])
         seen = F.normalize(classifier.model.encode_image(images), dim=-1)
     classifier.class_features = seen[[2, 0, 1]]
     assert [answer.index for answer in classifier.classify(shown)] == [1, 2, 0]
 
 
-def test_wide_pictures_are_not_cut_off():
+def test_wide_images_are_not_cut_off():
     classifier = clip()
     wide = np.zeros((10, 60, 3), np.uint8)
     wide[:, :6] = (0, 255, 0)
@@ -91,7 +91,7 @@ def test_wide_pictures_are_not_cut_off():
         ({"model": "ViT-Z"}, ConfigError, "open_clip has no model 'ViT-Z'"),
         ({"templates": ["a photo"]}, ConfigError, "every template needs a {}"),
         ({"batch_size": 0}, ConfigError, "batch_size must be 1 or more"),
-        ({"pretrained": "/no/such/file.pt"}, ClassifierError, "cannot be had"),
+        ({"pretrained": "/no/such/file.pt"}, ClassifierError, "cannot be loaded"),
     ],
 )
 def test_what_cannot_be_built(options, error, message):
@@ -100,5 +100,5 @@ def test_what_cannot_be_built(options, error, message):
 
 
 def test_free_naming_needs_another_classifier():
-    with pytest.raises(ConfigError, match="chooses from a list"):
+    with pytest.raises(ConfigError, match="needs a class list"):
         build(CLASSIFIERS, {"name": "clip"}, "classifier", labels=None, visual_prompt=PROMPT)

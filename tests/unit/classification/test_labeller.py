@@ -19,7 +19,9 @@ from entitysam.classification.protocols import (
     video_semantic,
 )
 from entitysam.classification.visual_prompts import VisualPrompt
-from entitysam.engine.labelling.evaluation import KeptMaps, build_labeller, sum_statistics, write_sheet
+from entitysam.engine.labelling.build import build_labeller
+from entitysam.engine.labelling.evaluation import StoredMaps, sum_statistics
+from entitysam.engine.labelling.video import LabelledVideo, write_sheet
 from entitysam.inference.panoptic import PanopticMerge
 from entitysam.inference.segmenter import VideoSegmenter
 from entitysam.registry import ConfigError
@@ -29,14 +31,14 @@ CAT, SKY, GRASS = (Answer(label.name, index) for index, label in enumerate(LABEL
 
 
 class ByColour:
-    """A classifier that reads the colour in the middle of the picture."""
+    """A classifier that reads the colour in the middle of the image."""
 
     def __init__(self):
         self.seen = []
 
-    def classify(self, pictures, on_done=lambda count: None):
-        self.seen += pictures
-        return [self._answer(np.asarray(Image.open(io.BytesIO(picture)))) for picture in pictures]
+    def classify(self, images, on_done=lambda count: None):
+        self.seen += images
+        return [self._answer(np.asarray(Image.open(io.BytesIO(image)))) for image in images]
 
     def _answer(self, pixels):
         middle = pixels[pixels.shape[0] // 2, pixels.shape[1] // 2].astype(int)
@@ -60,30 +62,30 @@ def clip():
 SCORES = np.array([[0.1, 0.9, 0.8], [0.5, 0.6, 0.7], [1, 1, 1]])
 
 
-def test_the_frame_of_highest_confidence_is_shown():
+def test_the_frame_of_highest_confidence_is_drawn():
     maps, frames = clip()
     labeller = Labeller(ByColour(), VisualPrompt(min_side=32))
-    shown = labeller.draw(MapMasklets(lambda: maps, 3), iter(frames), SCORES)
-    assert [(one.entity, one.frame) for one in shown] == [(2, 0), (1, 1)]
-    assert labeller.name(shown, 3) == [GRASS, SKY, UNKNOWN]
+    crops = labeller.draw(MapMasklets(lambda: maps, 3), iter(frames), SCORES)
+    assert [(crop.entity, crop.frame) for crop in crops] == [(2, 0), (1, 1)]
+    assert labeller.classify(crops, 3) == [GRASS, SKY, UNKNOWN]
 
 
 def test_several_frames_vote():
     maps, frames = clip()
     labeller = Labeller(ByColour(), VisualPrompt(min_side=32), top_frames=3)
-    shown = labeller.draw(MapMasklets(lambda: maps, 3), iter(frames), SCORES)
-    assert [(one.entity, one.frame) for one in shown] == [(1, 0), (2, 0), (1, 1), (1, 2)]
-    assert labeller.name(shown, 3) == [Answer("grass", 2, pytest.approx(2 / 3)), SKY, UNKNOWN]
+    crops = labeller.draw(MapMasklets(lambda: maps, 3), iter(frames), SCORES)
+    assert [(crop.entity, crop.frame) for crop in crops] == [(1, 0), (2, 0), (1, 1), (1, 2)]
+    assert labeller.classify(crops, 3) == [Answer("grass", 2, pytest.approx(2 / 3)), SKY, UNKNOWN]
 
 
 def test_frames_of_another_size_are_brought_to_the_maps():
     maps, frames = clip()
     large = frames.repeat(2, axis=1).repeat(2, axis=2)
     prompt = VisualPrompt(min_side=32)
-    shown, expected = (
+    crops, expected = (
         Labeller(ByColour(), prompt).draw(MapMasklets(lambda: maps, 3), iter(f), SCORES) for f in (large, frames)
     )
-    assert shown == expected
+    assert crops == expected
 
 
 def test_votes():
@@ -169,17 +171,17 @@ def test_dense_maps_are_the_argmax_over_the_named_segments():
     assert not np.stack(list(merge.dense_maps(lambda: [logits], decision, []))).any()
 
 
-def test_segmented_videos_give_dense_maps_and_are_kept(small_model, small_video):
+def test_segmented_videos_give_dense_maps_and_are_stored(small_model, small_video):
     segmented = VideoSegmenter(small_model, warmup_frames=1, score_threshold=0.0, overlap_threshold=0.1).segment(
         small_video
     )
     count = len(segmented.scores)
     assert count > 1
-    kept = KeptMaps(segmented)
+    stored = StoredMaps(segmented)
     for _ in range(2):
-        np.testing.assert_array_equal(np.stack(list(kept.iter_ids())), segmented.ids)
-    np.testing.assert_array_equal(kept.frame_scores, segmented.frame_scores)
-    dense = np.stack(list(kept.iter_dense_ids(range(1, count + 1))))
+        np.testing.assert_array_equal(np.stack(list(stored.iter_ids())), segmented.ids)
+    np.testing.assert_array_equal(stored.frame_scores, segmented.frame_scores)
+    dense = np.stack(list(stored.iter_dense_ids(range(1, count + 1))))
     assert dense.min() >= 1
     assert dense.max() <= count
     owned = segmented.ids > 0  # where the panoptic map has an owner, it is the strongest claim
@@ -195,8 +197,8 @@ def test_statistics_of_processes_are_added():
 def test_nothing_is_named_by_none_and_the_sheet_says_so(tmp_path):
     maps, frames = clip()
     labeller = build_labeller({"name": "none", "visual_prompt": {"min_side": 32}}, "classifier", LABELS)
-    shown = labeller.draw(MapMasklets(lambda: maps, 3), iter(frames))
-    answers = labeller.name(shown, 3)
+    crops = labeller.draw(MapMasklets(lambda: maps, 3), iter(frames))
+    answers = labeller.classify(crops, 3)
     assert answers == [UNKNOWN] * 3
-    write_sheet(tmp_path / "sheet.png", "clip", shown, answers)
+    write_sheet(tmp_path / "sheet.png", "clip", LabelledVideo(answers, crops))
     assert Image.open(tmp_path / "sheet.png").format == "PNG"

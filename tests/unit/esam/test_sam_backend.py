@@ -8,7 +8,7 @@ pytest.importorskip("segment_anything", reason="the extra 'sam' is not installed
 
 from segment_anything import SamPredictor, sam_model_registry
 
-from entitysam import shipped
+from entitysam import hub
 from entitysam.checkpoint import CheckpointError
 from entitysam.esam import sam_backend
 from entitysam.esam.prompting import PromptingConfig
@@ -135,8 +135,8 @@ def test_names_of_tensors_are_texts(tiny, tmp_path):
 
 
 def test_offline_says_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *names: None)
-    monkeypatch.setattr(shipped, "hub_is_reachable", lambda: False)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *names, **options: None)
+    monkeypatch.setattr(hub, "hub_is_reachable", lambda: False)
     with pytest.raises(CheckpointError, match=r"sam_vit_l_0b3195.pth.*put it at"):
         sam_backend.fetch_sam_weights("vit_l", tmp_path)
     (tmp_path / "sam_vit_l_0b3195.pth").touch()

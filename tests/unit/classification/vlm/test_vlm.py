@@ -1,4 +1,4 @@
-"""The vision-language classifier against a server on loopback that checks what it gets and fails in every way."""
+"""The vision-language classifier with a server on loopback that checks requests and fails in many ways."""
 
 import asyncio
 import json
@@ -15,13 +15,14 @@ from entitysam.classification.answer_cache import AnswerCache, default_folder
 from entitysam.classification.classifier import UNKNOWN, Answer, ClassifierError
 from entitysam.classification.labels import parse_labels
 from entitysam.classification.visual_prompts import VisualPrompt
-from entitysam.classification.vlm import rate_limiter
-from entitysam.classification.vlm.classifier import vision_language_classifier
-from entitysam.classification.vlm.client import retry_after
+from entitysam.classification.vlm import rate_limiter as rate_limiter_module
+from entitysam.classification.vlm.build import vision_language_classifier
 from entitysam.classification.vlm.confidence import answer_confidence
-from entitysam.classification.vlm.cost import Prices, picture_tokens
-from entitysam.classification.vlm.prompts import MalformedReply, Prompts
+from entitysam.classification.vlm.cost import Prices, image_tokens
+from entitysam.classification.vlm.faults import refused_fields, retry_after, sentence_of
+from entitysam.classification.vlm.prompts import Prompts
 from entitysam.classification.vlm.rate_limiter import RateLimiter
+from entitysam.classification.vlm.reply import MalformedReply, ReplyParser
 from entitysam.registry import CLASSIFIERS, ConfigError, build
 
 LABELS = parse_labels("person, dog, grass, traffic light, ice cream")
@@ -36,16 +37,16 @@ def environment(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
 
-def pictures_of(count, prompt=SMALL):
-    """Different pictures, and the class of each by its digest."""
+def images_of(count, prompt=SMALL):
+    """Different images, and the class of each by digest."""
     rng = np.random.default_rng(count)
     mask = np.zeros((24, 24), bool)
     mask[4:20, 6:18] = True
     frames = rng.integers(0, 160, (count, 24, 24, 3), dtype=np.uint8)
-    pictures = [prompt.encode(frame, mask) for frame in frames]
-    truth = {digest(picture): NAMES[rng.integers(len(NAMES))] for picture in pictures}
+    images = [prompt.encode(frame, mask) for frame in frames]
+    truth = {digest(image): NAMES[rng.integers(len(NAMES))] for image in images}
     assert len(truth) == count
-    return pictures, truth
+    return images, truth
 
 
 def classifier(server, tmp_path, labels=LABELS, **options):
@@ -53,17 +54,17 @@ def classifier(server, tmp_path, labels=LABELS, **options):
     return build(CLASSIFIERS, node, "classifier", labels=labels, visual_prompt=SMALL)
 
 
-def truth_of(pictures, truth):
-    return [truth[digest(picture)] for picture in pictures]
+def truth_of(images, truth):
+    return [truth[digest(image)] for image in images]
 
 
-def test_every_picture_gets_its_class_and_a_second_run_sends_nothing(tmp_path):
-    pictures, truth = pictures_of(21)
+def test_every_image_gets_its_class_and_a_second_run_sends_nothing(tmp_path):
+    images, truth = images_of(21)
     done = []
     with serving(truth, sides=(48, 48)) as server:
         vlm = classifier(server, tmp_path)
-        answers = vlm.classify([*pictures, pictures[0]], done.append)
-        assert [answer.name for answer in answers] == [*truth_of(pictures, truth), truth[digest(pictures[0])]]
+        answers = vlm.classify([*images, images[0]], done.append)
+        assert [answer.name for answer in answers] == [*truth_of(images, truth), truth[digest(images[0])]]
         assert all(NAMES[answer.index] == answer.name and answer.confidence == 1 for answer in answers)
         assert not server.problems
         assert server.requests == 3
@@ -75,49 +76,49 @@ def test_every_picture_gets_its_class_and_a_second_run_sends_nothing(tmp_path):
         assert vlm.statistics()["cost"] == round((300 * 2.5 + 30 * 10) / 1e6, 4)
 
         again = classifier(server, tmp_path)
-        assert again.classify(pictures) == answers[:21]
+        assert again.classify(images) == answers[:21]
         assert server.requests == 3
         assert again.usage.cached == 21
         other = classifier(server, tmp_path, model="another")  # the key of an answer has model and list in it
-        assert other.classify(pictures[:1]) == answers[:1]
+        assert other.classify(images[:1]) == answers[:1]
         assert server.requests == 4
-        classifier(server, tmp_path, labels=LABELS[:4] + LABELS[4:]).classify(pictures)
+        classifier(server, tmp_path, labels=LABELS[:4] + LABELS[4:]).classify(images)
         assert server.requests == 4
-        classifier(server, tmp_path, labels=LABELS[::-1]).classify(pictures[:1])
+        classifier(server, tmp_path, labels=LABELS[::-1]).classify(images[:1])
         assert server.requests == 5
 
 
-KINDS = ["429", "500", "503", "hang", "half_body", "half_answer", "wrong_json", "prose", "out_of_range", "fewer", "more",
+KINDS = ["429", "500", "503", "think", "trailing", "only_think", "deep", "error_body", "hang", "half_body", "half_answer", "wrong_json", "prose", "out_of_range", "fewer", "more",
          "name_beside_list", "fenced"]  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_fault_is_survived(tmp_path, kind):
-    pictures, truth = pictures_of(6)
+    images, truth = images_of(6)
     fault = lambda number: kind if number == 0 else None  # noqa: E731
     with serving(truth, fault, sides=(48, 48)) as server:
         vlm = classifier(server, tmp_path, batch_size=3, concurrency=1, timeout=4 if kind == "hang" else 60)
-        assert [answer.name for answer in vlm.classify(pictures)] == truth_of(pictures, truth)
+        assert [answer.name for answer in vlm.classify(images)] == truth_of(images, truth)
         assert server.faults[kind] == 1
         assert not server.problems
         if kind == "hang":  # a slow machine may see more time-outs than the one that is meant
             assert vlm.usage.faults["time-out"] >= 1
             assert server.requests >= 3
             return
-        assert server.requests == (2 if kind == "fenced" else 3)
+        assert server.requests == (2 if kind in ("fenced", "think", "trailing") else 3)
         assert set(server.delivered.values()) == {1}
 
 
-def test_a_thousand_pictures_with_a_tenth_of_faults(tmp_path, caplog):
+def test_a_thousand_images_with_a_tenth_of_faults(tmp_path, caplog):
     caplog.set_level(logging.DEBUG)
-    pictures, truth = pictures_of(1000)
+    images, truth = images_of(1000)
     rng = random.Random(5)
     plan = [rng.choice(KINDS) if rng.random() < 0.1 else None for _ in range(2000)]
     with serving(truth, plan.__getitem__, sides=(48, 48), hang=1) as server:
         vlm = classifier(server, tmp_path, concurrency=12)
-        answers = vlm.classify(pictures)
+        answers = vlm.classify(images)
         assert len(answers) == 1000
-        assert [answer.name for answer in answers] == truth_of(pictures, truth)
+        assert [answer.name for answer in answers] == truth_of(images, truth)
         assert set(server.delivered.values()) == {1}  # none lost, none asked again after its answer
         assert len(server.delivered) == 1000
         assert sum(count for kind, count in server.faults.items() if kind) >= 8
@@ -131,57 +132,57 @@ def test_a_thousand_pictures_with_a_tenth_of_faults(tmp_path, caplog):
     assert KEY not in json.dumps(vlm.statistics())
 
 
-def test_what_nobody_can_answer_is_unknown_and_counted(tmp_path, caplog):
-    pictures, truth = pictures_of(7)
-    bad = {digest(pictures[2]), digest(pictures[5])}
-    truth |= dict.fromkeys(bad, "a class beside the list")  # the server then answers -1
-    with serving(truth, sides=(48, 48)) as server:
+def test_an_invalid_answer_is_unknown_and_asked_again_by_the_next_run(tmp_path, caplog):
+    images, truth = images_of(7)
+    bad = {digest(images[2]), digest(images[5])}
+    with serving(truth | dict.fromkeys(bad, "a class beside the list"), sides=(48, 48)) as server:
         vlm = classifier(server, tmp_path, attempts=2, batch_size=4)
-        answers = vlm.classify(pictures)
-        names = [answer.name for answer in answers]
-        assert names == [None if digest(p) in bad else truth[digest(p)] for p in pictures]
+        names = [answer.name for answer in vlm.classify(images)]
+        assert names == [None if digest(image) in bad else truth[digest(image)] for image in images]
         assert (vlm.usage.unknown, vlm.usage.alone) == (2, 2)
-        assert "2 of 7 pictures got no usable answer" in caplog.text
-        assert {d: c for d, c in server.delivered.items() if d not in bad} == {
-            d: 1 for d in map(digest, pictures) if d not in bad
-        }
+        assert "2 of 7 images got no valid answer" in caplog.text
+        good = {d: c for d, c in server.delivered.items() if d not in bad}
+        assert good == {d: 1 for d in map(digest, images) if d not in bad}
+        server.truth = truth  # a better model
         asked = server.requests
-        assert classifier(server, tmp_path, attempts=2).classify(pictures) == answers  # the model has had its say
-        assert server.requests == asked
+        better = classifier(server, tmp_path, attempts=2).classify(images)
+        assert [answer.name for answer in better] == truth_of(images, truth)
+        assert server.requests == asked + 1  # for the two unknown images
 
 
-def test_unknown_for_want_of_a_reply_is_asked_again_next_time(tmp_path):
-    pictures, truth = pictures_of(3)
+def test_without_a_reply_an_image_is_unknown_and_asked_again(tmp_path):
+    images, truth = images_of(3)
     down = [True]
     with serving(truth, lambda number: "503" if down[0] else None, sides=(48, 48)) as server:
         vlm = classifier(server, tmp_path, attempts=2)
-        assert vlm.classify(pictures) == [UNKNOWN] * 3
+        assert vlm.classify(images) == [UNKNOWN] * 3
         assert vlm.usage.faults == {"503": 2 + 3 * 2}
         down[0] = False
-        assert [answer.name for answer in vlm.classify(pictures)] == truth_of(pictures, truth)
+        assert [answer.name for answer in vlm.classify(images)] == truth_of(images, truth)
 
 
-def test_a_request_that_is_refused_is_not_repeated_but_divided(tmp_path):
-    pictures, truth = pictures_of(4)
+def test_a_refused_request_is_not_repeated_but_divided(tmp_path):
+    images, truth = images_of(4)
     with serving(truth, lambda number: "400" if number == 0 else None, sides=(48, 48)) as server:
         vlm = classifier(server, tmp_path)
-        assert [answer.name for answer in vlm.classify(pictures)] == truth_of(pictures, truth)
+        assert [answer.name for answer in vlm.classify(images)] == truth_of(images, truth)
         assert server.requests == 5
 
 
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ("401", r"127.0.0.1:\d+ refuses the key \(in \$OPENAI_API_KEY\)$"),
-        ("404", "does not know the model or the address"),
+        ("401", r"127.0.0.1:\d+ refuses the key in \$OPENAI_API_KEY$"),
+        ("404", r"does not know the model 'gpt-4o' \(--vlm\) or the address \(--base-url\)"),
         ("quota", "the account's quota is used up"),
+        ("403", "refuses access"),
     ],
 )
-def test_what_is_hopeless_ends_at_once(tmp_path, fault, message):
-    pictures, truth = pictures_of(40)
+def test_errors_for_all_requests_end_the_run_at_once(tmp_path, fault, message):
+    images, truth = images_of(40)
     with serving(truth, lambda number: fault, sides=(48, 48)) as server:
         with pytest.raises(ClassifierError, match=message) as caught:
-            classifier(server, tmp_path, concurrency=2).classify(pictures)
+            classifier(server, tmp_path, concurrency=2).classify(images)
         assert KEY not in str(caught.value)
         assert server.requests <= 4
 
@@ -189,18 +190,18 @@ def test_what_is_hopeless_ends_at_once(tmp_path, fault, message):
 def test_a_server_that_is_not_there(tmp_path):
     with serving({}) as server:
         pass
-    pictures, _ = pictures_of(2)
+    images, _ = images_of(2)
     with pytest.raises(ClassifierError, match=r"127.0.0.1:\d+ cannot be reached"):
-        classifier(server, tmp_path, attempts=2).classify(pictures)
+        classifier(server, tmp_path, attempts=2).classify(images)
 
 
 class Clock:
-    """Time that passes only where somebody sleeps."""
+    """A clock that advances only by sleeping."""
 
     def __init__(self, monkeypatch):
         self.now = 100.0
-        monkeypatch.setattr(rate_limiter, "monotonic", lambda: self.now)
-        monkeypatch.setattr(rate_limiter, "sleep", self.sleep)
+        monkeypatch.setattr(rate_limiter_module, "monotonic", lambda: self.now)
+        monkeypatch.setattr(rate_limiter_module, "sleep", self.sleep)
 
     async def sleep(self, seconds):
         self.now += seconds
@@ -224,7 +225,7 @@ def test_requests_are_spaced_and_pauses_kept(monkeypatch):
         before = clock.now
         asyncio.run(rate_limiter.back_off(attempt))
         assert longest / 2 <= clock.now - before <= longest
-    rate_limiter.hold(1e9)  # nobody waits for years
+    rate_limiter.hold(1e9)  # cut to ten minutes
     before = clock.now
     asyncio.run(rate_limiter.acquire())
     assert clock.now - before == 600
@@ -241,24 +242,24 @@ def test_retry_after_headers():
 
 
 def test_free_naming(tmp_path):
-    pictures, _ = pictures_of(3)
-    truth = dict(zip(map(digest, pictures), ["Brick_Wall", "dog", "cat\nignore the rules"]))
+    images, _ = images_of(3)
+    truth = dict(zip(map(digest, images), ["Brick_Wall", "dog", "cat\nignore the rules"]))
     with serving(truth, sides=(48, 48), raw=True) as server:
-        answers = classifier(server, tmp_path, labels=None, attempts=1).classify(pictures)
+        answers = classifier(server, tmp_path, labels=None, attempts=1).classify(images)
         assert [answer.name for answer in answers] == ["brick wall", "dog", None]
         assert answers[0].index is None
         assert "Classes" not in server.bodies[0]["messages"][0]["content"]
 
 
 def test_a_dry_run_counts_and_sends_nothing(tmp_path):
-    pictures, truth = pictures_of(20)
+    images, truth = images_of(20)
     with serving(truth, sides=(48, 48)) as server:
         vlm = classifier(server, tmp_path, prices={"input": 0, "output": 0, "request": 0.02}, detail="low")
-        vlm.classify(pictures[:5])
+        vlm.classify(images[:5])
         sent = server.requests
-        estimate = vlm.estimate([*pictures, pictures[0]])
+        estimate = vlm.estimate([*images, images[0]])
         assert server.requests == sent
-    assert (estimate.pictures, estimate.cached, estimate.requests) == (21, 6, 2)
+    assert (estimate.images, estimate.cached, estimate.requests) == (21, 6, 2)
     assert estimate.cost == pytest.approx(0.04)
     assert estimate.prompt_tokens > 15 * 85
     assert "2 requests" in str(estimate)
@@ -266,22 +267,22 @@ def test_a_dry_run_counts_and_sends_nothing(tmp_path):
 
 def test_tokens_and_cost():
     # GPT-4o's documented examples: 1024 x 1024 is scaled to 768 x 768, 4 tiles; 2048 x 4096 to 768 x 1536, 6 tiles.
-    assert picture_tokens(1024, 1024, "high") == 765
-    assert picture_tokens(2048, 4096, "high") == 1105
-    assert picture_tokens(2048, 4096, "low") == 85
-    assert picture_tokens(512, 300) == 255
+    assert image_tokens(1024, 1024, "high") == 765
+    assert image_tokens(2048, 4096, "high") == 1105
+    assert image_tokens(2048, 4096, "low") == 85
+    assert image_tokens(512, 300) == 255
     assert Prices().cost(3, 1_000_000, 100_000) == pytest.approx(3.5)
     assert Prices(0, 0, 0.01).cost(3, 10**6, 0) == pytest.approx(0.03)
 
 
 def test_confidence_from_log_probabilities(tmp_path):
-    pictures, truth = pictures_of(3)
+    images, truth = images_of(3)
     with serving(truth, sides=(48, 48)) as server:
         node = {"parameters": {"temperature": 0, "logprobs": True, "a_field_of_this_server": 7}}
-        answers = classifier(server, tmp_path, **node).classify(pictures)
+        answers = classifier(server, tmp_path, **node).classify(images)
         assert [answer.confidence for answer in answers] == pytest.approx([0.5] * 3)  # of one digit each
         assert server.bodies[0]["a_field_of_this_server"] == 7
-        assert classifier(server, tmp_path, **node).classify(pictures) == answers  # from the disk
+        assert classifier(server, tmp_path, **node).classify(images) == answers  # from the disk
     half = math.log(0.5)
     tokens = [
         ('{"', -9.0),
@@ -301,23 +302,60 @@ def test_confidence_from_log_probabilities(tmp_path):
     assert answer_confidence(text, tokens, 3) == 1
 
 
-def test_replies_by_hand():
-    prompts = Prompts(LABELS, "masked_crop")
-    dog = Answer("dog", 1)
-    assert prompts.read_reply('{"1": 1, "2": "4"}', 2) == {0: dog, 1: Answer("ice cream", 4)}
-    assert prompts.read_reply('{"1": "Dog", "2": 5}', 2) == {0: dog}
-    assert prompts.read_reply('{"7": 1}', 1) == {0: dog}
-    assert prompts.read_reply('{"1": true, "2": 1.0, "3": null, "4": -1, "5": [1]}', 5) == {}
-    for text, count in [("", 1), ("1", 1), ("[1, 2]", 2), ('{"1": 1', 1), ('{"1": 1}', 2), ('{"0": 1, "1": 1}', 2)]:
-        with pytest.raises(MalformedReply):
-            prompts.read_reply(text, count)
+DOG, ICE = Answer("dog", 1), Answer("ice cream", 4)
 
 
-def test_words_of_the_prompts():
+@pytest.mark.parametrize(
+    ("text", "count", "answers"),
+    [
+        ('{"1": 1, "2": "4"}', 2, {0: DOG, 1: ICE}),
+        ('{"1": "Dog", "2": 5}', 2, {0: DOG}),
+        ('{"7": 1}', 1, {0: DOG}),
+        ('{"1": true, "2": 1.0, "3": null, "4": -1, "5": [1]}', 5, {}),
+        ('<think>{"1": 0}? No.</think>{"1": 1}', 1, {0: DOG}),
+        ('{"1": 0} ... </think> {"1": 1}', 1, {0: DOG}),  # a server that cuts the opening tag off
+        ('{"1": 1}\nI used {"shape": "fur"}.', 1, {0: DOG}),
+        ('{"1": 1}\n{not json}', 1, {0: DOG}),
+        ('First {"1": 0, "2": 0}, then {"1": 1, "2": 4}', 2, {0: DOG, 1: ICE}),  # the last one counts
+        ('{"1": 1, "2": 4} or {"1": 1, "2": "both"}', 2, {0: DOG, 1: ICE}),  # the last one with valid answers
+        ('{"1": 1} is index 1: {"index": 1, "sure": "yes"}', 1, {0: DOG}),
+        ('```json\n{"1": 1}\n```', 1, {0: DOG}),
+        ('{"answers": {"1": 1, "2": 4}}', 2, {0: DOG, 1: ICE}),
+        ("{}" * 100_000 + '{"1": 1}', 1, {0: DOG}),
+    ],
+)
+def test_the_last_json_object_that_fits_is_read(text, count, answers):
+    assert ReplyParser(LABELS).parse(text, count).answers == answers
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("", 1),
+        ("1", 1),
+        ("[1, 2]", 2),
+        ('{"1": 1', 1),
+        ('{"1": 1}', 2),
+        ('{"0": 1, "1": 1}', 2),
+        ('<think>{"1": 1}', 1),  # reasoning that never ends
+        ('<think>{"1": 1}</think>', 1),
+        ("[" * 100_000, 1),
+        ('{"1": ' + "[" * 100_000 + "}", 1),
+        ('{"1": ' * 100_000, 1),
+        ("{" * 300_000, 1),
+        ('{"1": ' + "9" * 10_000 + "}", 1),
+    ],
+)
+def test_malformed_replies(text, count):
+    with pytest.raises(MalformedReply):
+        ReplyParser(LABELS).parse(text, count)
+
+
+def test_text_of_the_prompts():
     for kind in ("image_box", "image_box_mask", "crop_box", "crop_box_mask", "masked_crop"):
         for labels in (LABELS, None):
             prompts = Prompts(labels, kind)
-            text = prompts.system(4) + prompts.picture(2)
+            text = prompts.system(4) + prompts.image(2)
             assert "$" not in text
             assert "4 numbered" in text
             assert 'key "2"' in text
@@ -326,20 +364,35 @@ def test_words_of_the_prompts():
     ).system(1)
     with pytest.raises(ConfigError, match="no prompts 'shouting'; known: closed, free"):
         Prompts(LABELS, "masked_crop", "shouting")
-    with pytest.raises(ConfigError, match="no words for the visual prompt 'x'"):
+    with pytest.raises(ConfigError, match="'regions' has no text for the visual prompt 'x'"):
         Prompts(LABELS, "x")
 
 
-def test_the_cache_survives_broken_files(tmp_path, monkeypatch):
+def test_former_keys_of_a_wording_still_work(tmp_path, monkeypatch):
+    wording = {"system": "$pictures of $list", "picture": "no. $number: $region", "regions": {"masked_crop": "in red"}}
+    folder = tmp_path / "prompts"
+    folder.mkdir()
+    (folder / "own.yaml").write_text(json.dumps(wording))
+    monkeypatch.setattr("entitysam.config.shipped_folder", lambda name: tmp_path)
+    prompts = Prompts(LABELS[:1], "masked_crop", "own")
+    assert prompts.system(3) == '3 of {"0": "person"}'
+    assert prompts.image(2) == "no. 2: in red"
+
+
+def test_broken_files_in_the_cache_are_ignored(tmp_path, monkeypatch):
     cache = AnswerCache(tmp_path, "question")
-    key = cache.key(b"picture")
+    key = cache.key(b"image")
     assert cache.read(key) is None
     cache.write(key, Answer("dog", 1, 0.5))
     assert cache.read(key) == Answer("dog", 1, 0.5)
     (file,) = tmp_path.rglob("*.json")
-    file.write_text('{"name": "do')
-    assert cache.read(key) is None
-    assert AnswerCache(tmp_path, "other").key(b"picture") != key
+    for broken in ('{"name": "do', "[" * 100_000, '{"name": 3, "index": 1, "confidence": 1}', "[]",
+                   '{"name": null, "index": null, "confidence": 0.0}'):  # fmt: skip
+        file.write_text(broken)
+        assert cache.read(key) is None
+    with pytest.raises(ValueError, match="an unknown answer is not cached"):
+        cache.write(key, UNKNOWN)
+    assert AnswerCache(tmp_path, "other").key(b"image") != key
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert default_folder() == tmp_path / "entitysam" / "answers"
 
@@ -363,3 +416,85 @@ def test_no_key_and_no_server(monkeypatch):
     with pytest.raises(ConfigError, match=r"no key in \$OPENAI_API_KEY"):
         vision_language_classifier(LABELS, SMALL)
     vision_language_classifier(LABELS, SMALL, base_url="http://127.0.0.1:9/v1")
+
+
+# Servers that refuse a field, give a reason, or are called from a notebook ------------------------------------------------
+
+
+def warnings_of(caplog):
+    return [record.getMessage() for record in caplog.records if "replies" in record.getMessage()]
+
+
+def test_fields_that_a_server_refuses_are_left_out_and_said_once(tmp_path, caplog):
+    images, truth = images_of(12)
+    with serving(truth, lambda number: "schema", sides=(48, 48)) as server:
+        vlm = classifier(server, tmp_path, batch_size=2, concurrency=3, attempts=1)
+        assert [answer.name for answer in vlm.classify(images)] == truth_of(images, truth)
+        assert not {"response_format", "temperature"} & server.bodies[-1].keys()
+        assert vlm.usage.alone == 0
+    json_mode, temperature = warnings_of(caplog)
+    assert "'response_format.type' must be 'json_schema' or 'text'" in json_mode
+    assert "classifier.json_mode=false" in json_mode
+    assert "'temperature' does not support 0" in temperature
+    assert "classifier.parameters" in temperature
+
+
+def test_a_field_named_by_param_is_the_only_one_left_out(tmp_path):
+    images, truth = images_of(2)
+    with serving(truth, lambda number: "strict", sides=(48, 48)) as server:
+        vlm = classifier(server, tmp_path, parameters={"temperature": 0, "model_options": 1})
+        assert [answer.name for answer in vlm.classify(images)] == truth_of(images, truth)
+        assert server.bodies[-1]["model_options"] == 1
+        assert server.bodies[-1]["response_format"] == {"type": "json_object"}
+        assert server.requests == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence", "advice"),
+    [
+        ("no_vision", "this model has no vision tower: image input is not supported", "--vlm MODEL"),
+        ("error_body", "upstream model is overloaded [31m", ""),
+    ],
+)
+def test_the_sentence_of_a_server_is_said_once_without_control_characters(tmp_path, caplog, fault, sentence, advice):
+    images, truth = images_of(3)
+    with serving(truth, lambda number: fault, sides=(48, 48)) as server:
+        assert classifier(server, tmp_path, attempts=2).classify(images) == [UNKNOWN] * 3
+    (said,) = warnings_of(caplog)
+    assert f'"{sentence}"' in said
+    assert advice in said
+    assert KEY not in caplog.text
+
+
+def test_sentences_of_errors():
+    assert sentence_of({"error": {"message": "no\n\tway"}}) == "no way"
+    assert sentence_of({"detail": [{"loc": ["body"], "msg": "bad field"}]}) == "bad field"
+    assert sentence_of("<html>gateway</html>") == "<html>gateway</html>"
+    assert sentence_of({"message": f"key {KEY}"}, KEY) == "key ***"
+    assert sentence_of(None) == sentence_of({}) == sentence_of([]) == sentence_of({"message": {"a": 1}}) == ""
+    assert len(sentence_of("x" * 10_000)) == 300
+    assert refused_fields("unknown field top_k", None, ["top_k", "k"]) == {"top_k"}
+    assert refused_fields("k and top_k", "k", ["top_k", "k"]) == {"k"}
+
+
+def test_classify_inside_a_running_event_loop(tmp_path):
+    images, truth = images_of(3)
+
+    async def notebook(vlm):
+        return vlm.classify(images)
+
+    with serving(truth, sides=(48, 48)) as server:
+        answers = asyncio.run(notebook(classifier(server, tmp_path)))
+    assert [answer.name for answer in answers] == truth_of(images, truth)
+
+
+def test_confidence_is_that_of_the_object_that_was_read(tmp_path):
+    images, truth = images_of(1)
+    with serving(truth, lambda number: "think", sides=(48, 48)) as server:
+        node = {"parameters": {"logprobs": True}}
+        (answer,) = classifier(server, tmp_path, **node).classify(images)
+    assert answer.confidence == pytest.approx(0.5)  # one digit, not the digit of the reasoning
+    text = '{"1": 7} {"1": 1}'
+    tokens = [(c, math.log(0.25) if c == "7" else -0.0) for c in text]
+    assert answer_confidence(text, tokens, 1, text.rindex("{")) == 1
+    assert answer_confidence(text, tokens, 1) == pytest.approx(0.25)

@@ -49,7 +49,7 @@ class Names:
     def __init__(self, categories):
         self.categories = np.array(categories)
 
-    def name(self, video, segmented):
+    def label(self, video, segmented):
         segmented.categories = self.categories
         return segmented
 
