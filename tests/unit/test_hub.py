@@ -9,13 +9,15 @@ import sys
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
 from entitysam import hub
 from entitysam.errors import CheckpointError
+from entitysam.esam import sam_backend
 from entitysam.hub import HubFile, fetch_from_hub, hub_is_reachable
-from entitysam.shipped import fetch_weights
+from entitysam.shipped import HUB, TINY, fetch_weights, shipped_folder
 
 FIRST, SECOND = b"first weights" * 1000, b"other weights" * 1000
 COMMITS = {"a" * 40: FIRST, "b" * 40: SECOND}
@@ -178,3 +180,17 @@ def test_hub_probe(monkeypatch):
         assert not hub_is_reachable()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert not hub_is_reachable()
+
+
+def test_the_model_table_has_the_pinned_hashes():
+    table = (Path(__file__).parents[2] / "checkpoints" / "README.md").read_text(encoding="utf-8")
+    for name, digest in sam_backend.SHA256.items():
+        assert f"`checkpoints/{name}`" in table
+        assert digest in table
+    assert sam_backend.HUB_REVISION in table
+    for file in HUB.values():
+        assert file.repository in table
+        assert file.path in table
+    for file in TINY.values():
+        path = shipped_folder("checkpoints") / file
+        assert not path.is_file() or sha256(path.read_bytes()) in table
