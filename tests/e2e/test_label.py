@@ -305,7 +305,8 @@ def contents_of(folder):
 def change(out, edit):
     contents = json.loads((out / "tracks.json").read_text())
     edit(contents)
-    (out / "tracks.json").write_text(json.dumps(contents))
+    tracks = ",\n".join(map(json.dumps, contents.pop("tracks")))  # the head on a line of its own, as it is written
+    (out / "tracks.json").write_text(f'{json.dumps(contents)[:-1]}, "tracks": [\n{tracks}\n]}}')
 
 
 def rename_frame(name):
