@@ -1,4 +1,4 @@
-"""Makes, converts and checks data sets; `datasets/README.md` says what goes where.
+"""Generates, converts and checks data sets; `datasets/README.md` has their layouts.
 
 Examples:
   python tools/prepare_data.py synthetic --out datasets/synthetic
@@ -94,12 +94,12 @@ def run_synthetic(arguments: argparse.Namespace) -> int:
 
 def add_check(commands) -> None:
     command = add_command(
-        commands, "check", "look for broken, missing and contradicting files",
-        "Each problem is a line that names\nits file; exit status 1 where there is one.",
+        commands, "check", "check files and annotations of a data set",
+        "Prints a line per problem, with\nits file; exit status 1 if there is one.",
     )  # fmt: skip
     command.add_argument("name", choices=sorted(CHECKS))
     command.add_argument("--root", type=Path, help="folder of the data set")
-    command.add_argument("--split", help="part of it")
+    command.add_argument("--split", help="e.g. train2017")
     command.add_argument("--workers", type=count, default=os.cpu_count(), help="processes")
     command.set_defaults(run=run_check)
 
@@ -119,15 +119,15 @@ def run_check(arguments: argparse.Namespace) -> int:
     for problem in report.problems:
         print(problem)
     if report.empty:
-        print(f"note: {len(report.empty)} without an entity, e.g. {report.empty[0]}; they train as empty clips")
+        print(f"note: {len(report.empty)} without an entity, e.g. {report.empty[0]}; they become clips without targets")
     print(f"{report.checked} images checked, {len(report.problems)} problems")
     return 1 if report.problems else 0
 
 
 def add_proposals(commands) -> None:
     command = add_command(
-        commands, "proposals", "masks of everything in any images, for MASA",
-        "SAM segments every image below a\nfolder; a later call goes on where one was stopped. OUT/SPLIT becomes "
+        commands, "proposals", "generate masks of all objects with SAM, for MASA",
+        "SAM segments every image below a\nfolder; a second call continues an interrupted one. OUT/SPLIT becomes "
         "a link to the images,\nOUT/annotations/instances_SPLIT.json their masks.",
     )  # fmt: skip
     command.add_argument("--images", type=Path, required=True, help="folder of images, searched with its subfolders")
@@ -157,8 +157,8 @@ def run_proposals(arguments: argparse.Namespace) -> int:
 
 def add_vipseg(commands) -> None:
     command = add_command(
-        commands, "vipseg", "make VIPSeg_720P from the original release",
-        "Height 720, width int(720 * w / h), images\nbilinear, masks nearest. Videos that are complete are not "
+        commands, "vipseg", "convert the original release of VIPSeg to VIPSeg_720P",
+        "Height 720, width int(720 * w / h), images\nbilinear, masks nearest. Existing images are not "
         "written again.",
     )  # fmt: skip
     command.add_argument("--root", type=Path, required=True, help="folder with imgs, panomasks and the lists of splits")
@@ -179,7 +179,7 @@ def run_vipseg(arguments: argparse.Namespace) -> int:
 
 def add_scalabel(commands) -> None:
     command = add_command(
-        commands, "scalabel", "bring Scalabel tracks (BDD100K MOTS) into VIPSeg's layout",
+        commands, "scalabel", "convert Scalabel tracks (BDD100K MOTS) to VIPSeg's layout",
         "Track ids become 1, 2, ...\nin order of first appearance, category names ids 0, 1, ... in alphabetic order.",
     )  # fmt: skip
     command.add_argument("--labels", type=Path, required=True, help="folder of json files, one per video")

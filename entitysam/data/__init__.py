@@ -1,4 +1,4 @@
-"""Training and evaluation data: readers, augmentation, the loader, the synthetic set. Importing it registers the readers."""
+"""Training and evaluation data: readers, augmentation, the loader, the synthetic set. Importing this package registers the readers."""
 
 import entitysam.data.evaluation.coco_panoptic
 import entitysam.data.evaluation.mot

@@ -1,4 +1,4 @@
-"""Category lists that come with the project, for data sets whose files do not name their categories."""
+"""Category lists in `configs/categories`, for data sets whose files do not name their categories."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ def read_categories(name: str) -> list[dict[str, Any]]:
     """`configs/categories/<name>.yaml` as mappings with `id`, `name`, `isthing`, by ascending id.
 
     Raises:
-        ConfigError: there is no such list; the known ones are named.
+        ConfigError: unknown list; the message has the known ones.
     """
     groups = read_shipped("categories", name)
     listed = [

@@ -1,4 +1,4 @@
-"""Runs a function over many items in worker processes, in order, reporting progress."""
+"""Ordered map over items in worker processes, with progress."""
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -14,13 +14,13 @@ Progress = Callable[[int], None]  # called with the number of items done so far
 def parallel_map(
     function: Callable[[Item], Result], items: Sequence[Item], workers: int, progress: Progress = lambda done: None
 ) -> list[Result]:
-    """Results of `function` on every item, in the order of the items; a worker's exception is raised here.
+    """Applies `function` to every item; results are in the order of the items, exceptions of workers are raised here.
 
     Args:
-        function: importable by name, so that it can travel to another process.
+        function: importable by name, to be pickled.
         items: its arguments.
-        workers: processes; 0 or 1 runs everything in this one.
-        progress: told after every result.
+        workers: number of processes; 0 or 1 = this process.
+        progress: called after every result.
     """
     if workers < 2:
         return _collect(map(function, items), progress)
@@ -34,7 +34,7 @@ def parallel_map(
 
 
 def one_thread() -> None:
-    """Keeps OpenCV in a worker process to one thread: the workers are the parallelism."""
+    """Limits OpenCV to one thread in a worker process, since the workers run in parallel."""
     cv2.setNumThreads(0)
 
 

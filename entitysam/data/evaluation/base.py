@@ -1,14 +1,14 @@
-"""Evaluation sets: what they have in common. A reader lists the videos of a benchmark; pixels are read when needed.
+"""Base class of evaluation sets. A reader lists the videos of a benchmark; pixels are read when needed.
 
 | annotation format | `Video.annotation` | readers |
 | --- | --- | --- |
 | all | `key`: id as the benchmark's files have it (a number, or a text as `Video.video_id`) | |
-| panoptic | `names`: PNG of each frame, relative to the folder of predictions; `mask_files`: annotated id maps; `segments`: the JSON's `segments_info` per frame, untouched | vipseg, coco_panoptic_images |
+| panoptic | `names`: PNG of each frame, relative to the folder of predictions; `mask_files`: annotated id maps; `segments`: the JSON's `segments_info` per frame, unchanged | vipseg, coco_panoptic_images |
 | semantic | `names`, `mask_files`: annotated label maps | vspw |
-| tracks | `frames`: `detections.FrameRecord` of each frame; `step`: distance of the frames in the video | tracks, panoptic_tracks |
-| instances | `length`: number of frames; `instances`: the JSON's annotations of this video, untouched | ytvis, entityseg_images |
+| tracks | `frames`: `detections.records.FrameRecord` of each frame; `step`: distance of the frames in the video | tracks, panoptic_tracks |
+| instances | `length`: number of frames; `instances`: the JSON's annotations of this video, unchanged | ytvis, entityseg_images |
 
-Without ground truth (challenges) the lists of annotations are empty.
+Without ground truth (challenge test sets) the lists of annotations are empty.
 """
 
 from collections.abc import Sequence
@@ -54,6 +54,6 @@ class EvaluationSet:
 
 
 def find_image(folder: Path, stem: str) -> Path:
-    """The image `stem` of a folder, whichever suffix it has; with .jpg where there is none, so that reading it says so."""
+    """Image file `stem` of a folder, with any image suffix; `<stem>.jpg` if there is none, so that reading it raises."""
     candidates = (folder / f"{stem}{suffix}" for suffix in IMAGE_SUFFIXES)
     return next((path for path in candidates if path.is_file()), folder / f"{stem}.jpg")

@@ -2,7 +2,7 @@
 
     root/<split>.txt    root/data/<video>/origin/<frame>.jpg    root/data/<video>/mask/<frame>.png
 
-A mask holds one label per pixel: 0 = others, 1..124 = category id + 1, 255 = void.
+A mask has one label per pixel: 0 = others, 1..124 = category id + 1, 255 = void.
 """
 
 from pathlib import Path
@@ -21,7 +21,7 @@ from entitysam.structures import Video
 
 @DATASETS.register("vspw")
 class VSPWVideos(EvaluationSet):
-    """VSPW_480p, or any set in its layout. Frames without a mask are left out, unless no frame of the split has one.
+    """VSPW_480p, or any set in its layout. Frames without a mask are left out, unless the whole split has no masks.
 
     Args:
         root: folder of the data set.

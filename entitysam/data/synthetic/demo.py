@@ -11,8 +11,8 @@ DEMO_SIZE = (270, 480)
 
 
 def demo_scene(rng: np.random.Generator, num_frames: int) -> Scene:
-    """Sky and ground, and before them, from far to near, a ball, a ring, a cart, a star and a creature."""
-    pace = 24 / num_frames  # the same path, however many frames it is cut into
+    """Sky and ground; in front of them, from far to near, a ball, a ring, a cart, a star and a creature."""
+    pace = 24 / num_frames  # the same path for any number of frames
     sky = region(rng, "sky", None, 0.5)
     ground = region(rng, "ground", hill(rng, 0.16, 3, 8), 0.8)
     ball = Motion((-0.62, 0.14), (0.024 * pace, 0), (0.0, 0.1), 0.5 * pace, 1.5, spin=0.06 * pace, scale=0.13)

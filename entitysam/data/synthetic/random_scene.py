@@ -1,8 +1,8 @@
-"""What a random synthetic scene holds.
+"""Random synthetic scenes.
 
 A scene has two to four background regions (stuff), so that every pixel belongs to an entity, and things that move,
-bend, occlude each other, arrive and leave under a moving camera. Some are hard: twins that look alike, and things
-painted like the background.
+deform, occlude each other, enter and leave the frame under a moving camera. Some are hard: two things with the same
+appearance, or a thing with the texture of the background.
 """
 
 import cv2
@@ -20,19 +20,19 @@ CATEGORIES = [
     for index, name in enumerate(THINGS + STUFF)
 ]
 CATEGORY_ID = {name: index for index, name in enumerate(THINGS + STUFF)}
-BACKGROUND_EXTENT = 1.6  # frame heights that a background's tile covers
-THING_EXTENT = 2.2  # local units that a thing's tile covers: its shape and a margin for bending
+BACKGROUND_EXTENT = 1.6  # side of a background tile in frame heights
+THING_EXTENT = 2.2  # side of a thing's tile in local units: the shape and a margin for deformation
 
 
 def random_scene(rng: Random, num_frames: int, size: tuple[int, int]) -> Scene:
-    """Draws backgrounds, 3 to 12 things and the camera."""
+    """Draws backgrounds, 3 to 12 things and the camera; all randomness comes from `rng`."""
     aspect = size[1] / size[0]
     layers = _backgrounds(rng, aspect)
     front_hill = layers.pop() if rng.random() < 0.3 and len(layers) > 2 else None
     things: list[Layer] = []
     for _ in range(int(rng.integers(3, 13))):
         things.append(_thing(rng, layers, things, num_frames, size))
-    if front_hill is not None:  # some things stand behind the nearest region
+    if front_hill is not None:  # some things are behind the nearest region
         things.insert(len(things) // 3, front_hill)
     camera = _camera(rng, num_frames) if num_frames > 1 and rng.random() < 0.6 else Motion()
     noise = rng.uniform(0, 6) if rng.random() < 0.6 else 0.0
@@ -40,7 +40,7 @@ def random_scene(rng: Random, num_frames: int, size: tuple[int, int]) -> Scene:
 
 
 def _backgrounds(rng: Random, aspect: float) -> list[Layer]:
-    """One region that fills the frame, then sides and hills before it; one region per stuff category."""
+    """One region that covers the frame, then sides and hills in front of it; one region per stuff category."""
     back, aside = rng.permutation(["sky", "wall"])
     near = list(rng.permutation(["ground", "water"]))
     layers = [region(rng, back, None, 0.5)]
@@ -60,7 +60,7 @@ def region(rng: Random, name: str, shape: Shape | None, parallax: float) -> Laye
 
 
 def stuff_texture(rng: Random, name: str, size: int) -> np.ndarray:
-    """uint8 [size, size, 3]: each stuff category keeps to its kind of pattern and, mostly, to its colours."""
+    """uint8 [size, size, 3]; each stuff category has its own patterns and, with probability 0.7, its own hues."""
     hues = {"sky": (0.52, 0.66), "ground": (0.06, 0.36), "wall": (0.0, 1.0), "water": (0.45, 0.6)}[name]
     if rng.random() < 0.3:
         hues = (0.0, 1.0)
@@ -84,10 +84,10 @@ def _thing(rng: Random, backgrounds: list[Layer], others: list[Layer], num_frame
     shape = random_shape(rng, family)
     tile = int(np.clip(THING_EXTENT * radius * size[0], 32, 512))
     texture = _findable_texture(rng, backgrounds, tile)
-    luck = rng.random()
-    if luck < 0.03:  # painted like a background
+    draw = rng.random()
+    if draw < 0.03:  # texture of a background
         texture = cv2.resize(backgrounds[rng.integers(len(backgrounds))].texture, (tile, tile))
-    elif luck < 0.15 and others:  # looks like another thing
+    elif draw < 0.15 and others:  # appearance of another thing
         twin = others[rng.integers(len(others))]
         family, texture = THINGS[twin.category], twin.texture
         shape = twin.shape or shape
@@ -97,7 +97,7 @@ def _thing(rng: Random, backgrounds: list[Layer], others: list[Layer], num_frame
 
 
 def _findable_texture(rng: Random, backgrounds: list[Layer], tile: int) -> np.ndarray:
-    """The first of at most four textures whose mean colour is away from those of all backgrounds."""
+    """The first of at most four textures whose mean colour differs from those of all backgrounds."""
     means = np.array([cv2.mean(layer.texture)[:3] for layer in backgrounds])
     for _ in range(4):
         texture = textures.thing_texture(rng, tile)
@@ -107,15 +107,15 @@ def _findable_texture(rng: Random, backgrounds: list[Layer], tile: int) -> np.nd
 
 
 def _path(rng: Random, radius: float, num_frames: int, size: tuple[int, int]) -> Motion:
-    """A thing's motion: about one in five arrives during the video and one in five leaves."""
+    """Motion of a thing: about 20 % enter the frame during the video and 20 % leave it."""
     half = np.array([size[1] / size[0] / 2, 0.5])
-    pace = min(1.0, 24 / num_frames)  # long videos move no further than a second or so of film would
+    pace = min(1.0, 24 / num_frames)  # long videos: the same distance as 24 frames
     position = rng.uniform(-0.9, 0.9, 2) * half
     heading, speed = rng.uniform(0, 2 * np.pi), pace * rng.uniform(0, 0.022)
     velocity = speed * np.array([np.cos(heading), np.sin(heading)])
-    luck = rng.random()
-    if luck < 0.4 and num_frames > 3:
-        position, velocity = _crossing(rng, radius, num_frames, half, arrives=luck < 0.2)
+    draw = rng.random()
+    if draw < 0.4 and num_frames > 3:
+        position, velocity = _crossing(rng, radius, num_frames, half, arrives=draw < 0.2)
     return Motion(
         position=tuple(position),
         velocity=tuple(velocity),
@@ -132,7 +132,7 @@ def _path(rng: Random, radius: float, num_frames: int, size: tuple[int, int]) ->
 def _crossing(
     rng: Random, radius: float, num_frames: int, half: np.ndarray, arrives: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Position at frame 0 and velocity of a thing that is inside at one time and just outside at another."""
+    """Position at frame 0 and velocity of a thing that is inside the frame at one time and just outside at another."""
     inside = rng.uniform(-0.8, 0.8, 2) * half
     outside = inside.copy()
     axis = int(rng.integers(2))

@@ -1,4 +1,4 @@
-"""Synthetic videos with exact entity ids: random ones, and the clip of `make demo`."""
+"""Synthetic videos with exact entity ids: random videos, and the clip of `make demo`."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ DEFAULT_SIZE = (192, 320)
 def render_video(
     seed: int | Sequence[int], num_frames: int, size: tuple[int, int] = DEFAULT_SIZE
 ) -> tuple[np.ndarray, np.ndarray, dict[int, int]]:
-    """A random video; a pure function of its arguments.
+    """Renders a random video; deterministic in its arguments.
 
     Args:
         seed: one number or several, e.g. (seed, split, index).
@@ -23,8 +23,8 @@ def render_video(
         size: (height, width) in pixels.
 
     Returns:
-        frames uint8 [T, H, W, 3] RGB; ids int32 [T, H, W], never 0, the same entity keeping its id; category id of
-        every entity id. An entity may be hidden or away on any frame, or on all of them.
+        frames uint8 [T, H, W, 3] RGB; ids int32 [T, H, W] > 0, constant over time; category id of every entity id. An
+        entity may be invisible on some or all frames.
     """
     rng = np.random.default_rng(seed)
     scene = random_scene(rng, num_frames, size)
@@ -34,13 +34,13 @@ def render_video(
 def render(
     scene: Scene, num_frames: int, size: tuple[int, int], rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Frames uint8 [T, H, W, 3] and ids int32 [T, H, W] of a scene at times 0, 1, ..."""
+    """Renders frames uint8 [T, H, W, 3] and ids int32 [T, H, W] of a scene at times 0, 1, ..."""
     painted = [render_frame(scene, time, size, rng) for time in range(num_frames)]
     return np.stack([frame for frame, _ in painted]), np.stack([ids for _, ids in painted])
 
 
 def demo_clip(num_frames: int = 24) -> tuple[np.ndarray, np.ndarray]:
-    """The clip of `make demo`: seven entities; a cart drives off, a star comes in, and the others cross.
+    """The clip of `make demo`: seven entities; a cart leaves the frame, a star enters it.
 
     Returns:
         frames uint8 [T, 270, 480, 3] RGB and ids int32 [T, 270, 480].

@@ -1,4 +1,4 @@
-"""Synthetic clips in which things leave the frame and come back: what re-identification is measured on."""
+"""Synthetic clips in which things leave the frame and return, to evaluate re-identification."""
 
 from collections.abc import Sequence
 
@@ -8,20 +8,20 @@ from entitysam.data.synthetic.random_scene import random_scene
 from entitysam.data.synthetic.render import DEFAULT_SIZE, render
 from entitysam.data.synthetic.scene import Layer, Motion
 
-INSIDE = 0.75  # a leaving thing starts within this share of the half frame
-MARGIN = 1.6  # radii beyond the border at the far end: nothing of it is seen
+INSIDE = 0.75  # a leaving thing starts within this share of half the frame
+MARGIN = 1.6  # distance from the border in radii at the far end, where the thing is invisible
 
 
 def render_returning(
     seed: int | Sequence[int], num_frames: int = 24, size: tuple[int, int] = DEFAULT_SIZE, leaving: float = 0.5
 ) -> tuple[np.ndarray, np.ndarray, dict[int, int]]:
-    """A random clip, filmed by a camera at rest; a pure function of its arguments.
+    """Renders a random clip with a static camera; deterministic in its arguments.
 
     Args:
         seed: one number or several.
         num_frames: T.
         size: (height, width) in pixels.
-        leaving: share of the things that swing out of the frame to either side and are back in the end.
+        leaving: share of the things that leave the frame horizontally and return before the end.
 
     Returns:
         frames uint8 [T, H, W, 3] RGB; ids int32 [T, H, W], never 0; category id of every entity id.
@@ -36,7 +36,7 @@ def render_returning(
 
 
 def new_at_return(ids: np.ndarray) -> np.ndarray:
-    """int32 [T, H, W]: entity ids of the same shape, 1..n, where whoever was away gets a new one when it returns."""
+    """int32 [T, H, W] entity ids 1..n, in which an entity gets a new id each time it returns to the frame."""
     result, count = np.zeros_like(ids), 0
     known: dict[int, int] = {}
     for frame, painted in enumerate(ids):
@@ -51,7 +51,7 @@ def new_at_return(ids: np.ndarray) -> np.ndarray:
 
 
 def _swing_out(layer: Layer, rng: np.random.Generator, num_frames: int, size: tuple[int, int]) -> None:
-    """Lets a thing swing once out of the frame and back: x(t) = x0 + reach / 2 * (1 - cos(2 pi t / T))."""
+    """Sets the motion of a thing to one oscillation out of the frame and back: x(t) = x0 + reach / 2 * (1 - cos(2 pi t / T))."""
     half = np.array([size[1] / size[0] / 2, 0.5])
     place = rng.uniform(-INSIDE, INSIDE, 2) * half
     side = 1.0 if place[0] > 0 else -1.0

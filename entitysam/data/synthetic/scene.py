@@ -1,4 +1,4 @@
-"""Layered scenes: textured shapes that move under a moving camera, painted back to front with exact entity ids.
+"""Layered scenes: textured moving shapes and a moving camera, rendered back to front with exact entity ids.
 
 Scene coordinates are (x, y) with the frame's centre at (0, 0) and its height as the unit; time counts frames.
 """
@@ -12,17 +12,17 @@ import numpy as np
 from entitysam.data.synthetic.shapes import Shape
 
 SUBPIXEL_BITS = 4
-# An entity that shows less than this share of a frame is left out of that frame: no annotator would mark such a sliver.
+# An entity whose visible share of a frame is below this value is not rendered on that frame.
 MIN_VISIBLE = 0.0005
 
 
 @dataclass
 class Motion:
-    """Where something is at each time: a straight path with a sway, a steady turn and a steady growth.
+    """Position, rotation and scale over time: linear motion with a sinusoidal sway, constant spin and constant growth.
 
     Attributes:
         position: (x, y) at frame 0; velocity: per frame.
-        sway: (x, y) height of the sway; rate: its radians per frame; phase: at frame 0.
+        sway: (x, y) amplitude of the sway; rate: its radians per frame; phase: at frame 0.
         angle: radians, at frame 0; spin: radians per frame.
         scale: scene units per local unit at frame 0; growth: its relative change per frame.
     """
@@ -38,12 +38,12 @@ class Motion:
     growth: float = 0.0
 
     def place(self, time: float) -> np.ndarray:
-        """(x, y) at a time."""
+        """(x, y) at `time`."""
         wave = np.sin(self.rate * time + self.phase) - np.sin(self.phase)
         return np.array(self.position) + time * np.array(self.velocity) + wave * np.array(self.sway)
 
     def linear(self, time: float) -> np.ndarray:
-        """[2, 2] turn and scale at a time."""
+        """[2, 2] rotation and scale at `time`."""
         angle, scale = self.angle + self.spin * time, self.scale * np.exp(self.growth * time)
         return scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
 
@@ -54,12 +54,12 @@ class Layer:
 
     Attributes:
         category: category id.
-        shape: its outline in local coordinates; None fills the frame.
-        texture: uint8 [n, n, 3] tile, mirrored beyond its borders.
-        texture_extent: local units that the tile covers, centred at (0, 0).
+        shape: outline in local coordinates; None = the whole frame.
+        texture: uint8 [n, n, 3] tile, reflected beyond its borders.
+        texture_extent: side of the tile in local units; its centre is (0, 0).
         motion: of the shape in the scene.
-        parallax: share of the camera's shift that the layer takes part in; nearer is more.
-        clock: time of the shape's own bending and swinging at frame 0.
+        parallax: factor on the shift of the camera; larger for nearer layers.
+        clock: time of the deformation of the shape at frame 0.
     """
 
     category: int
@@ -73,12 +73,12 @@ class Layer:
 
 @dataclass
 class Scene:
-    """Layers from back to front, and how they are filmed.
+    """Layers from back to front, and the camera.
 
     Attributes:
-        layers: back to front; the first fills the frame.
-        camera: its motion; `scale` is the zoom.
-        brightness: factor on all pixels; noise: standard deviation of the sensor in grey levels.
+        layers: back to front; the first covers the frame.
+        camera: motion of the camera; `scale` is the zoom.
+        brightness: factor on all pixels; noise: standard deviation of the sensor noise in grey levels.
     """
 
     layers: list[Layer]
@@ -87,24 +87,24 @@ class Scene:
     noise: float = 0.0
 
     def categories(self) -> dict[int, int]:
-        """Entity id -> category id; the id of a layer is its position from the back, counted from 1."""
+        """Entity id -> category id; the id of a layer is its position, back to front, from 1."""
         return {index + 1: layer.category for index, layer in enumerate(self.layers)}
 
 
 def render_frame(
     scene: Scene, time: float, size: tuple[int, int], rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Paints one frame.
+    """Renders one frame.
 
     Args:
-        scene: what to paint.
+        scene: the layers and the camera.
         time: in frames.
         size: (height, width).
         rng: for the sensor noise.
 
     Returns:
-        frame uint8 [H, W, 3] RGB and ids int32 [H, W]; every pixel has the id of the layer that covers half of it or
-        more and is nearest.
+        frame uint8 [H, W, 3] RGB and ids int32 [H, W]; a pixel has the id of the nearest layer that covers at least half
+        of it.
     """
     affines = [_local_to_pixel(layer, scene.camera, time, size) for layer in scene.layers]
     coverages = [_coverage(layer, affine, time, size) for layer, affine in zip(scene.layers, affines)]
@@ -126,7 +126,7 @@ EMPTY: Box = (slice(0, 0), slice(0, 0))
 
 
 def _local_to_pixel(layer: Layer, camera: Motion, time: float, size: tuple[int, int]) -> np.ndarray:
-    """[2, 3] affine from the layer's local coordinates to pixel indices."""
+    """[2, 3] affine map from local coordinates of the layer to pixel indices."""
     height, width = size
     view = height * camera.linear(time)
     shift = layer.motion.place(time) - layer.parallax * camera.place(time)
@@ -135,9 +135,9 @@ def _local_to_pixel(layer: Layer, camera: Motion, time: float, size: tuple[int, 
 
 
 def _coverage(layer: Layer, affine: np.ndarray, time: float, size: tuple[int, int]) -> tuple[Box, np.ndarray]:
-    """The box of pixels that the layer may touch and, there, uint8 coverage 0..255.
+    """Box of pixels of the layer, and uint8 coverage 0..255 inside the box.
 
-    OpenCV draws outlines about two thirds of a pixel fat; image and ids both come from this coverage, so they agree.
+    OpenCV draws outlines about two thirds of a pixel too wide. Image and ids use the same coverage and therefore agree.
     """
     if layer.shape is None:
         return (slice(0, size[0]), slice(0, size[1])), np.full(size, 255, np.uint8)
@@ -168,13 +168,13 @@ def _ids(coverages: list[tuple[Box, np.ndarray]], order: Iterable[int], size: tu
 
 
 def _shown(ids: np.ndarray, num_layers: int) -> list[int]:
-    """Layers that show enough of themselves, back to front; always the one that fills the frame."""
+    """Indices of layers with a sufficient visible area, back to front; the first layer is always included."""
     areas = np.bincount(ids.ravel(), minlength=num_layers + 1)[1:]
     return [0, *(index for index in range(1, num_layers) if areas[index] >= MIN_VISIBLE * ids.size)]
 
 
 def _paint(pixels: np.ndarray, layer: Layer, affine: np.ndarray, coverage: np.ndarray, box: Box) -> None:
-    """Blends the layer's texture into `pixels`, the frame's float32 view at `box`."""
+    """Blends the texture of the layer into `pixels`, the float32 view of the frame at `box`."""
     tile, step = len(layer.texture), layer.texture_extent / len(layer.texture)
     to_local = np.array([[step, 0, -step * (tile - 1) / 2], [0, step, -step * (tile - 1) / 2], [0, 0, 1]])
     to_pixel = affine @ to_local

@@ -1,4 +1,4 @@
-"""Outlines of the synthetic entities: shapes with holes and parts, drawn at random, that bend and swing with time.
+"""Random outlines of the synthetic entities: shapes with holes and moving parts that deform over time.
 
 Local coordinates are (x, y) with the shape inside about [-1, 1]^2.
 """
@@ -13,12 +13,12 @@ Random = np.random.Generator
 
 @dataclass
 class Part:
-    """One piece of a shape. Its contours are filled by the even-odd rule, so that inner ones are holes.
+    """A part of a shape. Contours are filled by the even-odd rule: inner contours are holes.
 
     Attributes:
         contours: float [P, 2] each.
-        pivot: [2] the joint that the part swings about.
-        swing: largest angle in radians; rate: radians of phase per frame; phase: at frame 0.
+        pivot: [2] centre of the swing.
+        swing: maximum angle in radians; rate: radians of phase per frame; phase: at frame 0.
     """
 
     contours: list[np.ndarray]
@@ -30,14 +30,14 @@ class Part:
 
 @dataclass
 class Shape:
-    """The union of parts, bent by a travelling wave of height `wobble` and `rate` radians per frame."""
+    """Union of parts, deformed by a travelling wave of amplitude `wobble` and `rate` radians per frame."""
 
     parts: list[Part]
     wobble: float = 0.0
     rate: float = 0.0
 
     def contours(self, time: float) -> list[list[np.ndarray]]:
-        """The contours of every part at a time in frames."""
+        """Contours of every part at `time` in frames."""
         return [[self._bend(_swing(part, contour, time), time) for contour in part.contours] for part in self.parts]
 
     def _bend(self, contour: np.ndarray, time: float) -> np.ndarray:
@@ -60,7 +60,7 @@ def ellipse(x: float, y: float, rx: float, ry: float, points: int = 48) -> np.nd
 
 
 def bar(start: tuple[float, float], end: tuple[float, float], width: float) -> np.ndarray:
-    """A stroke with round ends."""
+    """A line segment with round ends."""
     a, b = np.array(start), np.array(end)
     heading = np.arctan2(*(b - a)[::-1])
     half_turn = np.linspace(np.pi / 2, 3 * np.pi / 2, 9) + heading
@@ -128,7 +128,7 @@ def letter(rng: Random) -> list[Part]:
 
 
 def creature(rng: Random) -> list[Part]:
-    """A body with a head, legs and a tail; legs and tail swing about their joints."""
+    """A body with a head, legs and a tail, which swing about their joints."""
     length, height = rng.uniform(0.55, 0.75), rng.uniform(0.3, 0.5)
     rate, stride = rng.uniform(0.3, 0.9), rng.uniform(0.2, 0.6)
     body = Part([ellipse(0, 0, length, height)])
@@ -166,14 +166,14 @@ FAMILIES: dict[str, Callable[[Random], list[Part]]] = {
 
 
 def random_shape(rng: Random, family: str) -> Shape:
-    """A shape of a family, one time in three softly wobbling."""
+    """A shape of a family; one in three deforms over time."""
     parts = FAMILIES[family](rng)
     wobble = rng.uniform(0.02, 0.07) if rng.random() < 1 / 3 else 0.0
     return Shape(parts, wobble, rng.uniform(0.2, 0.6))
 
 
 def hill(rng: Random, level: float, width: float, depth: float) -> Shape:
-    """Everything below a wavy, slanted horizon at height y = `level`; unit: one frame height, x from -width to width."""
+    """The region below a wavy horizon at y = `level`; unit: one frame height, x from -width to width."""
     x = np.linspace(-width, width, 65)
     slope, height = rng.uniform(-0.12, 0.12), rng.uniform(0, 0.06)
     y = level + slope * x + height * np.sin(rng.uniform(2, 6) * x + rng.uniform(0, 6))
@@ -181,7 +181,7 @@ def hill(rng: Random, level: float, width: float, depth: float) -> Shape:
 
 
 def side(rng: Random, position: float, reach: float) -> Shape:
-    """Everything further out than a leaning upright line at x = `position`, on that side of the middle."""
+    """The region between a slanted vertical line at x = `position` and the nearer border."""
     lean, out = rng.uniform(-0.2, 0.2), np.copysign(reach, position)
     line = [[position - lean, -reach], [position + lean, reach]]
     return Shape([Part([np.array([*line, [out, reach], [out, -reach]])])])

@@ -1,7 +1,6 @@
-"""Texture tiles of the synthetic scenes: procedural ones, and crops of photographs that come inside scikit-image's wheel.
+"""Textures of the synthetic scenes: procedural ones, and crops of photographs from the wheel of scikit-image.
 
-Every function draws from the given generator only, so a tile is a pure function of the generator's state. Tiles are
-uint8 [size, size, 3] RGB.
+All randomness comes from `rng`. Tiles are uint8 [size, size, 3] RGB.
 """
 
 from collections.abc import Callable
@@ -15,7 +14,7 @@ import skimage
 from entitysam.data.images import read_image
 
 Random = np.random.Generator
-# These are files of the wheel itself; scikit-image's other images would be downloaded.
+# Files inside the wheel; scikit-image downloads its other images.
 PHOTOGRAPHS = (
     "astronaut.png",
     "brick.png",
@@ -34,13 +33,13 @@ PHOTOGRAPHS = (
 
 
 def random_colour(rng: Random, hue: tuple[float, float] = (0, 1), value: tuple[float, float] = (0.3, 1)) -> np.ndarray:
-    """float32 [3] RGB in 0..255 with hue (a share of the circle) and brightness in the given ranges."""
+    """float32 [3] RGB in 0..255 with hue (0..1 of the circle) and brightness in the given ranges."""
     hsv = np.array([rng.uniform(*hue) % 1 * 360, rng.uniform(0.25, 0.95), rng.uniform(*value)], np.float32)
     return cv2.cvtColor(hsv[None, None], cv2.COLOR_HSV2RGB)[0, 0] * 255
 
 
 def fractal_noise(rng: Random, size: int, cells: int = 3, octaves: int = 4) -> np.ndarray:
-    """float32 [size, size] in 0..1: random grids of `cells`, 2 `cells`, ... a side, halving in strength."""
+    """float32 [size, size] in 0..1: sum of random grids of side `cells`, 2 `cells`, ... with amplitudes 1, 1/2, ..."""
     noise = np.zeros((size, size), np.float32)
     for octave in range(octaves):
         side = min(cells * 2**octave, size)
@@ -51,7 +50,7 @@ def fractal_noise(rng: Random, size: int, cells: int = 3, octaves: int = 4) -> n
 
 
 def _coordinates(rng: Random, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pixel coordinates turned by a random angle, in shares of the tile: two float32 [size, size]."""
+    """Pixel coordinates, rotated by a random angle, relative to the tile: two float32 [size, size]."""
     angle = rng.uniform(0, np.pi)
     y, x = np.mgrid[:size, :size].astype(np.float32) / size
     return x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
@@ -113,12 +112,12 @@ def bricks(rng: Random, size: int, first: np.ndarray, second: np.ndarray) -> np.
 
 @lru_cache(maxsize=len(PHOTOGRAPHS))
 def photograph(name: str) -> np.ndarray:
-    """uint8 [H, W, 3] RGB, one of `PHOTOGRAPHS`, read from the installed package: never a download."""
+    """uint8 [H, W, 3] RGB, one of `PHOTOGRAPHS`, read from the installed package."""
     return read_image(Path(skimage.__file__).parent / "data" / name)
 
 
 def photo(rng: Random, size: int, first: np.ndarray, second: np.ndarray, name: str = "") -> np.ndarray:
-    """A random square of a photograph, half the time tinted between the two colours."""
+    """A random square of a photograph; with probability 0.5 its grey values are mapped to the two colours."""
     image = photograph(name or PHOTOGRAPHS[rng.integers(len(PHOTOGRAPHS))])
     side = int(min(image.shape[:2]) * rng.uniform(0.25, 0.7))
     top, left = (int(rng.integers(0, limit - side + 1)) for limit in image.shape[:2])
@@ -134,14 +133,14 @@ PROCEDURAL: tuple[Texture, ...] = (gradient, stripes, checks, dots, clouds, grai
 
 
 def finish(rng: Random, tile: np.ndarray) -> np.ndarray:
-    """Shades a float tile as if lit from one side and rounds it to uint8."""
+    """Applies a linear shading to a float tile and converts it to uint8."""
     u, _ = _coordinates(rng, len(tile))
     ramp = (u - u.mean()) / np.ptp(u)
     return np.clip(tile * (1 + rng.uniform(0, 0.5) * ramp[..., None]), 0, 255).astype(np.uint8)
 
 
 def thing_texture(rng: Random, size: int) -> np.ndarray:
-    """A tile in any two colours: a photograph one time in four, otherwise procedural."""
+    """A tile in two random colours: a photograph with probability 0.25, otherwise procedural."""
     first, second = random_colour(rng), random_colour(rng, value=(0.1, 1))
     paint = photo if rng.random() < 0.25 else PROCEDURAL[rng.integers(len(PROCEDURAL))]
     return finish(rng, paint(rng, size, first, second))

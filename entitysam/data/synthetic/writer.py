@@ -1,4 +1,4 @@
-"""Writes the synthetic data set in the layouts of the real ones, so that the same readers read it.
+"""Writes the synthetic data set in the layouts of COCO panoptic and VIPSeg, so that their readers read it.
 
     OUT/train2017, OUT/val2017                      <12 digits>.jpg              still images, as datasets/coco
     OUT/panoptic_train2017, OUT/panoptic_val2017    <12 digits>.png              id = R + 256 G + 65536 B
@@ -7,7 +7,7 @@
     OUT/VIPSeg_720P/panomasksRGB/<video>/<8 digits>.png
     OUT/VIPSeg_720P/panoptic_gt_VIPSeg_{train,val}.json
 
-Item i of a split is a pure function of (seed, split, i): neither the number of workers nor of items changes it.
+Item i of a split is a pure function of (seed, split, i), independent of the numbers of workers and items.
 """
 
 import json
@@ -26,14 +26,14 @@ from entitysam.data.synthetic.render import CATEGORIES, DEFAULT_SIZE, render_vid
 from entitysam.ops import ids_to_rgb, mask_to_box
 
 JPEG_QUALITY = 92
-IMAGE_SIDES = (256, 320)  # sides of the still images are drawn from this range where no size is asked for
-# The place of a split in the seed; changing one changes the data.
+IMAGE_SIDES = (256, 320)  # range of the sides of still images if no size is given
+# Part of the seed; changing a number changes the data of the split.
 SPLIT_CODES = {"train2017": 0, "val2017": 1, "train": 2, "val": 3}
 
 
 @dataclass(frozen=True)
 class SyntheticSet:
-    """How much to write. Sizes are (height, width); `image_size` None draws both sides from `IMAGE_SIDES`."""
+    """Numbers of images, videos and frames. Sizes are (height, width); `image_size` None draws both sides from `IMAGE_SIDES`."""
 
     train_images: int = 4000
     val_images: int = 100
@@ -52,13 +52,13 @@ class SyntheticSet:
 def write_synthetic(
     out: str | Path, plan: SyntheticSet, workers: int = 0, progress: Progress = lambda done: None
 ) -> None:
-    """Renders and writes a whole set. Each index is written last, so that a broken-off run leaves none behind.
+    """Renders and writes a data set. Each index is written last: an interrupted run leaves no index.
 
     Args:
         out: folder; files of an earlier run in it are overwritten.
-        plan: how much of what.
+        plan: numbers and sizes.
         workers: processes.
-        progress: told how many of the `len(plan)` images and videos are done.
+        progress: called with the number of finished images and videos, up to `len(plan)`.
     """
     out = Path(out)
     done = 0

@@ -1,7 +1,7 @@
-"""Instances by their convex hulls: whatever warps an image warps a few corners, and their box is that of the mask.
+"""Instances as convex hulls: warping an image warps a few corners per instance instead of masks, which may overlap.
 
-The box of an affinely warped mask is the box of its warped hull, so masks need not be warped one by one, may overlap, and
-cost next to nothing. Only where a view's border cuts a mask that is not convex, the box can be a little too large.
+The box of an affinely warped mask equals the box of its warped hull. Only if the border of a view cuts a mask that is not
+convex, the box can be slightly too large.
 """
 
 import cv2
@@ -14,13 +14,14 @@ CORNERS = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32)  # of pixel (0,
 
 
 def mask_outline(mask: np.ndarray) -> np.ndarray:
-    """float32 [P, 2] corners of the convex hull of a mask [H, W], pixels as squares; [0, 2] of an empty mask."""
+    """float32 [P, 2] corners (x, y) of the convex hull of a mask [H, W], with pixels as unit squares; [0, 2] if empty."""
     rows = np.flatnonzero(mask.any(1))
     if not len(rows):
         return np.zeros((0, 2), np.float32)
     inside = mask[rows].astype(bool)
     left, right = inside.argmax(1), mask.shape[1] - inside[:, ::-1].argmax(1)
-    ends = np.stack([left, rows, right - 1, rows], axis=1).reshape(-1, 2).astype(np.float32)
+    # The hull of a mask is the hull of the first and the last pixel of every row.
+    ends = np.stack([left, rows, right - 1, rows], axis=1).reshape(-1, 2).astype(np.float32)  # [2 rows, 2] (x, y)
     return cv2.convexHull((ends[:, None] + CORNERS).reshape(-1, 2))[:, 0]
 
 
@@ -31,10 +32,10 @@ def box_outline(box: np.ndarray) -> np.ndarray:
 
 
 def as_outlines(sample: ImageSample | OutlineSample) -> OutlineSample:
-    """A sample with outlines; of an id map, those of its entities.
+    """The sample with the hulls of its entities.
 
     Raises:
-        DataError: a piece of video instead of an image.
+        DataError: the sample is a video.
     """
     if isinstance(sample, OutlineSample):
         return sample
@@ -46,13 +47,13 @@ def as_outlines(sample: ImageSample | OutlineSample) -> OutlineSample:
 
 
 def clipped_box(outline: np.ndarray, window: np.ndarray) -> np.ndarray:
-    """Box of the part of a convex outline [P, 2] that lies in a window.
+    """Box of the intersection of a convex outline [P, 2] and a window.
 
     Args:
         window: (x1, y1, x2, y2).
 
     Returns:
-        float32 [4] (x1, y1, x2, y2); zeros where they do not meet.
+        float32 [4] (x1, y1, x2, y2); zeros if they do not intersect.
     """
     low, high = outline.min(0), outline.max(0)
     if (low >= window[:2]).all() and (high <= window[2:]).all():
@@ -64,5 +65,5 @@ def clipped_box(outline: np.ndarray, window: np.ndarray) -> np.ndarray:
 
 
 def warped(outline: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """An outline [P, 2] under an affine map [2, 3]."""
+    """Applies an affine map [2, 3] to an outline [P, 2]."""
     return (outline @ affine[:, :2].T + affine[:, 2]).astype(np.float32)

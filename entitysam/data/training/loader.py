@@ -1,4 +1,4 @@
-"""The endless stream of training clips: sharded over ranks, exactly resumable, the same on any number of workers.
+"""The infinite stream of training clips: sharded over ranks, exactly resumable, independent of the number of workers.
 
 Clip k of the stream is a pure function of (seed, k): k // len(dataset) is the epoch, whose shuffle is drawn from
 (seed, epoch), and the augmentation of the clip is drawn from (seed, k). So the only state of a run's data is the number
@@ -22,11 +22,11 @@ SHUFFLE, AUGMENT = 0, 1  # keep the two uses of the seed apart
 
 
 class ClipStream(Dataset):
-    """Clip k of the stream at index k, for every k >= 0.
+    """Dataset whose item k is clip k of the stream, for every k >= 0.
 
     Args:
         dataset: samples.
-        mapper: makes a clip of a sample; one with an attribute `partners` gets so many further samples, drawn at random.
+        mapper: maps a sample to a clip; if it has an attribute `partners`, it gets that many further random samples.
         seed: of shuffles and augmentations.
 
     Raises:
@@ -40,7 +40,7 @@ class ClipStream(Dataset):
         self._epoch, self._order = -1, np.empty(0, np.int64)
 
     def sample_index(self, k: int) -> int:
-        """Which sample clip k is made of; every epoch shows every sample once."""
+        """Index of the sample of clip k; every epoch contains every sample once."""
         epoch, place = divmod(k, len(self.dataset))
         if epoch != self._epoch:
             rng = np.random.default_rng((self.seed, SHUFFLE, epoch))
@@ -57,7 +57,7 @@ class ClipStream(Dataset):
 
 
 class _Guarded(Dataset):
-    """Hands a bad file's message out as a value: raised in a worker, it would arrive inside a page of traceback."""
+    """Returns the message of a DataError instead of raising it: an exception of a worker is wrapped in its traceback."""
 
     def __init__(self, stream: ClipStream) -> None:
         self.stream = stream
@@ -70,7 +70,7 @@ class _Guarded(Dataset):
 
 
 class _EveryNth(Sampler[int]):
-    """start, start + step, start + 2 step, ... without end."""
+    """Yields start, start + step, start + 2 step, ... infinitely."""
 
     def __init__(self, start: int, step: int) -> None:
         self.start, self.step = start, step
@@ -93,20 +93,20 @@ def build_loader(
     num_workers: int = 4,
     pin_memory: bool = False,
 ) -> Iterator[Clip]:
-    """The clips of one rank, without end.
+    """Infinite iterator over the clips of one rank.
 
     Args:
         dataset: samples by position.
         mapper: (sample, generator) -> clip.
         seed: of the whole stream.
-        start: clips consumed so far by all ranks together; 0 begins, any other number resumes exactly there.
+        start: number of clips consumed by all ranks together; a run resumes exactly there.
         rank, world_size: this rank gets clips start + rank, start + rank + world_size, ...
-        num_workers: processes that prepare clips ahead; 0 prepares them in this one.
-        pin_memory: hand out clips in page-locked memory, for copies to a GPU that do not wait.
+        num_workers: worker processes; 0 = prepare clips in this process.
+        pin_memory: return clips in page-locked memory, for asynchronous copies to a GPU.
 
     Returns:
-        Iterator of `Clip`; `clip.index` is its place in the stream. It raises DataError, naming the file, when it comes
-        to a file that cannot be used.
+        Iterator of `Clip`; `clip.index` is its position in the stream. It raises DataError, which names the file, at a
+        file that cannot be used.
 
     Raises:
         DataError: an empty data set.

@@ -1,4 +1,4 @@
-"""Changes of pixel values for MASA's views: HSV jitter, and the five of the supplement's section E."""
+"""Photometric augmentation of MASA's views: HSV jitter, and the five transforms of the supplement, section E."""
 
 from collections.abc import Callable
 
@@ -6,11 +6,11 @@ import cv2
 import numpy as np
 
 Random = np.random.Generator
-HSV_RANGES = np.array([5.0, 30.0, 30.0])  # largest change either way, of OpenCV's hue (0..179), saturation and value
+HSV_RANGES = np.array([5.0, 30.0, 30.0])  # maximum change of OpenCV's hue (0..179), saturation and value
 
 
 def hsv_jitter(pixels: np.ndarray, rng: Random) -> np.ndarray:
-    """Shifts hue, saturation and value of an image uint8 [H, W, 3] RGB; each is left alone half of the time."""
+    """Shifts hue, saturation and value of an image uint8 [H, W, 3] RGB, each with probability 0.5."""
     shift = rng.uniform(-1, 1, 3) * HSV_RANGES * (rng.random(3) < 0.5)
     hsv = cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV).astype(np.int16) + shift.astype(np.int16)
     hsv[..., 0] %= 180
@@ -18,7 +18,7 @@ def hsv_jitter(pixels: np.ndarray, rng: Random) -> np.ndarray:
 
 
 def motion_blur(pixels: np.ndarray, rng: Random) -> np.ndarray:
-    """Smears along a line in any direction, of up to 3 % of the longer side."""
+    """Blurs along a line of random direction, of up to 3 % of the longer side."""
     length = max(3, int(max(pixels.shape) * rng.uniform(0.01, 0.03))) | 1
     line = np.zeros((length, length), np.float32)
     line[length // 2] = 1
@@ -28,13 +28,13 @@ def motion_blur(pixels: np.ndarray, rng: Random) -> np.ndarray:
 
 
 def gaussian_noise(pixels: np.ndarray, rng: Random) -> np.ndarray:
-    """Adds noise of a standard deviation of 5 to 25 grey levels."""
+    """Adds Gaussian noise with a standard deviation of 5 to 25 grey levels."""
     noise = rng.standard_normal(pixels.shape, np.float32) * rng.uniform(5, 25)
     return (pixels + noise).round().clip(0, 255).astype(np.uint8)
 
 
 def snow(pixels: np.ndarray, rng: Random) -> np.ndarray:
-    """Short white streaks that fall in one direction, in a slightly brighter image."""
+    """Adds short white streaks in one direction and brightens the image slightly."""
     flakes = (rng.random(pixels.shape[:2], np.float32) < rng.uniform(0.002, 0.01)).astype(np.uint8) * 255
     streaks = cv2.dilate(motion_blur(cv2.dilate(flakes, np.ones((2, 2), np.uint8)), rng), np.ones((2, 2), np.uint8))
     brighter = pixels.astype(np.float32) * 0.9 + 25
@@ -42,7 +42,7 @@ def snow(pixels: np.ndarray, rng: Random) -> np.ndarray:
 
 
 def fog(pixels: np.ndarray, rng: Random) -> np.ndarray:
-    """Blends towards light grey, unevenly."""
+    """Blends with light grey, with spatially varying weight."""
     coarse = rng.random((4, 4), np.float32)
     cloud = cv2.resize(coarse, pixels.shape[1::-1], interpolation=cv2.INTER_CUBIC).clip(0, 1)[..., None]
     amount = rng.uniform(0.3, 0.7) * (0.5 + 0.5 * cloud)

@@ -1,4 +1,4 @@
-"""Mappers: an image, re-augmented frame by frame, or a piece of video becomes a training clip."""
+"""Mappers from samples to training clips: pseudo-videos of one image, and clips of videos."""
 
 from collections.abc import Iterable, Sequence
 
@@ -23,7 +23,7 @@ Random = np.random.Generator
 
 
 class _Mapper:
-    """What both mappers share: geometry, frames to tensors, ids to targets."""
+    """Shared by both mappers: geometry, frames to tensors, ids to targets."""
 
     def __init__(self, image_size: int, max_targets: int | None, ranges: AugmentationRanges) -> None:
         if image_size < 1 or (max_targets is not None and max_targets < 1):
@@ -40,7 +40,7 @@ class _Mapper:
     ) -> Clip:
         height, width = id_maps[0].shape
         affines, resized = frame_affines(augmentation, height, width, self.image_size, self.ranges.shift)
-        distinct = {id(image): image for image in images}  # an image that serves all frames is shrunk once
+        distinct = {id(image): image for image in images}  # an image that is used for all frames is downsampled once
         shrunk = {key: shrink(image, resized) for key, image in distinct.items()}
         warped = [
             warp_frame(*shrunk[id(image)], ids, affine, resized, self.image_size)
@@ -68,12 +68,12 @@ class _Mapper:
 
 @DATASETS.register("pseudo_video")
 class PseudoVideo(_Mapper):
-    """An image and its ids -> T frames of one pseudo-video.
+    """Maps an image and its ids to a pseudo-video of T frames.
 
     Args:
         num_frames: T.
         image_size: S.
-        max_targets: keep at most this many entities (for very dense sets; COCO needs no limit).
+        max_targets: maximum number of entities, drawn at random; None = all (COCO needs no limit).
         flip_probability, angle, centre, scale, shift: see `AugmentationRanges`.
 
     Raises:
@@ -97,10 +97,10 @@ class PseudoVideo(_Mapper):
         self.num_frames = num_frames
 
     def __call__(self, sample: ImageSample, rng: Random) -> Clip:
-        """Makes the clip; a pure function of the sample and the generator's state.
+        """Returns the clip; all randomness comes from `rng`.
 
         Raises:
-            DataError: more entities than an id can tell apart (65534), or a piece of video instead of an image.
+            DataError: more than 65534 entities, or the sample is a video.
         """
         if not isinstance(sample, ImageSample):
             raise DataError(f"{sample.source}: mapper 'pseudo_video' takes images; for videos use 'video_clip'")
@@ -112,11 +112,11 @@ class PseudoVideo(_Mapper):
 
 @DATASETS.register("video_clip")
 class VideoClip(_Mapper):
-    """A piece of true video -> a clip of the same frames, flipped, scaled and cropped alike; half of them backwards.
+    """Maps a video sample to a clip with the same flip, scale and crop on all frames, reversed with probability 0.5.
 
-    Arguments as for `PseudoVideo`, except that by default nothing is added to the video's own motion, and:
-        num_frames: take a run of so many frames out of the piece, at random; None takes them all.
-        reverse_probability: of playing the clip backwards.
+    Arguments as for `PseudoVideo`, but by default no rotation and no shift is added to the motion of the video, and:
+        num_frames: length of a random run of consecutive frames; None = all frames of the sample.
+        reverse_probability: of reversing the frame order.
     """
 
     def __init__(
@@ -135,10 +135,10 @@ class VideoClip(_Mapper):
         self.num_frames, self.reverse_probability = num_frames, reverse_probability
 
     def __call__(self, sample: VideoSample, rng: Random) -> Clip:
-        """Makes the clip; a pure function of the sample and the generator's state.
+        """Returns the clip; all randomness comes from `rng`.
 
         Raises:
-            DataError: as `PseudoVideo`, an image instead of a piece of video, or a piece of too few frames.
+            DataError: as `PseudoVideo`; the sample is an image or has too few frames.
         """
         if not isinstance(sample, VideoSample):
             raise DataError(f"{sample.source}: mapper 'video_clip' takes videos; for images use 'pseudo_video'")
@@ -146,7 +146,7 @@ class VideoClip(_Mapper):
         available = len(sample.frames)
         wanted = available if self.num_frames is None else self.num_frames
         if not 1 <= wanted <= available:
-            raise DataError(f"{sample.source}: num_frames {wanted} of a piece of {available} frames")
+            raise DataError(f"{sample.source}: num_frames {wanted}, but the sample has {available} frames")
         augmentation = draw_augmentation(rng, wanted, self.ranges)
         start = int(rng.integers(available - wanted + 1))
         order = list(range(start, start + wanted))

@@ -1,4 +1,4 @@
-"""What a training data set yields, before augmentation."""
+"""Samples of training sets, before augmentation."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -8,13 +8,13 @@ import numpy as np
 
 @dataclass
 class ImageSample:
-    """One annotated image.
+    """An annotated image.
 
     Attributes:
         image: uint8 [H, W, 3] RGB.
         ids: int32 [H, W]; 0 = void, entities are 1..n.
-        categories: category id of every entity id.
-        source: the image's file, for messages.
+        categories: entity id -> category id.
+        source: file of the image, for messages.
     """
 
     image: np.ndarray
@@ -25,13 +25,13 @@ class ImageSample:
 
 @dataclass
 class OutlineSample:
-    """One image whose instances may overlap.
+    """An image with instances that may overlap.
 
     Attributes:
         image: uint8 [H, W, 3] RGB.
-        outlines: float32 [P_i, 2] corners (x, y) of the convex hull of each instance's mask, in pixels, in order; pixel
-            (0, 0) covers [0, 1) x [0, 1).
-        source: the image's file, for messages.
+        outlines: per instance float32 [P_i, 2] corners (x, y) of the convex hull of its mask, in pixels, in order;
+            pixel (0, 0) covers [0, 1) x [0, 1).
+        source: file of the image, for messages.
     """
 
     image: np.ndarray
@@ -41,13 +41,13 @@ class OutlineSample:
 
 @dataclass
 class VideoSample:
-    """Consecutive annotated frames; an entity keeps its id.
+    """Consecutive annotated frames; ids are constant over time.
 
     Attributes:
         frames: uint8 [T, H, W, 3] RGB.
         ids: int32 [T, H, W]; 0 = void, entities are 1..n.
-        categories: category id of every entity id.
-        source: the first frame's file, for messages.
+        categories: entity id -> category id.
+        source: file of the first frame, for messages.
     """
 
     frames: np.ndarray
@@ -57,7 +57,7 @@ class VideoSample:
 
 
 class ImageDataset(Protocol):
-    """Annotated images by position."""
+    """Indexed annotated images."""
 
     def __len__(self) -> int: ...
 
@@ -65,7 +65,7 @@ class ImageDataset(Protocol):
 
 
 class VideoDataset(Protocol):
-    """Annotated pieces of video by position."""
+    """Indexed annotated clips of videos."""
 
     def __len__(self) -> int: ...
 
@@ -73,14 +73,14 @@ class VideoDataset(Protocol):
 
 
 def compact_ids(ids: np.ndarray, listed: np.ndarray) -> np.ndarray:
-    """Renumbers an id map by a list.
+    """Renumbers ids consecutively.
 
     Args:
         ids: integer [...], any values.
         listed: integer [n], distinct.
 
     Returns:
-        int32 [...]: position in `listed` counted from 1; 0 where an id is not listed.
+        int32 [...] position in `listed`, counted from 1; 0 for ids that are not listed.
     """
     if not len(listed):
         return np.zeros(ids.shape, np.int32)

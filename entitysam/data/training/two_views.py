@@ -1,4 +1,4 @@
-"""Two views of an image for MASA: one instance in both is the positive pair, all else is negative (supplement J.2)."""
+"""Two views of an image for MASA: an instance in both views is a positive pair, all other pairs are negative (supplement J.2)."""
 
 from collections.abc import Iterable
 
@@ -16,19 +16,19 @@ from entitysam.structures import BoxTargets, Clip
 
 Random = np.random.Generator
 PADDING = 114
-SMALLEST_SIDE = 1.0  # pixels; instances whose box is not larger are not there
+MIN_SIDE = 1.0  # pixels; instances with a smaller box are not visible
 
 
 @DATASETS.register("two_views")
 class TwoViews:
-    """An image and its instances -> a key view and a reference view, augmented independently.
+    """Maps an image and its instances to a key view and a reference view with independent augmentations.
 
-    With MixUp a second image lies half transparent over both views; its instances are instances like the others.
+    With MixUp, a second image is blended with weight 0.5 into both views; its instances are added.
 
     Args:
         image_size: S.
-        max_targets: keep at most this many instances of each image, drawn at random; None keeps all.
-        hsv: probability of changing hue, saturation and brightness of a view.
+        max_targets: maximum number of instances per image, drawn at random; None = all.
+        hsv: probability of HSV jitter per view.
         photometric: probability of one of motion blur, noise, snow, fog and brightness (an ablation of the supplement).
         rotation, shear, translation, zoom, jitter, flip, mixup, mixup_zoom: see `ViewRanges`.
 
@@ -66,18 +66,18 @@ class TwoViews:
     def __call__(
         self, sample: ImageSample | OutlineSample, rng: Random, partner: ImageSample | OutlineSample | None = None
     ) -> Clip:
-        """Makes the pair; a pure function of samples and the generator's state.
+        """Returns a clip of the two views; all randomness comes from `rng`.
 
         Raises:
-            DataError: a piece of video instead of an image.
+            DataError: the sample is a video.
         """
         first = self._thinned(as_outlines(sample), rng)
         second = self._thinned(as_outlines(partner), rng) if partner is not None else None
         shape, partner_shape = first.image.shape[:2], second.image.shape[:2] if second is not None else None
         views = [draw_view(rng, shape, partner_shape, self.image_size, self.ranges) for _ in range(2)]
-        frames = np.stack([self._pixels(first, second, view, rng).transpose(2, 0, 1) for view in views])
-        boxes = np.stack([view_boxes(first, second, view) for view in views], axis=1)
-        visible = ((boxes[..., 2:] - boxes[..., :2]) > SMALLEST_SIDE).all(-1)
+        frames = np.stack([self._pixels(first, second, view, rng).transpose(2, 0, 1) for view in views])  # [2, 3, S, S]
+        boxes = np.stack([view_boxes(first, second, view) for view in views], axis=1)  # [N, 2, 4]
+        visible = ((boxes[..., 2:] - boxes[..., :2]) > MIN_SIDE).all(-1)  # [N, 2]
         boxes[~visible] = 0
         kept = visible.any(1)
         targets = BoxTargets(torch.from_numpy(boxes[kept]), torch.from_numpy(visible[kept]))
@@ -106,9 +106,9 @@ class TwoViews:
 
 
 def view_boxes(first: OutlineSample, second: OutlineSample | None, view: View) -> np.ndarray:
-    """float32 [N, 4] boxes of all instances of both images in a view, zeros where they are outside.
+    """float32 [N, 4] boxes of the instances of both images in a view; zeros for instances outside the view.
 
-    The rows are the same in every view of the same images: those of a second image that is not shown are zeros.
+    Rows are the same instances in both views. Without MixUp the rows of the second image are zeros.
     """
     found = [clipped_box(warped(outline, view.affine), view.window) for outline in first.outlines]
     for outline in second.outlines if second is not None else []:
@@ -120,13 +120,13 @@ def view_boxes(first: OutlineSample, second: OutlineSample | None, view: View) -
 
 
 def warp_image(image: np.ndarray, affine: np.ndarray, size: int) -> np.ndarray:
-    """An image [H, W, 3] in a square of S pixels, bilinear, shrunk by area first where it becomes smaller."""
+    """Warps an image [H, W, 3] into the square [S, S, 3], bilinear, after area downsampling if it becomes smaller."""
     scale = float(np.sqrt(abs(np.linalg.det(affine[:, :2]))))
     height, width = image.shape[:2]
     smaller = (max(round(height * scale), 1), max(round(width * scale), 1))
     image, to_original = shrink(image, smaller) if scale < 1 else (image, np.eye(3))
     matrix = affine @ to_original
-    matrix[:, 2] += matrix[:, :2].sum(1) / 2 - 0.5  # OpenCV's coordinates are 0 at the middle of the first pixel
+    matrix[:, 2] += matrix[:, :2].sum(1) / 2 - 0.5  # OpenCV: (0, 0) is the centre of the first pixel
     return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderValue=(PADDING,) * 3)
 
 

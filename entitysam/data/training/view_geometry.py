@@ -1,7 +1,7 @@
-"""Where an image's pixels go in one view for MASA; drawn and composed apart from pixels, so that both can be tested.
+"""Geometry of one view for MASA, separate from pixels so that both can be tested.
 
-In order (published pipeline): random affine; MixUp puts a second image over the first; large-scale jitter, a crop or
-padding to the square, horizontal flip. All of an image's steps are one affine map, so its pixels are read once.
+In order (published pipeline): random affine; MixUp with a second image; large-scale jitter, crop or padding to the
+square, horizontal flip. The steps are composed into one affine map, so that pixels are resampled once.
 """
 
 from dataclasses import dataclass
@@ -13,15 +13,17 @@ from entitysam.registry import ConfigError
 
 @dataclass(frozen=True)
 class ViewRanges:
-    """What may be drawn for a view.
+    """Ranges of the parameters of a view.
 
     Attributes:
-        rotation: largest angle in degrees either way; shear: likewise.
-        translation: largest shift as a share of width and height.
-        zoom: range of the affine's scale.
-        jitter: range of the large-scale jitter; at 1 the image just fits into the square.
-        flip: probability of mirroring.
-        mixup: probability of a second image; mixup_zoom: range of its scale, at 1 it just fits into the first.
+        rotation: maximum angle in degrees, in both directions.
+        shear: likewise.
+        translation: maximum shift relative to width and height.
+        zoom: range of the scale of the affine map.
+        jitter: range of the large-scale jitter; at 1 the longer side of the image equals the side of the square.
+        flip: probability of a horizontal flip.
+        mixup: probability of a second image.
+        mixup_zoom: range of the scale of the second image; at 1 it just fits into the first.
     """
 
     rotation: float = 10.0
@@ -37,7 +39,7 @@ class ViewRanges:
         for name in ("zoom", "jitter", "mixup_zoom"):
             low, high = getattr(self, name)
             if not 0 < low <= high:
-                raise ConfigError(f"{name} {[low, high]} is no range of positive numbers")
+                raise ConfigError(f"{name} {[low, high]} must be [low, high] with 0 < low <= high")
         for name in ("flip", "mixup"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} {getattr(self, name)} is outside 0..1")
@@ -50,10 +52,10 @@ class View:
     """Geometry of one view.
 
     Attributes:
-        affine: [2, 3] map of (x, y) in the image to (x, y) in the square, in pixels; pixel (0, 0) covers [0, 1)^2.
-        window: float32 (x1, y1, x2, y2) of the square that the image's frame covers; the rest is padding.
-        partner: likewise the map of the second image; None without MixUp.
-        partner_window: the part of `window` that the second image's frame covers.
+        affine: [2, 3] map from (x, y) in the image to (x, y) in the square, in pixels; pixel (0, 0) covers [0, 1)^2.
+        window: float32 (x1, y1, x2, y2) of the image frame in the square; the rest is padding.
+        partner: [2, 3] map of the second image; None without MixUp.
+        partner_window: part of `window` that the frame of the second image covers.
     """
 
     affine: np.ndarray
@@ -72,7 +74,8 @@ def draw_view(
     """Draws the geometry of a view.
 
     Args:
-        shape: (H, W) of the image; partner_shape: of the second one, None where there is none.
+        shape: (H, W) of the image.
+        partner_shape: (H, W) of the second image, None without one.
         size: S, side of the square.
     """
     inner = random_affine(rng, shape, ranges)
@@ -87,7 +90,7 @@ def draw_view(
 
 
 def random_affine(rng: np.random.Generator, shape: tuple[int, int], ranges: ViewRanges) -> np.ndarray:
-    """[3, 3] rotation, zoom and shear about the image's middle, then a shift."""
+    """[3, 3] rotation, zoom and shear about the centre of the image, then a translation."""
     height, width = shape
     angle = np.deg2rad(rng.uniform(-ranges.rotation, ranges.rotation))
     zoom = rng.uniform(*ranges.zoom)
@@ -102,8 +105,8 @@ def random_affine(rng: np.random.Generator, shape: tuple[int, int], ranges: View
 def place_partner(
     rng: np.random.Generator, shape: tuple[int, int], partner_shape: tuple[int, int], ranges: ViewRanges
 ) -> np.ndarray:
-    """[3, 3] map of the second image into the frame of the first: fitted, zoomed, maybe mirrored, moved to where both
-    overlap as far as they can."""
+    """[3, 3] map from the second image to the frame of the first: scaled to fit, zoomed, flipped with probability
+    `flip`; a larger second image is shifted at random, a smaller one lies in the top left corner."""
     scale = min(shape[0] / partner_shape[0], shape[1] / partner_shape[1]) * rng.uniform(*ranges.mixup_zoom)
     mirror = rng.random() < ranges.flip
     room = np.array(shape[::-1]) - scale * np.array(partner_shape[::-1])
@@ -115,8 +118,8 @@ def place_partner(
 def jitter_crop_flip(
     rng: np.random.Generator, shape: tuple[int, int], size: int, ranges: ViewRanges
 ) -> tuple[np.ndarray, np.ndarray]:
-    """[3, 3] map of the frame into the square, and the square (0, 0, S, S); where the frame is smaller it stands at the
-    top left before the flip of the frame."""
+    """[3, 3] map from the frame to the square, and the square (0, 0, S, S). A smaller frame lies in the top left corner
+    and is flipped in place."""
     height, width = shape
     scale = size / max(height, width) * rng.uniform(*ranges.jitter)
     room = np.maximum(scale * np.array([width, height]) - size, 0)
@@ -129,7 +132,7 @@ def jitter_crop_flip(
 
 
 def box_under(affine: np.ndarray, box: tuple[float, ...], window: np.ndarray) -> np.ndarray:
-    """Where a box stands under an axis-parallel map [3, 3], cut to a window: float32 (x1, y1, x2, y2)."""
+    """A box under an axis-parallel map [3, 3], clipped to a window: float32 (x1, y1, x2, y2)."""
     corners = np.array([box[:2], box[2:]]) @ affine[:2, :2].T + affine[:2, 2]
     low, high = np.maximum(corners.min(0), window[:2]), np.minimum(corners.max(0), window[2:])
     return np.concatenate([low, np.maximum(low, high)]).astype(np.float32)
