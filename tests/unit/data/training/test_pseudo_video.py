@@ -130,7 +130,7 @@ def test_wrong_samples_and_numbers_are_refused():
         PseudoVideo(2, 32)(video(), rng())
     with pytest.raises(DataError, match="image 0: mapper 'video_clip' takes videos"):
         VideoClip(image_size=32)(image(), rng())
-    with pytest.raises(DataError, match="num_frames 7 of a piece of 6 frames"):
+    with pytest.raises(DataError, match="num_frames 7, but the sample has 6 frames"):
         VideoClip(num_frames=7, image_size=32)(video(), rng())
     with pytest.raises(DataError, match="a: id 70000 is too large"):
         PseudoVideo(1, 8)(ImageSample(np.zeros((8, 8, 3), np.uint8), np.full((8, 8), 70000), {70000: 1}, "a"), rng())
