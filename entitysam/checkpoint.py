@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from entitysam import checkpoint_masa as masa_names
+from entitysam import checkpoint_trunk
 from entitysam.errors import CheckpointError as CheckpointError
 
 TABLE = [
@@ -153,10 +154,18 @@ def load_weights(model: nn.Module, weights: str | Path | Mapping[str, Any]) -> L
     if not state:
         raise CheckpointError(f"{source}: holds no tensors")
     kind = _kind(state)
-    translated = _to_ours(state, kind, source)
+    if kind == checkpoint_trunk.TIMM and not checkpoint_trunk.has_pyramid(model):
+        kind = "unknown"
     own = model.state_dict()
     needed = set(own)
-    if kind in masa_names.BACKBONES:
+    if kind in checkpoint_trunk.KINDS:
+        translated = _to_trunk(model, state, source)
+        needed = {name for name in own if name.startswith(checkpoint_trunk.TRUNK)}
+    else:
+        translated = _to_ours(state, kind, source)
+    if kind in checkpoint_trunk.KINDS:
+        pass
+    elif kind in masa_names.BACKBONES:
         needed = {name for name in own if name.startswith("backbone.")}
     elif kind not in ("entitysam", "published", masa_names.OURS, masa_names.PUBLISHED):
         needed = _covered_by(own, kind)
@@ -191,7 +200,7 @@ def _kind(state: Mapping[str, Tensor]) -> str:
         found.append("SAM 2.1")
     if "cls_token" in state and "patch_embed.proj.weight" in state:
         found.append("DINOv2")
-    return " + ".join(found) or "unknown"
+    return " + ".join(found) or checkpoint_trunk.kind(state) or "unknown"
 
 
 def _to_ours(state: Mapping[str, Tensor], kind: str, source: str) -> dict[str, Tensor]:
@@ -223,6 +232,16 @@ def _to_ours(state: Mapping[str, Tensor], kind: str, source: str) -> dict[str, T
             translated[ours] = tensor
         else:
             unknown.append(name)
+    _refuse_unknown(unknown, state, source)
+    return translated
+
+
+def _to_trunk(model: nn.Module, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Translated names of an image classifier's release, for the trunk of a `timm_pyramid`."""
+    try:
+        translated, unknown = checkpoint_trunk.trunk_tensors(model, state)
+    except ValueError as error:
+        raise CheckpointError(f"{source}: {error}") from error
     _refuse_unknown(unknown, state, source)
     return translated
 

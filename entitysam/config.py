@@ -24,9 +24,14 @@ Part = dict[str, Any]  # {name: as registered, key: argument}; its keys are chec
 
 @dataclass
 class DataConfig:
-    """Training data. `dataset` is a part of DATASETS, `mapper` says how one image becomes a clip."""
+    """Training data. `dataset` is a part of DATASETS, `mapper` says how one image becomes a clip.
+
+    `datasets` is a mix instead of `dataset`: each is a part of DATASETS with a `weight`, its relative share of the clips
+    (default 1), and a `mapper` of keys that differ from `mapper` (default none).
+    """
 
     dataset: Part = field(default_factory=dict)
+    datasets: list[Part] = field(default_factory=list)
     mapper: Part = field(default_factory=dict)
     num_workers: int = 4
 
@@ -35,7 +40,11 @@ class DataConfig:
 class OptimConfig:
     name: str = "adamw"  # adamw | sgd
     momentum: float = 0.9  # of sgd
+    fused: bool = False  # one kernel for all tensors of adamw; faster, other rounding
     lr: float = 5e-5
+    lr_factors: dict[str, float] = field(
+        default_factory=dict
+    )  # part of the model, by its dotted name -> factor of `lr`
     weight_decay: float = 0.05
     weight_decay_norm: float = 0.0
     weight_decay_embed: float = 0.0
@@ -52,6 +61,9 @@ class TrainConfig:
     batch_size: int = 8  # clips per optimiser step over all devices; accumulated where it exceeds the devices
     clips_per_forward: int = 1  # of clips of one frame: how many go through the network together
     amp: str = "bf16"  # fp32 | bf16 | fp16
+    ema: float = (
+        0.0  # decay of an exponential moving average of the weights, which is what is saved at the end; 0 = none
+    )
     log_period: int = 20
     picture_period: int = 1000
     save_period: int = 1000

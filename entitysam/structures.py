@@ -5,8 +5,8 @@ H W image rows and columns, S side of the square model input, h w feature grid (
 Coordinates are (x, y) pixels unless a name says `_yx` or `_norm`; masks are logits unless a name says `_prob` or `_mask`.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ class FrameOutput:
         entity_logits: [Q, 2]; index 1 is trained as "entity".
         points: [Q, 2] point prompt of each query, (x, y) in pixels of the S x S input (see quirk 2 of `docs/QUIRKS.md`).
         score: [Q] expected IoU in 0..1 (paper section 3.3.3, equation 6).
+        layer_masks: [L, Q, S/4, S/4] mask logits of earlier decoder layers, where those are supervised.
     """
 
     mask_logits: Tensor
@@ -33,6 +34,12 @@ class FrameOutput:
     entity_logits: Tensor
     points: Tensor
     score: Tensor
+    layer_masks: Tensor | None = None
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "FrameOutput":
+        """Applies a function to every tensor."""
+        values = (getattr(self, field.name) for field in fields(self))
+        return FrameOutput(*(None if value is None else change(value) for value in values))  # type: ignore[arg-type]
 
 
 @dataclass
@@ -43,14 +50,19 @@ class ClipOutput:
         entity_logits: [Q, 2], averaged over the frames.
         iou: [Q, T] predicted mask IoU.
         mask_logits: [Q, T, S/4, S/4].
+        points: [Q, T, 2] point prompts, (x, y) in pixels of the S x S input.
+        layer_masks: [L, Q, T, S/4, S/4] mask logits of earlier decoder layers, where those are supervised.
     """
 
     entity_logits: Tensor
     iou: Tensor
     mask_logits: Tensor
+    points: Tensor | None = None
+    layer_masks: Tensor | None = None
 
     def detach(self) -> "ClipOutput":
-        return ClipOutput(self.entity_logits.detach(), self.iou.detach(), self.mask_logits.detach())
+        values = (getattr(self, field.name) for field in fields(self))
+        return ClipOutput(*(None if value is None else value.detach() for value in values))  # type: ignore[arg-type]
 
 
 @dataclass

@@ -19,7 +19,7 @@ def small_model():
 
     Its seeded weights tell entities apart, which a fresh network's do not.
     """
-    model = entitysam.build_model("tiny", image_size=64, num_entities=6)
+    model = entitysam.build_model("tiny_scratch", image_size=64, num_entities=6)
     weights = seeded_state_dict({name: value.shape for name, value in model.state_dict().items()}, seed=2)
     model.load_state_dict({name: 6 * value if "_queries." in name else value for name, value in weights.items()})
     return model

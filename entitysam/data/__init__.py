@@ -6,6 +6,7 @@ import entitysam.data.evaluation.vipseg
 import entitysam.data.evaluation.vspw
 import entitysam.data.evaluation.ytvis
 import entitysam.data.training.coco
+import entitysam.data.training.cutout_video
 import entitysam.data.training.instances
 import entitysam.data.training.panoptic_videos
 import entitysam.data.training.proposals

@@ -28,11 +28,11 @@ class ConvNeXtBlock(nn.Module):
 
 
 class MaskDownsampler(nn.Module):
-    """Four stride-2 convolutions, one mask -> C channels at stride 16 (SAM 2's `MaskDownSampler`).
+    """Stride-2 convolutions, one mask -> C channels at stride 16 (SAM 2's `MaskDownSampler`).
 
     Args:
         channels: C.
-        widths: channels after each of the four convolutions.
+        widths: channels after each of the convolutions: four from the image's size, two from the masks' own stride 4.
     """
 
     def __init__(self, channels: int, widths: Sequence[int] = (4, 16, 64, 256)):
@@ -43,7 +43,7 @@ class MaskDownsampler(nn.Module):
         self.encoder = nn.Sequential(*layers, nn.Conv2d(widths[-1], channels, 1))
 
     def forward(self, masks: Tensor) -> Tensor:
-        """[Q, 1, S, S] -> [Q, C, S/16, S/16]."""
+        """[Q, 1, 2^n S/16, 2^n S/16], where n is the number of convolutions -> [Q, C, S/16, S/16]."""
         return self.encoder(masks)
 
 
@@ -54,7 +54,7 @@ class MemoryEncoder(nn.Module):
         channels: C of the map.
         memory_channels: Cm of the memories.
         depth: ConvNeXt blocks of the fuser.
-        mask_widths: of the mask downsampler.
+        mask_widths: of the mask downsampler; with fewer than four, masks are encoded at a lower resolution.
 
     Entities go through in groups of `group`: their masks are encoded at full image size, by far the largest activations.
     """
@@ -74,6 +74,7 @@ class MemoryEncoder(nn.Module):
         self.pix_feat_proj = nn.Conv2d(channels, channels, 1)
         self.fuser = nn.Sequential(*(ConvNeXtBlock(channels) for _ in range(depth)))
         self.out_proj = nn.Conv2d(channels, memory_channels, 1)
+        self.mask_cells = 2 ** len(mask_widths)  # mask pixels per side of a cell
 
     def forward(self, feature: Tensor, mask_logits: Tensor) -> Tensor:
         """feature [1, C, h, w], mask_logits [Q, S/4, S/4] -> memories [Q, hw, Cm]."""
@@ -81,9 +82,10 @@ class MemoryEncoder(nn.Module):
         return torch.cat([self._encode(pixels, some) for some in mask_logits.split(self.group)])
 
     def _encode(self, pixels: Tensor, mask_logits: Tensor) -> Tensor:
-        size = 16 * pixels.shape[-1]
+        size = self.mask_cells * pixels.shape[-1]
         masks = mask_logits[:, None].to(self.out_proj.weight.dtype)
-        masks = F.interpolate(masks, size=(size, size), mode="bilinear", align_corners=False)
+        if masks.shape[-1] != size:
+            masks = F.interpolate(masks, size=(size, size), mode="bilinear", align_corners=False)
         masks = masks.sigmoid() * self.mask_scale + self.mask_bias
         masks = masks.contiguous(memory_format=torch.channels_last)
         fused = self.fuser(pixels + self.mask_downsampler(masks))

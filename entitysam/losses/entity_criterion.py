@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from entitysam import distributed
-from entitysam.losses.matcher import COST_WEIGHTS, match, matching_cost
+from entitysam.losses.dense import DenseTargets, best_iou, dense_cost, dense_losses, entity_at, void_share
+from entitysam.losses.matcher import COST_WEIGHTS, entity_cost, match, matching_cost
 from entitysam.losses.points import draw_points, most_uncertain_points, sample_masks
 from entitysam.ops import point_sample
 from entitysam.registry import CRITERIA, ConfigError
@@ -17,7 +18,7 @@ LOSS_WEIGHTS = {"entity": 5.0, "mask": 5.0, "dice": 5.0, "iou": 5.0}
 FOCAL_ALPHA, FOCAL_GAMMA = 0.5, 2.0
 
 
-def entity_loss(entity_logits: Tensor, query_index: Tensor) -> Tensor:
+def entity_loss(entity_logits: Tensor, query_index: Tensor, counted: Tensor | None = None) -> Tensor:
     """Focal loss between matched and unmatched queries, plus the cross-entropy of matched queries towards "entity".
 
     The targets of the focal term are the one-hot code of "entity" for matched queries and zeros for the others. It is
@@ -26,6 +27,7 @@ def entity_loss(entity_logits: Tensor, query_index: Tensor) -> Tensor:
     Args:
         entity_logits: [Q, 2]; index 1 is "entity".
         query_index: int64 [N] matched queries.
+        counted: bool [Q] queries that the focal term looks at; all by default.
 
     Returns:
         Scalar; 0 (with a graph) where nothing is matched.
@@ -38,7 +40,8 @@ def entity_loss(entity_logits: Tensor, query_index: Tensor) -> Tensor:
     cross_entropy = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
     prob_of_label = torch.where(labels > 0, logits.sigmoid(), (-logits).sigmoid())
     alpha = torch.where(labels > 0, FOCAL_ALPHA, 1 - FOCAL_ALPHA)
-    focal = (alpha * (1 - prob_of_label) ** FOCAL_GAMMA * cross_entropy).sum() / len(query_index)
+    terms = alpha * (1 - prob_of_label) ** FOCAL_GAMMA * cross_entropy
+    focal = (terms if counted is None else terms[counted]).sum() / len(query_index)
     return focal + F.cross_entropy(logits[query_index], torch.ones_like(query_index))
 
 
@@ -101,6 +104,14 @@ class EntityCriterion(nn.Module):
         num_points: points per frame for matching and per mask and frame for the losses.
         oversample_ratio: candidates drawn per point of the losses.
         importance_ratio: share of the points that are the most uncertain candidates; the rest are uniform (PointRend).
+        every_cell: matching and losses on all cells of the mask grid instead of points (`losses.dense`). The keys below
+            need it. All are off in the published training.
+        ignore_void: unlabelled pixels count in no loss, and queries whose mask is mostly there are no false positives.
+        layers: weight of the mask losses of each earlier decoder layer (`entity_decoder.deep_supervision`), which share
+            the last layer's matching.
+        unmatched_masks: weight of the mask losses of unmatched queries, which learn the mask of the entity under their
+            point prompt: many queries per entity learn masks, one learns to be its entity (cf. H-DETR, Jia et al. 2023).
+        iou_of_all: the IoU is learnt for every query, with the entity that its mask overlaps most.
 
     Raises:
         ConfigError: a weight or cost of an unknown name.
@@ -113,6 +124,11 @@ class EntityCriterion(nn.Module):
         num_points: int = 12544,
         oversample_ratio: float = 3.0,
         importance_ratio: float = 0.5,
+        every_cell: bool = False,
+        ignore_void: bool = False,
+        layers: float = 0.0,
+        unmatched_masks: float = 0.0,
+        iou_of_all: bool = False,
     ) -> None:
         super().__init__()
         self.weights = _complete("criterion.weights", weights, LOSS_WEIGHTS)
@@ -120,17 +136,21 @@ class EntityCriterion(nn.Module):
         self.num_points = num_points
         self.oversample_ratio = oversample_ratio
         self.importance_ratio = importance_ratio
+        self.every_cell, self.ignore_void, self.iou_of_all = every_cell, ignore_void, iou_of_all
+        self.layers, self.unmatched_masks = layers, unmatched_masks
+        if not every_cell and (ignore_void or layers or unmatched_masks or iou_of_all):
+            raise ConfigError("criterion: ignore_void, layers, unmatched_masks and iou_of_all need every_cell=true")
 
     def inputs(self, clips: Sequence[Clip], generators: Sequence[torch.Generator]) -> tuple[Tensor]:
         """Arguments of the network in training: the frames alone.
 
         Raises:
-            ConfigError: several clips at once that have more than one frame.
+            ConfigError: several clips at once of different lengths or sizes.
         """
         if len(clips) == 1:
             return (clips[0].frames,)
-        if any(len(clip.frames) > 1 for clip in clips):
-            raise ConfigError("train.clips_per_forward: more than 1 needs clips of one frame, data.mapper.num_frames=1")
+        if len({clip.frames.shape for clip in clips}) > 1:
+            raise ConfigError("train.clips_per_forward: more than 1 needs clips of one length and size")
         return (torch.stack([clip.frames for clip in clips]),)
 
     def forward(
@@ -157,6 +177,10 @@ class EntityCriterion(nn.Module):
             mask_logits, iou = output.mask_logits.float(), output.iou.float()
             if num_masks is None:
                 num_masks = mean_num_masks(len(targets) * mask_logits.shape[1], mask_logits.device)
+            if self.every_cell:
+                losses = self._on_every_cell(output, targets, num_masks)
+                losses["total"] = losses["total"] + _connected(output)
+                return losses
             queries, order = self.match(output, targets, generator)
             matched, masks = mask_logits[queries], targets.masks[order]
             points = self.loss_points(matched, generator)
@@ -164,17 +188,89 @@ class EntityCriterion(nn.Module):
             losses["mask"], losses["dice"] = mask_losses(matched, masks, points, num_masks)
             losses["iou"] = iou_loss(iou[queries], matched, masks)
             total = sum(self.weights[name] * loss for name, loss in losses.items())
-            # Empty sums connect all outputs to the loss, so that every worker has a gradient for every trained parameter
-            # whatever was matched. They are 0 where an output is infinite, which 0 * output would not be.
-            outputs = (mask_logits, iou, output.entity_logits.float())
-            losses["total"] = total + sum(tensor.flatten()[:0].sum() for tensor in outputs)
+            losses["total"] = total + _connected(output)
         return losses
+
+    def _on_every_cell(self, output: ClipOutput, targets: Targets, num_masks: Tensor | float) -> dict[str, Tensor]:
+        """The losses of `forward` on the mask grid, with the extensions that are switched on."""
+        mask_logits = output.mask_logits.float()
+        dense = self._dense_targets(targets, mask_logits.shape[-1])
+        queries, order = self._match_cells(output.entity_logits, mask_logits, dense)
+        counted = None
+        if self.ignore_void:
+            counted = void_share(mask_logits, dense) < 0.5
+            counted[queries] = True
+        losses = {"entity": entity_loss(output.entity_logits, queries, counted)}
+        target = best_iou(mask_logits, dense)
+        error = (output.iou.float() - target) ** 2
+        if self.iou_of_all:
+            losses["iou"] = 0.5 * error.mean()
+        else:
+            overlaps = target[queries] > 0
+            losses["iou"] = 0.5 * (error[queries] * overlaps).sum() / overlaps.sum().clamp(min=1)
+        pairs = self._unmatched_pairs(output, targets, queries)
+        supervised = [(1.0, mask_logits)]
+        if self.layers and output.layer_masks is not None:
+            supervised += [(self.layers, masks.float()) for masks in output.layer_masks]
+        for weight, masks in supervised:
+            for name, loss in self._mask_losses(masks, dense, queries, order, pairs, num_masks).items():
+                losses[name] = losses.get(name, 0) + weight * loss
+        losses["total"] = sum(self.weights[name] * loss for name, loss in losses.items())  # type: ignore[assignment]
+        return losses
+
+    def _mask_losses(
+        self,
+        mask_logits: Tensor,
+        dense: DenseTargets,
+        queries: Tensor,
+        order: Tensor,
+        pairs: tuple[Tensor, Tensor, Tensor],
+        num_masks: Tensor | float,
+    ) -> dict[str, Tensor]:
+        """Losses of the matched tubes, and with `unmatched_masks` of (query, frame, entity) pairs beside them."""
+        logits = mask_logits.flatten(2)  # [Q, T, P]
+        known = dense.known.expand(len(queries), -1, -1)
+        cover = dense.cover[order]
+        mask, dice = dense_losses(logits[queries].flatten(0, 1), cover.flatten(0, 1), known.flatten(0, 1))
+        mask, dice = mask.sum() / num_masks, dice.sum() / num_masks
+        query, frame, entity = pairs
+        if len(query):
+            more = dense_losses(logits[query, frame], dense.cover[entity, frame], dense.known[frame])
+            mask = mask + self.unmatched_masks * more[0].mean()
+            dice = dice + self.unmatched_masks * more[1].mean()
+        return {"mask": mask, "dice": dice}
+
+    @torch.no_grad()
+    def _unmatched_pairs(self, output: ClipOutput, targets: Targets, queries: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(query, frame, entity) of every unmatched query and frame with an entity under the query's point."""
+        if not self.unmatched_masks or output.points is None or not len(targets):
+            none = queries.new_zeros(0)
+            return none, none, none
+        under = entity_at(output.points, targets)
+        under[queries] = -1
+        query, frame = (under >= 0).nonzero(as_tuple=True)
+        return query, frame, under[query, frame]
+
+    def _dense_targets(self, targets: Targets, size: int) -> DenseTargets:
+        return DenseTargets.of(targets, size, self.ignore_void)
+
+    @torch.no_grad()
+    def _match_cells(self, entity_logits: Tensor, mask_logits: Tensor, dense: DenseTargets) -> tuple[Tensor, Tensor]:
+        mask, dice = dense_cost(mask_logits, dense)
+        total = (
+            self.costs["mask"] * mask + self.costs["dice"] * dice + self.costs["entity"] * entity_cost(entity_logits)
+        )
+        return match(total)
 
     @torch.no_grad()
     def match(
         self, output: ClipOutput, targets: Targets, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Indices (query, target) of the matched pairs, on random points."""
+        """Indices (query, target) of the matched pairs, on random points or on all cells."""
+        if self.every_cell:
+            mask_logits = output.mask_logits.float()
+            dense = self._dense_targets(targets, mask_logits.shape[-1])
+            return self._match_cells(output.entity_logits, mask_logits, dense)
         points = draw_points((self.num_points,), output.mask_logits.device, generator)
         cost = matching_cost(output.entity_logits, output.mask_logits, targets.masks, points, self.costs)
         return match(cost["total"])
@@ -187,6 +283,15 @@ class EntityCriterion(nn.Module):
         candidates = draw_points((len(flat), int(self.oversample_ratio * self.num_points)), flat.device, generator)
         uniform = draw_points((len(flat), self.num_points - uncertain), flat.device, generator)
         return torch.cat([most_uncertain_points(flat, candidates, uncertain), uniform], dim=1)
+
+
+def _connected(output: ClipOutput) -> Tensor:
+    """Zero, with a graph to all outputs, so that every worker has a gradient for every trained parameter whatever was matched.
+
+    Empty sums are 0 where an output is infinite, which 0 * output would not be.
+    """
+    outputs = (output.mask_logits.float(), output.iou.float(), output.entity_logits.float())
+    return torch.stack([tensor.flatten()[:0].sum() for tensor in outputs]).sum()
 
 
 def mean_num_masks(count: int | float, device: torch.device) -> Tensor:

@@ -44,10 +44,14 @@ def matching_cost(
         mask = (F.softplus(logits).sum(1, keepdim=True) - logits @ targets.T) / logits.shape[1]
         probs = logits.sigmoid()
         dice = 1 - (2 * probs @ targets.T + 1) / (probs.sum(1)[:, None] + targets.sum(1)[None] + 1)
-        entity_probs = (ENTITY_SHARPNESS * entity_logits.float().sigmoid()).softmax(-1)[:, 1]
-        entity = -entity_probs[:, None].expand_as(mask)
+        entity = entity_cost(entity_logits).expand_as(mask)
         total = weights["mask"] * mask + weights["dice"] * dice + weights["entity"] * entity
     return {"mask": mask, "dice": dice, "entity": entity, "total": total}
+
+
+def entity_cost(entity_logits: Tensor) -> Tensor:
+    """Cost [Q, 1] of giving any target to a query: minus its probability of being an entity; entity_logits: [Q, 2]."""
+    return -(ENTITY_SHARPNESS * entity_logits.float().sigmoid()).softmax(-1)[:, 1:]
 
 
 def match(cost: Tensor) -> tuple[Tensor, Tensor]:

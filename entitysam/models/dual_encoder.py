@@ -1,5 +1,6 @@
 """DualEncoder: SAM 2's image features beside those of a semantic encoder (paper section 3.3.1, Figure 2a left)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch.nn.functional as F
@@ -30,6 +31,11 @@ class ImageFeatures:
     def size(self) -> int:
         """Side h of the feature grid in cells."""
         return round(self.cells.shape[-2] ** 0.5)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "ImageFeatures":
+        """Applies a function to every map."""
+        semantic = None if self.semantic is None else change(self.semantic)
+        return ImageFeatures(change(self.stride4), change(self.stride8), change(self.cells), semantic)
 
 
 @MODELS.register("own_features")

@@ -1,6 +1,8 @@
 """EntitySAM: segments every entity of a video without prompts or categories (paper Figure 2a, from left to right)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from operator import itemgetter
 
 import numpy as np
 import torch
@@ -10,9 +12,13 @@ from torch.utils.checkpoint import checkpoint
 
 from entitysam.layers.network import Network
 from entitysam.models.dual_encoder import DualEncoder, ImageFeatures
+from entitysam.models.entity_decoder import DecoderOutput
+from entitysam.models.grid_prompts import GridPrompts
 from entitysam.models.memory import VideoState
 from entitysam.models.prompt_generator import PromptGenerator
 from entitysam.structures import ClipOutput, FrameOutput
+
+ABSENT = -10.0  # highest mask logit of an entity that is absent from a frame
 
 
 class EntitySAM(Network):
@@ -24,6 +30,8 @@ class EntitySAM(Network):
         frozen: dotted names of the parts that are not trained; they stay in eval mode and outside the graph.
         entity_score: "max" of both entity logits (quirk 3) or the "entity" logit.
         checkpoint_activations: in training, recompute the activations of each frame in the backward pass.
+        min_presence: an entity with a lower score on a frame is absent from it: its mask is empty, it is not remembered, and
+            its point prompt starts anew (cf. SAM 2's occlusion score). 0: every query is always present, as published.
 
     Raises:
         ValueError: an image size or score that is not allowed.
@@ -34,12 +42,13 @@ class EntitySAM(Network):
         self,
         dual_encoder: DualEncoder,
         memory: nn.Module,
-        prompt_generator: PromptGenerator | None,
+        prompt_generator: PromptGenerator | GridPrompts | None,
         entity_decoder: nn.Module,
         image_size: int = 1024,
         frozen: Sequence[str] = (),
         entity_score: str = "max",
         checkpoint_activations: bool = False,
+        min_presence: float = 0.0,
     ):
         super().__init__()
         if image_size <= 0 or image_size % 32:
@@ -53,6 +62,9 @@ class EntitySAM(Network):
         self.image_size = image_size
         self.entity_score = entity_score
         self.checkpoint_activations = checkpoint_activations
+        if not 0 <= min_presence < 1:
+            raise ValueError(f"model.min_presence: at least 0 and less than 1, not {min_presence}")
+        self.min_presence = min_presence
         self.freeze(frozen)
 
     @property
@@ -129,10 +141,18 @@ class EntitySAM(Network):
             conditioned = self._maybe_recomputed(self.memory.read, features.cells, state.memories)
         output = self._maybe_recomputed(self._decode, conditioned, features, state.points)
         memories: tuple[Tensor, ...] = ()
+        remembered, points = output.mask_logits, output.points.detach()
+        if self.min_presence > 0:
+            present = output.score.detach() >= self.min_presence
+            remembered = torch.where(present[..., None, None], remembered, remembered.clamp(max=ABSENT))
+            if isinstance(self.prompt_generator, GridPrompts):
+                points = self.prompt_generator.next_points(remembered, present)
+            if not self.training:
+                output = replace(output, mask_logits=remembered)
         if remember:
             with self._grad_for(self.memory):
-                memories = self._maybe_recomputed(self.memory.write, features.cells, output.mask_logits, state.memories)
-        return output, VideoState(state.frames + 1, output.points.detach(), memories)
+                memories = self._maybe_recomputed(self.memory.write, features.cells, remembered, state.memories)
+        return output, VideoState(state.frames + 1, points, memories)
 
     def _decode(self, conditioned: Tensor, features: ImageFeatures, points: Tensor | None) -> FrameOutput:
         """Decodes a frame, or a batch of frames in the leading dimensions `..`.
@@ -149,14 +169,15 @@ class EntitySAM(Network):
             position = self.prompt_generator.prompt_encoder.position.grid(features.size)
         else:
             position = features.cells.new_zeros(features.cells.shape[-2:])
-        mask_logits, iou, entity_logits = self.entity_decoder(embedding, position, prompts, features)
+        decoded: DecoderOutput = self.entity_decoder(embedding, position, prompts, features)
+        entity_logits, points = decoded.entity_logits, torch.zeros(*decoded.iou.shape, 2, device=decoded.iou.device)
         if prompts is not None:
-            entity_logits, points = prompts.entity_logits, prompts.points
-        else:
-            points = torch.zeros(*iou.shape, 2, device=iou.device)
+            entity_logits = entity_logits if prompts.entity_logits is None else prompts.entity_logits
+            points = prompts.points
+        assert entity_logits is not None
         confidence = entity_logits.max(dim=-1).values if self.entity_score == "max" else entity_logits[..., 1]
-        score = iou.float() * confidence.float().sigmoid()  # paper equation 6
-        return FrameOutput(mask_logits, iou, entity_logits, points, score)
+        score = decoded.iou.float() * confidence.float().sigmoid()  # paper equation 6
+        return FrameOutput(decoded.mask_logits, decoded.iou, entity_logits, points, score, decoded.layer_masks)
 
     def _maybe_recomputed(self, function, *arguments):
         """Calls a function, with activation checkpointing in training."""
@@ -182,25 +203,32 @@ class EntitySAM(Network):
         """
         images = frames if frames.is_floating_point() else self.normalise(frames)
         if images.ndim == 5:
-            return self._single_frames(images.squeeze(1))
+            return self._batch(images)
         state, outputs = self.initial_state(), []
         for index, features in enumerate(self.encode(images), start=1):
             output, state = self.propagate(features, state, remember=index < len(images))
             outputs.append(output)
-        return ClipOutput(
-            entity_logits=torch.stack([output.entity_logits for output in outputs]).mean(0),
-            iou=torch.stack([output.iou for output in outputs], dim=1),
-            mask_logits=torch.stack([output.mask_logits for output in outputs], dim=1),
-        )
+        return _stacked(outputs)
 
-    def _single_frames(self, images: Tensor) -> list[ClipOutput]:
-        """Images [B, 3, S, S], each the only frame of its clip, as one batch: small images use a device badly one by one.
+    def _batch(self, images: Tensor) -> list[ClipOutput]:
+        """Images [B, T, 3, S, S] of B clips, a frame of every clip at a time: small images use a device badly one by one."""
+        clips, frames = images.shape[:2]
+        batch = self.dual_encoder.encode_batch(images.flatten(0, 1))
+        state, outputs = self.initial_state(), []
+        for index in range(frames):
+            features = batch.map(itemgetter(slice(index, None, frames)))  # [B * T, ..] -> [B, ..]
+            output, state = self.propagate(features, state, remember=index + 1 < frames)
+            outputs.append(output)
+        return [_stacked([output.map(itemgetter(clip)) for output in outputs]) for clip in range(clips)]
 
-        A frame without predecessors meets an empty memory bank, so memory and points need no batch dimension of their own.
-        """
-        features = self.dual_encoder.encode_batch(images)
-        with self._grad_for(self.memory):
-            conditioned = self._maybe_recomputed(self.memory.read, features.cells, ())  # [B, 1, hw, C]
-        output = self._maybe_recomputed(self._decode, conditioned, features, None)
-        iou, mask_logits = output.iou.unsqueeze(2), output.mask_logits.unsqueeze(2)  # [B, Q, T = 1, ..]
-        return [ClipOutput(*of_clip) for of_clip in zip(output.entity_logits, iou, mask_logits)]
+
+def _stacked(outputs: Sequence[FrameOutput]) -> ClipOutput:
+    """The frames' outputs of one clip as one."""
+    layers = [output.layer_masks for output in outputs if output.layer_masks is not None]
+    return ClipOutput(
+        entity_logits=torch.stack([output.entity_logits for output in outputs]).mean(0),
+        iou=torch.stack([output.iou for output in outputs], dim=1),
+        mask_logits=torch.stack([output.mask_logits for output in outputs], dim=1),
+        points=torch.stack([output.points for output in outputs], dim=1),
+        layer_masks=torch.stack(layers, dim=2) if layers else None,
+    )

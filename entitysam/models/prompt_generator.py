@@ -18,14 +18,14 @@ class Prompts:
 
     Attributes:
         sparse: [.., Q, 2, C] point token and padding token of each entity.
-        dense: [C] added to every cell (SAM's "no mask" embedding).
-        entity_logits: [.., Q, 2].
+        dense: added to the cells: [C] (SAM's "no mask" embedding) or [.., Q, hw, C].
+        entity_logits: [.., Q, 2]; None where the decoder predicts them.
         points: [.., Q, 2] (x, y) pixels of the S x S input.
     """
 
     sparse: Tensor
     dense: Tensor
-    entity_logits: Tensor
+    entity_logits: Tensor | None
     points: Tensor
 
 

@@ -18,7 +18,7 @@ TOOL = Path(__file__).parents[2] / "tools" / "convert_checkpoint.py"
 @pytest.fixture(scope="module")
 def tensors():
     """A whole tiny model, in our names."""
-    shapes = {name: value.shape for name, value in entitysam.build_model("tiny").state_dict().items()}
+    shapes = {name: value.shape for name, value in entitysam.build_model("tiny_scratch").state_dict().items()}
     return seeded_state_dict(shapes, seed=4)
 
 
@@ -42,7 +42,7 @@ def assert_same(state, expected):
 
 
 def test_there_and_back(tmp_path, tensors):
-    config = {"model": model_config("tiny", num_entities=24)}
+    config = {"model": model_config("tiny_scratch", num_entities=24)}
     torch.save({"model": tensors, "config": config, "iteration": 3}, tmp_path / "run.pt")
     done = convert(tmp_path, "run.pt", "-o", "own.safetensors")
     assert done.returncode == 0, done.stderr
@@ -54,7 +54,7 @@ def test_there_and_back(tmp_path, tensors):
     assert_same(torch.load(tmp_path / "theirs" / "published.pth", weights_only=True)["model"], to_published(tensors))
     assert convert(tmp_path, "theirs/published.pth", "-o", "b.safetensors", "--model", "tiny").returncode == 0
     state, kept = read_weights(tmp_path / "b.safetensors")
-    assert kept == model_config("tiny")
+    assert kept == model_config("tiny_scratch")
     assert_same(state, tensors)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b.safetensors", "own.safetensors", "run.pt", "theirs"]
 

@@ -45,10 +45,10 @@ def videos(tmp_path_factory):
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     """A weight file with its config; the seeded weights give different entities."""
-    model = entitysam.build_model("tiny", **SIZE)
+    model = entitysam.build_model("tiny_scratch", **SIZE)
     model.load_state_dict(seeded_state_dict({name: value.shape for name, value in model.state_dict().items()}, seed=1))
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    save_weights(path, model, model_config("tiny", **SIZE))
+    save_weights(path, model, model_config("tiny_scratch", **SIZE))
     return path
 
 
@@ -183,7 +183,7 @@ def test_limit_and_no_save_predictions(videos, weights, tmp_path):
 
 
 def test_a_training_evaluates_to_the_same_results(reference, videos, weights, tmp_path):
-    model = entitysam.build_model("tiny", **SIZE)
+    model = entitysam.build_model("tiny_scratch", **SIZE)
     entitysam.load_weights(model, weights)
     metrics = evaluate(model.eval(), load_config("eval/vipseg", run_overrides(videos, tmp_path)), tmp_path)
     expected = {name: np.nan if value is None else value for name, value in reference[1]["metrics"].items()}

@@ -211,7 +211,7 @@ def test_something_else(model):
 
 
 def test_parts_that_published_files_do_not_know_are_named(model):
-    lone = entitysam.build_model("tiny", image_size=64, num_entities=6, prompt_generator=None)
+    lone = entitysam.build_model("tiny_scratch", image_size=64, num_entities=6, prompt_generator=None)
     with pytest.raises(
         CheckpointError, match=r"entity_decoder\.entity_head\.\S+: has no place in a published checkpoint"
     ):
@@ -222,7 +222,7 @@ def test_parts_that_published_files_do_not_know_are_named(model):
 
 
 def test_own_file_carries_its_config(model, other, tmp_path):
-    config = model_config("tiny", image_size=64, num_entities=6)
+    config = model_config("tiny_scratch", image_size=64, num_entities=6)
     path = tmp_path / "new" / "mine.safetensors"
     load_weights(model, other)
     save_weights(path, model, config)
@@ -236,7 +236,7 @@ def test_own_file_carries_its_config(model, other, tmp_path):
 
 
 def test_training_checkpoint(model, other, tmp_path):
-    config = {"model": model_config("tiny"), "optim": {"lr": 1}}
+    config = {"model": model_config("tiny_scratch"), "optim": {"lr": 1}}
     torch.save({"model": other, "optimizer": {"state": {}}, "iteration": 5, "config": config}, tmp_path / "a.pt")
     state, kept = read_weights(tmp_path / "a.pt")
     assert kept == config["model"]

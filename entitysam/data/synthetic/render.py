@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from entitysam.data.synthetic.demo import DEMO_SIZE, demo_scene
+from entitysam.data.synthetic.demo import demo_clip
 from entitysam.data.synthetic.random_scene import CATEGORIES, random_scene
 from entitysam.data.synthetic.scene import Scene, render_frame
 
@@ -37,13 +37,3 @@ def render(
     """Renders frames uint8 [T, H, W, 3] and ids int32 [T, H, W] of a scene at times 0, 1, ..."""
     painted = [render_frame(scene, time, size, rng) for time in range(num_frames)]
     return np.stack([frame for frame, _ in painted]), np.stack([ids for _, ids in painted])
-
-
-def demo_clip(num_frames: int = 24) -> tuple[np.ndarray, np.ndarray]:
-    """The clip of `make demo`: seven entities; a cart leaves the frame, a star enters it.
-
-    Returns:
-        frames uint8 [T, 270, 480, 3] RGB and ids int32 [T, 270, 480].
-    """
-    rng = np.random.default_rng(0)
-    return render(demo_scene(rng, num_frames), num_frames, DEMO_SIZE, rng)

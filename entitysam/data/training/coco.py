@@ -6,6 +6,7 @@ The PNG folder may also be root/annotations/panoptic_<split>, where COCO's archi
 """
 
 from collections.abc import Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +29,17 @@ class CocoPanoptic:
     Args:
         root: folder of the data set.
         split: e.g. "train2017".
+        files: keep the images whose file name matches this pattern, e.g. "bsds500_*".
 
     Raises:
         DataError: files missing, or a json that contradicts itself.
     """
 
-    def __init__(self, root: str | Path = "datasets/coco", split: str = "train2017") -> None:
+    def __init__(self, root: str | Path = "datasets/coco", split: str = "train2017", files: str = "*") -> None:
         self.files = PanopticFiles(root, split)
         records, problems = self.files.read_index()
         raise_first(problems, f"coco --root {root} --split {split}")
-        self.records = PackedRecords(records)
+        self.records = PackedRecords([record for record in records if fnmatch(record["image"], files)])
 
     def __len__(self) -> int:
         return len(self.records)

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from entitysam.data.images import DataError
 from entitysam.data.parallel import one_thread
+from entitysam.data.training.mixture import Mixture
 from entitysam.data.training.samples import ImageDataset, VideoDataset
 from entitysam.registry import ConfigError
 from entitysam.structures import Clip
@@ -48,10 +49,14 @@ class ClipStream(Dataset):
         return int(self._order[place])
 
     def __getitem__(self, k: int) -> Clip:
-        sample = self.dataset.load(self.sample_index(k))
+        dataset, mapper, place = self.dataset, self.mapper, self.sample_index(k)
+        if isinstance(dataset, Mixture):  # partners come from the same source
+            source, place = dataset.at(place)
+            dataset, mapper = source.dataset, source.mapper
+        sample = dataset.load(place)
         rng = np.random.default_rng((self.seed, AUGMENT, k))
-        others = rng.integers(len(self.dataset), size=getattr(self.mapper, "partners", 0))
-        clip = self.mapper(sample, rng, *(self.dataset.load(int(other)) for other in others))
+        others = rng.integers(len(dataset), size=getattr(mapper, "partners", 0))
+        clip = mapper(sample, rng, *(dataset.load(int(other)) for other in others))
         clip.index = k
         return clip
 

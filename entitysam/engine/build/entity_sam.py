@@ -6,12 +6,14 @@ from typing import Any
 from torch import nn
 
 import entitysam.layers.image_encoder
-import entitysam.layers.semantic_encoder  # noqa: F401  (both register their parts)
+import entitysam.layers.pyramid_encoder
+import entitysam.layers.semantic_encoder
+import entitysam.models.grid_prompts  # noqa: F401  (all register their parts)
 from entitysam.models.dual_encoder import DualEncoder
 from entitysam.models.entity_decoder import EntityDecoder
 from entitysam.models.entity_sam import EntitySAM
 from entitysam.models.memory import Memory, NoMemory  # noqa: F401  (register their parts)
-from entitysam.models.prompt_generator import PromptGenerator  # noqa: F401
+from entitysam.models.prompt_generator import PromptGenerator
 from entitysam.registry import MODELS, ConfigError, build
 
 
@@ -28,6 +30,7 @@ def entity_sam(
     entity_score: str = "max",
     frozen: list[str] | None = None,
     checkpoint_activations: bool = False,
+    min_presence: float = 0.0,
 ) -> EntitySAM:
     """Builds the parts of EntitySAM and passes them to its constructor."""
     image = _encoder(image_encoder, "model.image_encoder", channels)
@@ -35,11 +38,13 @@ def entity_sam(
     dual_encoder = DualEncoder(image, semantic, channels)
     prompts = None
     if prompt_generator is not None:
-        enhanced = dual_encoder.enhanced_channels
+        on_grid = prompt_generator.get("name") == "grid_prompts"
+        enhanced = {} if on_grid else {"enhanced_channels": dual_encoder.enhanced_channels}
         prompts = build(MODELS, prompt_generator, "model.prompt_generator",
-                        num_entities=num_entities, channels=channels, enhanced_channels=enhanced)  # fmt: skip
-    decoder: EntityDecoder = build(MODELS, entity_decoder, "model.entity_decoder",
-                                   num_entities=num_entities, channels=channels, predicts_entity=prompts is None)  # fmt: skip
+                        num_entities=num_entities, channels=channels, **enhanced)  # fmt: skip
+    predicts_entity = not isinstance(prompts, PromptGenerator)
+    decoder: EntityDecoder = build(MODELS, entity_decoder, "model.entity_decoder", num_entities=num_entities,
+                                   channels=channels, predicts_entity=predicts_entity)  # fmt: skip
     try:
         return EntitySAM(
             dual_encoder,
@@ -50,6 +55,7 @@ def entity_sam(
             frozen=[name for name in frozen or [] if not _is_absent(name, semantic, prompts)],
             entity_score=entity_score,
             checkpoint_activations=checkpoint_activations,
+            min_presence=min_presence,
         )
     except AttributeError as error:
         raise ConfigError(f"model.frozen: {error}") from error

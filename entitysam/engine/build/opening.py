@@ -168,13 +168,18 @@ def _load(network: nn.Module, file: str, partial: bool) -> None:
 
 
 def load_timm_weights(network: nn.Module) -> None:
-    """Loads the weights that timm releases for EntitySAM's semantic encoder or MASA's backbone.
+    """Loads the weights that timm releases for the trunk of a timm_pyramid, the semantic encoder, or MASA's backbone.
 
     Raises:
-        ConfigError: the network has neither.
+        ConfigError: the network has none of them.
     """
     import timm
 
+    encoder: Any = getattr(getattr(network, "dual_encoder", None), "image_encoder", None)
+    if hasattr(encoder, "load_pretrained"):  # a timm_pyramid
+        encoder.load_pretrained()
+        logger.info("timm: weights of %s", encoder.name)
+        return
     trunk = timm_trunk(network)
     name = f"{trunk.pretrained_cfg['architecture']}.{trunk.pretrained_cfg['tag']}"
     released = timm.create_model(name, pretrained=True, num_classes=0).state_dict()
@@ -193,4 +198,4 @@ def timm_trunk(network: nn.Module) -> Any:
             return network.get_submodule(part)
         except AttributeError:
             continue
-    raise ConfigError("weights: 'timm' needs a model.semantic_encoder or a model.backbone of timm")
+    raise ConfigError("weights: 'timm' needs a model.image_encoder, model.semantic_encoder or model.backbone of timm")

@@ -1,6 +1,7 @@
 """AdamW or SGD with the published parameter groups, and learning-rate schedules as functions of the iteration."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 from omegaconf import DictConfig
@@ -23,16 +24,36 @@ def parameter_groups(model: nn.Module, config: DictConfig) -> list[dict]:
         ConfigError: nothing is trained.
     """
     decays = {"other": config.weight_decay, "norm": config.weight_decay_norm, "embed": config.weight_decay_embed}
-    members: dict[str, list[nn.Parameter]] = {kind: [] for kind in decays}
+    factors = _factors(model, config.get("lr_factors") or {})
+    members: dict[tuple[str, float], list[nn.Parameter]] = {}
     seen: set[int] = set()
-    for module in model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if parameter.requires_grad and id(parameter) not in seen:
-                seen.add(id(parameter))
-                members[_kind(module, name)].append(parameter)
+    for kind in decays:  # in this order, whatever the module order is: the order of the groups is part of a checkpoint
+        for path, module in model.named_modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                if parameter.requires_grad and id(parameter) not in seen and _kind(module, name) == kind:
+                    seen.add(id(parameter))
+                    members.setdefault((kind, _factor(path, factors)), []).append(parameter)
     if not seen:
         raise ConfigError("model.frozen: every parameter is frozen, nothing is left to train")
-    return [{"params": members[kind], "weight_decay": decay} for kind, decay in decays.items() if members[kind]]
+    return [
+        {"params": parameters, "weight_decay": decays[kind]} | ({"lr_factor": factor} if factors else {})
+        for (kind, factor), parameters in members.items()
+    ]
+
+
+def _factors(model: nn.Module, factors: Mapping[str, float]) -> dict[str, float]:
+    for name in factors:
+        try:
+            model.get_submodule(name)
+        except AttributeError as error:
+            raise ConfigError(f"optim.lr_factors.{name}: {error}") from error
+    return dict(factors)
+
+
+def _factor(path: str, factors: Mapping[str, float]) -> float:
+    """The factor of the longest named part that a module belongs to; 1 where it belongs to none."""
+    inside = [name for name in factors if path == name or path.startswith(f"{name}.")]
+    return factors[max(inside, key=len)] if inside else 1.0
 
 
 def _kind(module: nn.Module, name: str) -> str:
@@ -54,7 +75,7 @@ def build_optimizer(model: nn.Module, config: DictConfig) -> torch.optim.Optimiz
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
     if config.name != "adamw":
         raise ConfigError(f"optim.name: adamw or sgd, not '{config.name}'")
-    return torch.optim.AdamW(groups, lr=config.lr)
+    return torch.optim.AdamW(groups, lr=config.lr, fused=config.get("fused", False) or None)
 
 
 def learning_rate(config: DictConfig, iteration: int) -> float:
@@ -77,4 +98,4 @@ def learning_rate(config: DictConfig, iteration: int) -> float:
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("lr_factor", 1.0)

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import nn
 from entitysam import distributed
 from entitysam.config import from_dict, to_dict, to_yaml
 from entitysam.data.training.loader import build_loader
+from entitysam.data.training.mixture import Mixture, Source
 from entitysam.engine.build import open_model, pick_device
 from entitysam.engine.evaluate.run import check_evaluation, evaluate
 from entitysam.engine.train.run_logger import peak_memory_gb, set_up_logging
@@ -69,8 +70,12 @@ def clip_source(config: DictConfig, device: torch.device) -> ClipSource:
     """
     values = to_dict(config)
     node = {"image_size": values["model"].get("image_size", 1024), **values["data"]["mapper"]}
-    mapper = build(DATASETS, node, "data.mapper")
-    dataset = build(DATASETS, values["data"]["dataset"], "data.dataset")
+    mapper: Any = None
+    if values["data"]["datasets"]:
+        dataset = build_mixture(values["data"]["datasets"], node)
+    else:
+        mapper = build(DATASETS, node, "data.mapper")
+        dataset = build(DATASETS, values["data"]["dataset"], "data.dataset")
     return partial(
         _worker_clips,
         *(dataset, mapper),
@@ -78,6 +83,21 @@ def clip_source(config: DictConfig, device: torch.device) -> ClipSource:
         num_workers=config.data.num_workers,
         pin_memory=device.type == "cuda",
     )
+
+
+def build_mixture(nodes: Sequence[dict[str, Any]], mapper: dict[str, Any]) -> Mixture:
+    """The data sets of `data.datasets`, each with its weight and mapper.
+
+    Raises:
+        ConfigError, DataError: a set that cannot be built or is empty; a weight that is not positive.
+    """
+    sources = []
+    for place, node in enumerate(nodes):
+        path, own = f"data.datasets.{place}", dict(node)
+        weight, changes = own.pop("weight", 1.0), own.pop("mapper", {})
+        dataset = build(DATASETS, own, path)
+        sources.append(Source(dataset, build(DATASETS, {**mapper, **changes}, f"{path}.mapper"), weight))
+    return Mixture(sources)
 
 
 def _worker_clips(dataset: Any, mapper: Any, start: int, **settings: Any) -> Iterator[Clip]:

@@ -32,6 +32,7 @@ class TrainingState:
         iteration: optimiser steps done.
         clips: clips consumed by all workers, i.e. the position in the data order.
         best: best value of the metric so far, None before the first evaluation.
+        ema: moving average of the floating-point tensors of the model's state dict, by name; None where there is none.
     """
 
     model: nn.Module
@@ -41,6 +42,26 @@ class TrainingState:
     iteration: int = 0
     clips: int = 0
     best: float | None = None
+    ema: dict[str, torch.Tensor] | None = None
+
+    def start_ema(self) -> None:
+        """Begins the moving average with the weights of now."""
+        self.ema = {name: tensor.clone() for name, tensor in self._floating().items()}
+
+    @torch.no_grad()
+    def update_ema(self, decay: float) -> None:
+        """Moves the average towards the weights; in the first iterations faster than `decay` says."""
+        if self.ema is not None:
+            decay = min(decay, (1 + self.iteration) / (10 + self.iteration))
+            own = self._floating()
+            torch._foreach_lerp_([self.ema[name] for name in own], list(own.values()), 1 - decay)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The state dict to use: averaged where there is an average."""
+        return {**self.model.state_dict(), **(self.ema or {})}
+
+    def _floating(self) -> dict[str, torch.Tensor]:
+        return {name: tensor for name, tensor in self.model.state_dict().items() if tensor.is_floating_point()}
 
     def state_dict(self) -> dict[str, Any]:
         """Plain tensors and containers. Every worker has to call it: it gathers their random states."""
@@ -53,7 +74,7 @@ class TrainingState:
             "clips": self.clips,
             "best": self.best,
             "random": distributed.gather(random_state()),
-        }
+        } | ({} if self.ema is None else {"ema": self.ema})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores everything; the random states only where the number of workers is the same.
@@ -69,6 +90,9 @@ class TrainingState:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.iteration, self.clips, self.best = state["iteration"], state["clips"], state.get("best")
+        if self.ema is not None and "ema" in state:
+            for name, tensor in state["ema"].items():
+                self.ema[name].copy_(tensor)
         if len(state["random"]) == distributed.world_size():
             set_random_state(state["random"][distributed.rank()])
 

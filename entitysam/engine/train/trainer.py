@@ -88,6 +88,8 @@ def fit(
     folder = Path(config.output_dir)
     scaler = torch.amp.GradScaler(device.type, enabled=train.amp == "fp16")
     state = TrainingState(model, build_optimizer(model, optim), scaler, to_dict(config))
+    if train.ema:
+        state.start_ema()
     checkpoints = CheckpointFolder(folder, train.keep_last)
     start_or_resume(state, checkpoints, resume)
 
@@ -120,7 +122,7 @@ def fit(
     if state.iteration < optim.max_iters:
         return False
     if distributed.rank() == 0:
-        save_atomically({"model": model.state_dict(), "config": state.config}, folder / FINAL)
+        save_atomically({"model": state.weights(), "config": state.config}, folder / FINAL)
     return True
 
 
@@ -150,6 +152,7 @@ def step(
     state.optimizer.zero_grad(set_to_none=True)
     state.iteration += 1
     state.clips += config.train.batch_size
+    state.update_ema(config.train.ema)
     return means, output
 
 

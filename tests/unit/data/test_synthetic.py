@@ -8,6 +8,7 @@ import pytest
 
 from entitysam.data.images import read_id_map
 from entitysam.data.prepare.check_training import check_coco
+from entitysam.data.synthetic.demo import ACTORS, BACKGROUND
 from entitysam.data.synthetic.render import CATEGORIES, demo_clip, render, render_video
 from entitysam.data.synthetic.scene import MIN_VISIBLE, Layer, Motion, Scene
 from entitysam.data.synthetic.shapes import FAMILIES, Part, Shape, ellipse, random_shape
@@ -126,17 +127,26 @@ def test_a_video_is_a_function_of_its_seed():
 
 def test_photographs_come_with_the_wheel():
     files = {str(file) for file in importlib.metadata.files("scikit-image")}
-    assert {f"skimage/data/{name}" for name in PHOTOGRAPHS} <= files
+    used = {*PHOTOGRAPHS, BACKGROUND, *(actor.photograph for actor in ACTORS)}
+    assert {f"skimage/data/{name}" for name in used} <= files
 
 
 def test_the_demo_clip_shows_what_it_promises():
     frames, ids = demo_clip()
     assert frames.shape == (24, 270, 480, 3)
-    seen = [set(np.unique(one).tolist()) for one in ids]
-    assert set.union(*seen) == set(range(1, 8))
-    assert len(seen[0] - seen[-1]) == 1
-    assert len(seen[-1] - seen[0]) == 1
-    assert demo_clip(6)[0].shape == (6, 270, 480, 3)
+    area = np.array([np.bincount(one.ravel(), minlength=6) for one in ids]).T
+    assert (area[1] > 0.3 * 270 * 480).all()  # the garage
+    assert area[2, 0] > 0
+    assert area[2, -1] == 0
+    assert area[3].min() < 0.6 * area[3].max()  # the cup goes behind the astronaut
+    assert (area[4] > 0).all()
+    assert area[5, 0] > 0
+    assert area[5].min() == 0
+    assert area[5, -1] > 0
+    np.testing.assert_array_equal(demo_clip()[1], ids)
+    short = demo_clip(6)[0]
+    assert short.shape == (6, 270, 480, 3)
+    np.testing.assert_array_equal(short[-1], frames[-1])
 
 
 PLAN = SyntheticSet(3, 1, train_videos=2, train_frames=3, val_videos=1, val_frames=2, video_size=(48, 80))

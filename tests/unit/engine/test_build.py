@@ -22,7 +22,7 @@ def fails(*given, **overrides):
 
 
 def test_a_name_and_its_node_build_the_same():
-    model, same = build_model("tiny", **TINY), build_model(model_config("tiny"), **TINY)
+    model, same = build_model("tiny_scratch", **TINY), build_model(model_config("tiny_scratch"), **TINY)
     assert {k: v.shape for k, v in model.state_dict().items()} == {k: v.shape for k, v in same.state_dict().items()}
     assert model.image_size == same.image_size == 64
     assert not model.training
@@ -35,14 +35,14 @@ def test_a_node_of_a_composed_config(tmp_path):
 
 
 def test_tiny_is_small():
-    assert sum(parameter.numel() for parameter in build_model("tiny").parameters()) <= 5_000_000
+    assert sum(parameter.numel() for parameter in build_model("tiny_scratch").parameters()) <= 5_000_000
 
 
 @pytest.mark.parametrize("name", ["vits", "vitl"])
 def test_published_behaviour_is_the_default(name):
     """docs/QUIRKS.md; `tiny` was trained the paper's way."""
     keys = ("swap_first_points", "clamp_points")
-    published, paper = model_config(name), model_config("tiny")
+    published, paper = model_config(name), model_config("tiny_scratch")
     assert [published["prompt_generator"][key] for key in keys] == [True, False]
     assert [paper["prompt_generator"][key] for key in keys] == [False, True]
     assert (published["entity_decoder"]["own_prompts"], published["entity_score"]) == (False, "max")
@@ -64,17 +64,17 @@ def test_nested_overrides_leave_their_neighbours():
     assert node["entity_decoder"] == {**model_config("vits")["entity_decoder"], "depth": 6}
     assert node["memory"]["store_dtype"] == "bfloat16"
     assert node["image_size"] == 256
-    assert len(build_model("tiny", entity_decoder={"depth": 1}, **TINY).entity_decoder.layers) == 1
+    assert len(build_model("tiny_scratch", entity_decoder={"depth": 1}, **TINY).entity_decoder.layers) == 1
 
 
 def test_a_part_of_another_name_replaces_the_former_one():
     assert model_config("vits", memory={"name": "no_memory"})["memory"] == {"name": "no_memory"}
-    model = build_model("tiny", memory={"name": "no_memory"}, **TINY)
+    model = build_model("tiny_scratch", memory={"name": "no_memory"}, **TINY)
     assert type(model.memory).__name__ == "NoMemory"
 
 
 def test_null_takes_a_part_away():
-    model = build_model("tiny", prompt_generator=None, semantic_encoder=None, memory=None, **TINY)
+    model = build_model("tiny_scratch", prompt_generator=None, semantic_encoder=None, memory=None, **TINY)
     assert model.prompt_generator is None
     assert model.dual_encoder.semantic_encoder is None
     assert not any("semantic" in name for name in model.state_dict())
@@ -96,24 +96,24 @@ def test_null_takes_a_part_away():
     ],
 )
 def test_what_cannot_be_built_is_named(overrides, message):
-    assert fails("tiny", **overrides).startswith(message)
+    assert fails("tiny_scratch", **overrides).startswith(message)
 
 
 def test_unknown_model():
-    assert fails("huge") == "unknown model 'huge'; known: tiny, vitl, vits"
+    assert fails("huge") == "unknown model 'huge'; known: tiny, tiny_scratch, vitl, vits"
 
 
 def test_unknown_trunk():
     for part, trunk in (("image_encoder", "sam2_hiera_enormous"), ("semantic_encoder", "vit_enormous")):
-        message = fails("tiny", **{part: {"trunk": trunk}})
+        message = fails("tiny_scratch", **{part: {"trunk": trunk}})
         assert message.startswith(f"model.{part}: ")
         assert trunk in message
-    assert "stories" in fails("tiny", image_encoder={"trunk_args": {"stories": 3}})
+    assert "stories" in fails("tiny_scratch", image_encoder={"trunk_args": {"stories": 3}})
 
 
 def test_frozen_parts_of_absent_ones_are_no_mistake():
     frozen = ["dual_encoder.semantic_encoder", "prompt_generator.prompt_encoder", "memory"]
-    build_model("tiny", semantic_encoder=None, prompt_generator=None, frozen=frozen, **TINY)
+    build_model("tiny_scratch", semantic_encoder=None, prompt_generator=None, frozen=frozen, **TINY)
 
 
 def test_devices():

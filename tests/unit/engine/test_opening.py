@@ -22,7 +22,7 @@ SMALL = {"image_size": 64, "num_entities": 4}
 def release(tmp_path_factory):
     """A file with the names of SAM 2.1's release, and the model its numbers came from."""
     torch.manual_seed(1)
-    model = build_model("tiny", **SMALL)
+    model = build_model("tiny_scratch", **SMALL)
     own = ("image_encoder", "memory_", "maskmem", "no_mem", "sam_prompt", "sam_mask_decoder")
     tensors = {name: t for name, t in to_published(model.state_dict()).items() if name.startswith(own)}
     tensors = {name: t for name, t in tensors.items() if "queries" not in name}
@@ -34,7 +34,7 @@ def release(tmp_path_factory):
 @pytest.mark.parametrize("absent", [(), ("memory",), ("prompt_generator",), ("memory", "semantic_encoder")])
 def test_release_of_sam2_starts_every_ablation(release, absent):
     path, source = release
-    node = model_config("tiny", **SMALL, **dict.fromkeys(absent))
+    node = model_config("tiny_scratch", **SMALL, **dict.fromkeys(absent))
     model = open_model(node, [str(path)], seed=2, partial=True).model
     for name, tensor in model.state_dict().items():
         if name.startswith(("dual_encoder.image_encoder", "memory.")):
@@ -43,13 +43,13 @@ def test_release_of_sam2_starts_every_ablation(release, absent):
 
 
 def test_release_for_another_trunk_is_refused(release):
-    node = model_config("tiny", **SMALL, image_encoder={"trunk_args": {"embed_dim": 48}})
+    node = model_config("tiny_scratch", **SMALL, image_encoder={"trunk_args": {"embed_dim": 48}})
     with pytest.raises(CheckpointError, match=r"sam2\.1_hiera_tiny\.pt: .*wrong shape"):
         open_model(node, str(release[0]), partial=True)
 
 
 def test_second_encoder_from_timm(monkeypatch):
-    model = build_model("tiny", **SMALL)
+    model = build_model("tiny_scratch", **SMALL)
     trunk = model.dual_encoder.semantic_encoder.trunk
     wanted, asked = copy.deepcopy(trunk), []
     for parameter in wanted.parameters():
@@ -78,22 +78,22 @@ def test_ablations_name_encoders_that_timm_has_weights_of():
 
 def test_timm_without_a_second_encoder():
     with pytest.raises(ConfigError, match="'timm' needs"):
-        open_model(model_config("tiny", **SMALL, semantic_encoder=None), "timm", partial=True)
+        open_model(model_config("tiny_scratch", **SMALL, semantic_encoder=None), "timm", partial=True)
 
 
 def test_a_release_of_a_part_is_no_whole_model(release):
     with pytest.raises(
         CheckpointError, match=r"sam2\.1_hiera_tiny\.pt: a SAM 2\.1 release is no whole model; it lacks "
     ):
-        open_model(model_config("tiny", **SMALL), str(release[0]))
+        open_model(model_config("tiny_scratch", **SMALL), str(release[0]))
 
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
     torch.manual_seed(3)
-    model = build_model("tiny", **SMALL)
-    save_weights(path, model, model_config("tiny", **SMALL))
+    model = build_model("tiny_scratch", **SMALL)
+    save_weights(path, model, model_config("tiny_scratch", **SMALL))
     return path, model.state_dict()
 
 

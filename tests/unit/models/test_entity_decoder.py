@@ -96,11 +96,12 @@ def test_decoder_equals_the_naive_one(own_prompts, maps):
         groups = [torch.stack(listed[:ENTITIES]), torch.stack(listed[ENTITIES:])]
     everyone = embedding.expand(ENTITIES, -1, -1)
     masks, iou = naive_decoder(part, everyone, position, groups, given.dense, features())
-    our_masks, our_iou, entity_logits = part(embedding, position, given, features())
-    torch.testing.assert_close(our_masks, masks, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(our_iou, iou, rtol=1e-4, atol=1e-5)
-    assert entity_logits is None
-    assert our_masks.shape == (ENTITIES, 4 * SIZE, 4 * SIZE)
+    ours = part(embedding, position, given, features())
+    torch.testing.assert_close(ours.mask_logits, masks, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ours.iou, iou, rtol=1e-4, atol=1e-5)
+    assert ours.entity_logits is None
+    assert ours.layer_masks is None
+    assert ours.mask_logits.shape == (ENTITIES, 4 * SIZE, 4 * SIZE)
 
 
 def test_prompts_out_of_step_meet_other_entities():
@@ -134,15 +135,15 @@ def test_shared_queries_drop_the_second_table():
     part = decoder(queries="shared")
     assert not any(name.startswith("iou_queries") for name, _ in part.named_parameters())
     assert part._tokens(prompts()).shape == (3, ENTITIES, CHANNELS)
-    masks, iou, _ = part(randn(1, CELLS, CHANNELS), randn(CELLS, CHANNELS), prompts(), features())
-    assert masks.shape == (ENTITIES, 4 * SIZE, 4 * SIZE)
-    assert iou.shape == (ENTITIES,)
+    output = part(randn(1, CELLS, CHANNELS), randn(CELLS, CHANNELS), prompts(), features())
+    assert output.mask_logits.shape == (ENTITIES, 4 * SIZE, 4 * SIZE)
+    assert output.iou.shape == (ENTITIES,)
 
 
 def test_decoder_gives_entity_logits_where_there_are_no_prompts():
     part = decoder(predicts_entity=True)
-    _, _, entity_logits = part(randn(1, CELLS, CHANNELS), randn(CELLS, CHANNELS), None, features())
-    assert entity_logits.shape == (ENTITIES, 2)
+    output = part(randn(1, CELLS, CHANNELS), randn(CELLS, CHANNELS), None, features())
+    assert output.entity_logits.shape == (ENTITIES, 2)
 
 
 def test_unknown_kind_of_queries():

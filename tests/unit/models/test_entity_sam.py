@@ -23,8 +23,13 @@ def run(model, frames, state=None):
     return outputs, states
 
 
+def given(output):
+    """Fields of an output that this model has."""
+    return {name: value for name, value in vars(output).items() if value is not None}
+
+
 def assert_same(a, b, **tolerance):
-    for name, value in vars(a).items():
+    for name, value in given(a).items():
         torch.testing.assert_close(value, getattr(b, name), **{"rtol": 0, "atol": 0, **tolerance}, msg=name)
 
 
@@ -35,7 +40,7 @@ def normalised(small_model, small_video):
 
 def build(**overrides):
     torch.manual_seed(0)
-    return entitysam.build_model("tiny", image_size=64, num_entities=6, **overrides)
+    return entitysam.build_model("tiny_scratch", image_size=64, num_entities=6, **overrides)
 
 
 # One frame ------------------------------------------------------------------------------------------------------------
@@ -43,7 +48,7 @@ def build(**overrides):
 
 def test_output_has_the_documented_shapes(small_model, small_video):
     output, state = small_model.step(small_video[0], small_model.initial_state())
-    assert {k: tuple(v.shape) for k, v in vars(output).items()} == {
+    assert {k: tuple(v.shape) for k, v in given(output).items()} == {
         "mask_logits": (6, 16, 16), "iou": (6,), "entity_logits": (6, 2), "points": (6, 2), "score": (6,),
     }  # fmt: skip
     assert state.frames == 1
@@ -195,7 +200,7 @@ def test_single_frames_together_are_the_same_as_one_by_one(normalised, changes):
     images = normalised.double()[:, None]
     together, one_by_one = model(images), [model(image) for image in images]
     for a, b in zip(together, one_by_one, strict=True):
-        assert_same(a, b, atol=1e-7)  # points are float32 whatever the model is
+        assert_same(a, b, atol=2e-5)  # points are float32 pixels whatever the model is
     gradients = []
     for outputs in (together, one_by_one):
         model.zero_grad()
@@ -251,7 +256,7 @@ def test_steps_in_eval_mode_record_no_graph(small_model, small_video):
     image, state, live = small_model.prepare(small_video[0]), small_model.initial_state(), {}
     for frame in range(60):
         output, state = small_model.step(image, state)
-        assert not any(value.requires_grad for value in (*vars(output).values(), state.points, *state.memories))
+        assert not any(value.requires_grad for value in (*given(output).values(), state.points, *state.memories))
         if frame in (9, 59):
             live[frame] = sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
     assert len(state.memories) == small_model.memory.num_memories
@@ -300,7 +305,7 @@ def test_double_precision(small_model, small_video):
     (output,), _ = run(exact, small_video[:1])
     (single,), _ = run(small_model, small_video[:1])
     assert output.mask_logits.dtype is torch.float64
-    assert_same(replace(output, **{k: v.float() for k, v in vars(output).items()}), single, rtol=1e-3, atol=1e-4)
+    assert_same(replace(output, **{k: v.float() for k, v in given(output).items()}), single, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
@@ -316,23 +321,23 @@ def test_no_part_names_a_device(small_model):
     for _ in range(3):
         features = model.encode(torch.zeros(1, 3, 64, 64, device="meta"))[0]
         output, state = model.propagate(features, state)
-    assert {value.device.type for value in vars(output).values()} == {"meta"}
+    assert {value.device.type for value in given(output).values()} == {"meta"}
     assert {memory.device.type for memory in state.memories} == {"meta"}
 
 
 @pytest.mark.parametrize("size", [0, -32, 48, 100])
 def test_image_size_must_be_a_multiple_of_32(size):
     with pytest.raises(ValueError, match=f"image_size: must be a positive multiple of 32, not {size}"):
-        entitysam.build_model("tiny", image_size=size)
+        entitysam.build_model("tiny_scratch", image_size=size)
 
 
 @pytest.mark.parametrize("size", [32, 96])
 def test_any_multiple_of_32_works(size, small_video):
-    model = entitysam.build_model("tiny", image_size=size, num_entities=3)
+    model = entitysam.build_model("tiny_scratch", image_size=size, num_entities=3)
     outputs, _ = run(model, small_video[:2])
     assert outputs[1].mask_logits.shape == (3, size // 4, size // 4)
 
 
 def test_unknown_kind_of_score():
     with pytest.raises(ValueError, match=r"model.entity_score: 'max' or 'entity', not 'mean'"):
-        entitysam.build_model("tiny", image_size=64, entity_score="mean")
+        entitysam.build_model("tiny_scratch", image_size=64, entity_score="mean")

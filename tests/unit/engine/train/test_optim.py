@@ -64,3 +64,19 @@ def test_optimisers_by_name():
     assert {(group["lr"], group["momentum"]) for group in sgd.param_groups} == {(0.08, 0.7)}
     with pytest.raises(ConfigError, match=r"optim\.name: adamw or sgd, not 'adam'"):
         build_optimizer(Network(), config(name="adam"))
+
+
+def test_parts_have_factors_of_the_rate():
+    network = Network()
+    groups = parameter_groups(network, config(lr_factors={"linear": 0.1}))
+    factors = {id(parameter): group["lr_factor"] for group in groups for parameter in group["params"]}
+    assert factors[id(network.linear.weight)] == factors[id(network.linear.bias)] == 0.1
+    assert factors[id(network.norm.weight)] == 1.0
+    optimizer = build_optimizer(network, config(lr=0.3, lr_factors={"linear": 0.1}))
+    set_learning_rate(optimizer, 0.2)
+    assert sorted({round(group["lr"], 6) for group in optimizer.param_groups}) == [0.02, 0.2]
+
+
+def test_a_factor_of_no_part():
+    with pytest.raises(ConfigError, match=r"optim.lr_factors.trunk"):
+        parameter_groups(Network(), config(lr_factors={"trunk": 0.1}))

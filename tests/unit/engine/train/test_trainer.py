@@ -228,9 +228,18 @@ def test_clips_together_are_the_same_as_one_by_one(tmp_path):
     )
 
 
-def test_clips_of_several_frames_do_not_go_together(tmp_path):
-    with pytest.raises(ConfigError, match=r"train\.clips_per_forward: more than 1 needs clips of one frame"):
-        train(tmp_path, train__batch_size=2, train__clips_per_forward=2)
+def test_clips_of_different_lengths_do_not_go_together(tmp_path):
+    def uneven(start):
+        for index in range(start, 10):
+            clip = clip_of(index)
+            yield (
+                clip
+                if index % 2
+                else Clip(clip.frames[:1], Targets(clip.targets.masks[:, :1], clip.targets.categories), "short")
+            )
+
+    with pytest.raises(ConfigError, match=r"train\.clips_per_forward: more than 1 needs clips of one length"):
+        train(tmp_path, source=uneven, train__batch_size=2, train__clips_per_forward=2)
 
 
 @pytest.mark.parametrize(
@@ -278,3 +287,22 @@ def test_not_a_training_checkpoint():
     state = TrainingState(model, torch.optim.AdamW(model.parameters()), torch.amp.GradScaler("cpu", enabled=False))
     with pytest.raises(ValueError, match="no model, optimizer"):
         state.load_state_dict({})
+
+
+def test_the_moving_average_is_what_is_saved_and_resumed(tmp_path):
+    """By hand over three steps: average = decay * average + (1 - decay) * weights, with the decay of young runs."""
+    settings = {"optim__max_iters": 3, "train__save_period": 1, "train__ema": 0.9, "train__keep_last": 0}
+    train(tmp_path / "run", **settings)
+    torch.manual_seed(0)
+    average = StandIn().state_dict()
+    for step in (1, 2, 3):
+        saved = torch.load(tmp_path / "run" / f"checkpoint_{step:07d}.pt", weights_only=True)
+        decay = min(0.9, (1 + step) / (10 + step))
+        average = {name: decay * tensor + (1 - decay) * saved["model"][name] for name, tensor in average.items()}
+        for name, tensor in average.items():
+            assert torch.allclose(saved["ema"][name], tensor, atol=1e-6), (step, name)
+    final = torch.load(tmp_path / "run" / "model_final.pt", weights_only=True)["model"]
+    assert_same_tensors(final, saved["ema"])
+    train(tmp_path / "parts", source=dying_after(2 * 2), **settings)
+    train(tmp_path / "parts", resume=True, **settings)
+    assert_same_tensors(torch.load(tmp_path / "parts" / "model_final.pt", weights_only=True)["model"], final)

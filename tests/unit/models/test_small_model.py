@@ -1,0 +1,119 @@
+"""What the small model has beside the published one: grid prompts, presence, mask prompts, batches of clips, its score."""
+
+import pytest
+import torch
+
+from entitysam.engine.build import build_model
+from entitysam.models.score_head import MaskAwareScore
+from entitysam.registry import ConfigError
+
+PARTS = {
+    "image_encoder": {"name": "timm_pyramid", "trunk": "efficientnet_lite0"},
+    "semantic_encoder": None, "channels": 32, "image_size": 64, "frozen": [], "num_entities": 9,
+    "memory": {"memory_channels": 16, "num_memories": 2, "depth": 1, "hidden": 32,
+               "mask_widths": [8, 16], "fuser_depth": 1, "mask_prompt": True},
+    "entity_decoder": {"depth": 2, "heads": 2, "hidden": 32, "deep_supervision": True, "mask_aware_score": True},
+    "prompt_generator": {"name": "grid_prompts"}, "entity_score": "entity", "min_presence": 0.01,
+    "checkpoint_activations": False,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return build_model("vits", **PARTS)
+
+
+def clips(count, frames, seed=0):
+    return torch.randint(
+        0, 256, (count, frames, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
+    )
+
+
+def test_points_start_as_a_grid(model):
+    output, _ = model.propagate(model.encode(model.normalise(clips(1, 1)[0]))[0], model.initial_state())
+    expected = torch.tensor([(x, y) for y in (64 / 6, 32, 320 / 6) for x in (64 / 6, 32, 320 / 6)]) - 0.5
+    assert torch.allclose(output.points, expected)
+
+
+def test_a_present_entity_keeps_its_place_and_others_go_back_to_the_grid(model):
+    masks = torch.full((9, 16, 16), -8.0)
+    masks[0, 9:14, 2:7] = 8.0
+    masks[1, 9:14, 2:7] = 8.0
+    present = torch.tensor([True] + [False] * 8)
+    points = model.prompt_generator.next_points(masks, present)
+    assert points[0].tolist() == [4 * 4 + 1.5, 11 * 4 + 1.5]  # the middle of the square, in pixels
+    assert torch.allclose(points[1], torch.tensor([31.5, 64 / 6 - 0.5]))
+
+
+def test_absent_entities_have_no_mask_and_are_not_remembered(model):
+    frame = clips(1, 1)[0]
+    features = model.encode(model.normalise(frame))[0]
+    model.min_presence = 0.999  # nobody is as sure as that
+    try:
+        output, state = model.propagate(features, model.initial_state())
+    finally:
+        model.min_presence = PARTS["min_presence"]
+    assert (output.mask_logits <= -10).all()
+    assert state.memories[0][..., -1].max() < 1e-4
+
+
+def test_the_last_mask_is_a_prompt(model):
+    features = model.encode(model.normalise(clips(1, 1)[0]))[0]
+    _, state = model.propagate(features, model.initial_state())
+    memory = state.memories[0].clone()
+    memory[3, :, -1] += 0.5
+    with_prompt = model.memory.read(features.cells, (memory,))
+    without = model.memory.read(features.cells, state.memories)
+    expected = 0.5 * model.memory.mask_embed
+    assert torch.allclose(with_prompt[3] - without[3], expected.expand_as(without[3]), atol=1e-4)
+    assert torch.allclose(with_prompt[4], without[4])
+
+
+def test_a_batch_of_clips_is_each_clip_by_itself(model):
+    model.train()
+    try:
+        together, alone = model(clips(2, 3)), [model(clip) for clip in clips(2, 3)]
+    finally:
+        model.eval()
+    for a, b in zip(together, alone):
+        assert a.layer_masks.shape == (1, 9, 3, 16, 16)
+        assert a.points.shape == (9, 3, 2)
+        for name in ("mask_logits", "iou", "entity_logits", "points", "layer_masks"):
+            assert torch.allclose(getattr(a, name), getattr(b, name), atol=1e-4), name
+
+
+def test_no_layer_masks_outside_training(model):
+    assert model(clips(1, 1)[0]).layer_masks is None
+
+
+def test_every_part_learns_from_two_frames(model):
+    model.train()
+    output = model(clips(1, 2)[0])
+    (output.mask_logits.sum() + output.entity_logits.sum() + output.iou.sum() + output.layer_masks.sum()).backward()
+    model.eval()
+    idle = [name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()]
+    assert not [name for name in idle if not name.endswith("bias") and "frequencies" not in name], idle
+    model.zero_grad(set_to_none=True)
+
+
+def test_the_score_sees_the_mask_and_who_overlaps_it():
+    torch.manual_seed(1)
+    score = MaskAwareScore(16, 2)
+    tokens, cells = torch.randn(3, 16), torch.randn(3, 16, 16)
+    masks = torch.full((3, 16, 16), -5.0)
+    masks[0, :8], masks[1, 8:] = 5.0, 5.0
+    before = score(tokens, cells, masks)
+    moved = masks.clone()
+    moved[1, :8], moved[1, 8:] = 5.0, -5.0  # now on top of entity 0
+    after = score(tokens, cells, moved)
+    assert (before[1] - after[1]).abs().max() > 1e-3
+    assert (before[0] - after[0]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("change", "words"), [({"num_entities": 10}, "square number"), ({"min_presence": 1.0}, "min_presence")]
+)
+def test_refuses(change, words):
+    with pytest.raises(ConfigError, match=words):
+        build_model("vits", **{**PARTS, **change})
