@@ -156,6 +156,16 @@ def test_resume_refuses_another_run(reference, videos, weights, tmp_path):
         go(videos, tmp_path / "run", "inference.score_threshold=0.3", weights=str(weights), resume=True)
 
 
+@pytest.mark.parametrize("content", ["5", "[", "[" * 100_000, '{"format": 1e999}', "\x00"])
+def test_resume_refuses_a_damaged_run_file(videos, monkeypatch, tmp_path, content):
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / "run.json").write_text(content)
+    arguments = ["--baseline", "whole_frame", "--resume", "--quiet", *run_overrides(videos, tmp_path)]
+    message = main(monkeypatch, *arguments)
+    assert message.startswith(f"error: {tmp_path / 'records'}: cannot resume, ")
+    assert "\n" not in message
+
+
 def test_a_broken_video_is_skipped_and_reported(reference, videos, weights, tmp_path):
     broken = tmp_path / "data"
     shutil.copytree(videos, broken)
