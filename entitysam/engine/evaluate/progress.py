@@ -1,4 +1,4 @@
-"""Progress of an evaluation: the videos of each process, and the bar."""
+"""Progress of an evaluation: the videos of each process, and the progress bar."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,17 +9,17 @@ from rich.text import Text
 
 
 def share(lengths: Sequence[int], processes: int) -> list[list[int]]:
-    """Shares videos by their length: longest first, each to the process that has least so far.
+    """Distributes videos by length: longest first, each to the process with the fewest frames so far.
 
     Returns:
-        the positions of each process's videos, longest first.
+        the indices of each process's videos, longest first.
     """
     load = [0] * processes
     shares: list[list[int]] = [[] for _ in range(processes)]
-    for position in sorted(range(len(lengths)), key=lambda p: (-lengths[p], p)):
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
         least = load.index(min(load))
-        load[least] += lengths[position]
-        shares[least].append(position)
+        load[least] += lengths[index]
+        shares[least].append(index)
     return shares
 
 
@@ -31,7 +31,7 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def video_bar(title: str, total: int, quiet: bool) -> Iterator[Progress]:
-    """A bar over videos on stderr with videos/s and the time left; its task is number 0."""
+    """A progress bar on stderr with videos/s and the remaining time; its task has index 0."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TextColumn("left"))
     console = Console(stderr=True, quiet=quiet)
     with Progress(*columns, TimeRemainingColumn(), console=console, speed_estimate_period=600) as progress:
