@@ -99,7 +99,7 @@ def write_report(result: EvaluationResult, folder: Path, paper: Paper) -> None:
 
 
 def to_json(result: EvaluationResult) -> str:
-    """All digits; undefined numbers are null."""
+    """JSON at full precision; undefined metrics are null."""
     return json.dumps(_finite(asdict(result)), indent=1) + "\n"
 
 
