@@ -242,6 +242,14 @@ class VideoSegments:
 
 
 @dataclass(frozen=True)
+class Event:
+    """A change of an entity: `kind` is "born", "lost" or "back"."""
+
+    kind: str
+    id: int
+
+
+@dataclass(frozen=True)
 class Detections:
     """Objects seen on one frame by a detector or an annotator; N of them, in any order.
 

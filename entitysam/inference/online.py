@@ -1,7 +1,6 @@
 """Entities of a video frame by frame: running confidences, stable ids, and events (born, lost, back)."""
 
 from collections import deque
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,16 +8,9 @@ import torch
 from torch import Tensor
 
 from entitysam.inference.panoptic import PanopticMerge
+from entitysam.structures import Event
 
 WINDOW = 7  # passes
-
-
-@dataclass(frozen=True)
-class Event:
-    """A change of an entity: `kind` is "born", "lost" or "back"."""
-
-    kind: str
-    id: int
 
 
 class OnlineEntities:

@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from entitysam.inference.online import WINDOW, Event, OnlineEntities
+from entitysam.inference.online import WINDOW, OnlineEntities
 from entitysam.inference.panoptic import PanopticMerge
 from entitysam.inference.resuming import OfflineRun, OnlineRun
 from entitysam.io.readers.source import Source, open_frames
 from entitysam.io.record_store import RecordStore
 from entitysam.ops import fill_holes
 from entitysam.precision import autocast
-from entitysam.structures import FrameOutput, VideoSegments
+from entitysam.structures import Event, FrameOutput, VideoSegments
 
 
 class FrameModel(Protocol):

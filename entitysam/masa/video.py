@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from entitysam.inference.online import Event
 from entitysam.masa.detection_cache import DetectionCache, FrameDetections
 from entitysam.masa.tracker import NOT_TRACKED, Candidates, Tracker, TrackerState
-from entitysam.structures import Detections
+from entitysam.structures import Detections, Event
 
 PATIENCE = 3  # frames without a match after which a track is reported lost, the same as in `inference.online`
 

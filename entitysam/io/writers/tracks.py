@@ -27,7 +27,6 @@ from typing import Any
 
 import numpy as np
 
-from entitysam.inference.online import Event
 from entitysam.io.files import make_folder, output_errors, whole_file
 from entitysam.io.id_maps import write_ids
 from entitysam.io.paths import join_inside
@@ -47,7 +46,7 @@ from entitysam.io.writers.annotations import SegmentsWriter, TracksWriter, descr
 from entitysam.io.writers.segments import WrittenResult
 from entitysam.io.writers.video import VideoWriter
 from entitysam.ops import rle_area
-from entitysam.structures import Detections
+from entitysam.structures import Detections, Event
 from entitysam.visualization.contact_sheet import ContactSheet
 from entitysam.visualization.tracks import draw_tracks, masks_to_ids
 

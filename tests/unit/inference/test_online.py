@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from entitysam.inference.online import Event, OnlineEntities
+from entitysam.inference.online import OnlineEntities
 from entitysam.inference.panoptic import merge
+from entitysam.structures import Event
 
 SIZE = (8, 8)
 
