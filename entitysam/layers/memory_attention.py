@@ -24,7 +24,13 @@ class RotaryAttention(nn.Module):
         self.out_proj = nn.Linear(channels, channels)
 
     def forward(
-        self, x: Tensor, context: Tensor, context_position: Tensor | None, rotation: tuple[Tensor, Tensor]
+        self,
+        x: Tensor,
+        context: Tensor,
+        context_position: Tensor | None,
+        rotation: tuple[Tensor, Tensor],
+        tokens: Tensor | None = None,
+        tokens_position: Tensor | None = None,
     ) -> Tensor:
         """Attention of a grid to one or several grids of the same size.
 
@@ -33,6 +39,8 @@ class RotaryAttention(nn.Module):
             context: [B, M * hw, Cm], M grids one after the other.
             context_position: [M * hw, Cm] code added for the keys, the same for all B, or None.
             rotation: cosine and sine, each [hw, C / 2].
+            tokens: [B, P, Cm] further context without a place on the grid (SAM 2's object pointers); not rotated.
+            tokens_position: [P, Cm] code added for their keys.
 
         Returns:
             [B, hw, C].
@@ -44,6 +52,9 @@ class RotaryAttention(nn.Module):
         else:  # linear, so the part that all entities share is projected once
             key = F.linear(context, self.k_proj.weight).add_(self.k_proj(context_position))
         key = rotate(key.unflatten(1, (-1, cells)), *rotation).flatten(1, 2)
+        if tokens is not None and tokens_position is not None:
+            key = torch.cat([key, self.k_proj(tokens + tokens_position)], dim=1)
+            context = torch.cat([context, tokens.to(context.dtype)], dim=1)
         # softmax(QK) (M W) = (softmax(QK) M) W: values stay as they were remembered, and W joins the output layer.
         mixed = attend(query.expand(len(context), -1, -1), key, context.to(key.dtype))
         weight = self.out_proj.weight @ self.v_proj.weight
@@ -64,11 +75,19 @@ class MemoryAttentionLayer(nn.Module):
         self.norm2 = nn.LayerNorm(channels)
         self.norm3 = nn.LayerNorm(channels)
 
-    def forward(self, x: Tensor, memory: Tensor, position: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-        """x [B or 1, hw, C], memory [B, M * hw, Cm], position [M * hw, Cm] -> [B, hw, C]."""
+    def forward(
+        self,
+        x: Tensor,
+        memory: Tensor,
+        position: Tensor,
+        rotation: tuple[Tensor, Tensor],
+        tokens: Tensor | None = None,
+        tokens_position: Tensor | None = None,
+    ) -> Tensor:
+        """x [B or 1, hw, C], memory [B, M * hw, Cm], position [M * hw, Cm], tokens as in `RotaryAttention` -> [B, hw, C]."""
         normed = self.norm1(x)
         x = x + self.self_attn(normed, normed, None, rotation)
-        x = x + self.cross_attn_image(self.norm2(x), memory, position, rotation)
+        x = x + self.cross_attn_image(self.norm2(x), memory, position, rotation, tokens, tokens_position)
         return x + self.linear2(self.linear1(self.norm3(x)).relu_())
 
 
@@ -92,15 +111,32 @@ class MemoryAttention(nn.Module):
         self.layers = nn.ModuleList(MemoryAttentionLayer(channels, memory_channels, hidden) for _ in range(depth))
         self.norm = nn.LayerNorm(channels)
 
-    def forward(self, cells: Tensor, memory: Tensor, memory_position: Tensor) -> Tensor:
-        """cells [hw, C], memory [Q, M * hw, Cm], memory_position [M * hw, Cm] -> [Q, hw, C]."""
+    def forward(
+        self,
+        cells: Tensor,
+        memory: Tensor,
+        memory_position: Tensor,
+        tokens: Tensor | None = None,
+        tokens_position: Tensor | None = None,
+    ) -> Tensor:
+        """Conditions a frame on the memories of Q entities.
+
+        Args:
+            cells: [hw, C].
+            memory: [Q, M * hw, Cm]; memory_position: [M * hw, Cm].
+            tokens: [Q, P, Cm] object pointers of SAM 2, or None; tokens_position: [P, Cm].
+
+        Returns:
+            [Q, hw, C].
+        """
         size = round(cells.shape[0] ** 0.5)
         rotation = axial_rotation(size, cells.shape[1], cells)
         shared = (cells + 0.1 * sine_position(size, cells.shape[1], cells))[None]
         groups = []
-        for some in memory.split(self.group):
+        token_groups = [None] * len(memory) if tokens is None else tokens.split(self.group)
+        for some, some_tokens in zip(memory.split(self.group), token_groups):
             x = shared
             for layer in self.layers:
-                x = layer(x, some, memory_position, rotation)
+                x = layer(x, some, memory_position, rotation, some_tokens, tokens_position)
             groups.append(self.norm(x))
         return torch.cat(groups)

@@ -76,17 +76,18 @@ class MemoryEncoder(nn.Module):
         self.out_proj = nn.Conv2d(channels, memory_channels, 1)
         self.mask_cells = 2 ** len(mask_widths)  # mask pixels per side of a cell
 
-    def forward(self, feature: Tensor, mask_logits: Tensor) -> Tensor:
-        """feature [1, C, h, w], mask_logits [Q, S/4, S/4] -> memories [Q, hw, Cm]."""
+    def forward(self, feature: Tensor, mask_logits: Tensor, binarize: bool = False) -> Tensor:
+        """feature [1, C, h, w], mask_logits [Q, S/4, S/4] -> memories [Q, hw, Cm]; `binarize` the masks of prompted frames."""
         pixels = self.pix_feat_proj(feature)
-        return torch.cat([self._encode(pixels, some) for some in mask_logits.split(self.group)])
+        return torch.cat([self._encode(pixels, some, binarize) for some in mask_logits.split(self.group)])
 
-    def _encode(self, pixels: Tensor, mask_logits: Tensor) -> Tensor:
+    def _encode(self, pixels: Tensor, mask_logits: Tensor, binarize: bool) -> Tensor:
         size = self.mask_cells * pixels.shape[-1]
         masks = mask_logits[:, None].to(self.out_proj.weight.dtype)
         if masks.shape[-1] != size:
             masks = F.interpolate(masks, size=(size, size), mode="bilinear", align_corners=False)
-        masks = masks.sigmoid() * self.mask_scale + self.mask_bias
+        probability = (masks > 0).to(masks.dtype) if binarize else masks.sigmoid()
+        masks = probability * self.mask_scale + self.mask_bias
         masks = masks.contiguous(memory_format=torch.channels_last)
         fused = self.fuser(pixels + self.mask_downsampler(masks))
         return self.out_proj(fused).flatten(2).transpose(1, 2).contiguous()

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from entitysam.layers.attention import Attention
 from entitysam.layers.common import MLP
+from entitysam.layers.mask_upscaling import MaskUpscaling
 from entitysam.models.dual_encoder import ImageFeatures
 from entitysam.models.prompt_generator import Prompts
 from entitysam.models.score_head import MaskAwareScore
@@ -72,63 +72,6 @@ class EntityDecoderLayer(nn.Module):
         tokens = self.norm3(tokens + self.mlp(tokens))
         cells = cells + self.cross_attn_image_to_token.cells_to_tokens(placed_cells, tokens + position, tokens)
         return tokens, self.norm4(cells)
-
-
-class MaskUpscaling(nn.Module):
-    """Upscales cells to per-pixel embeddings at stride 4 and multiplies them with one vector per entity.
-
-    A transposed convolution with kernel and stride 2 is a linear map from every cell to its 2 x 2 children. The children
-    stay beside their parent cell until the dot product, so that only one channel is rearranged into an image.
-
-    Args:
-        channels: C of the cells.
-    """
-
-    group = 10  # entities at a time: their embeddings at stride 4 are the decoder's largest activations
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.conv_s1 = nn.Conv2d(channels, channels // 4, 1)
-        self.conv_s0 = nn.Conv2d(channels, channels // 8, 1)
-        self.upscale1 = nn.ConvTranspose2d(channels, channels // 4, kernel_size=2, stride=2)
-        self.norm = nn.LayerNorm(channels // 4, eps=1e-6)
-        self.upscale2 = nn.ConvTranspose2d(channels // 4, channels // 8, kernel_size=2, stride=2)
-
-    def forward(self, cells: Tensor, vectors: Tensor, features: ImageFeatures) -> Tensor:
-        """cells [.., Q, hw, C], vectors [.., Q, C/8] -> mask logits [.., Q, S/4, S/4]."""
-        stride8, stride4 = self._beside_parents(features)
-        groups = zip(cells.split(self.group, dim=-3), vectors.split(self.group, dim=-2))
-        # [.., Q, hw * 16, 1]: the 4 x 4 pixels of each cell, as 2 x 2 children of 2 x 2 children
-        logits = torch.cat([self._dot(some, vector, stride8, stride4) for some, vector in groups], dim=-3)
-        size = features.size
-        logits = logits.view(-1, size, size, 2, 2, 2, 2)  # [.. * Q, h, w, row, column, row, column], coarse to fine
-        logits = logits.permute(0, 1, 3, 5, 2, 4, 6)  # [.. * Q, h, row, row, w, column, column]: rows, then columns
-        return logits.reshape(*cells.shape[:-2], 4 * size, 4 * size)
-
-    def _beside_parents(self, features: ImageFeatures) -> tuple[Tensor, Tensor]:
-        """High-resolution maps in the order of the children: [.., 1, hw, 4, C/4] and [.., 1, hw, 4, 4, C/8]."""
-        size, lead = features.size, features.cells.shape[:-2]
-        stride8 = self.conv_s1(features.stride8.flatten(0, -4) if lead else features.stride8[None])
-        stride4 = self.conv_s0(features.stride4.flatten(0, -4) if lead else features.stride4[None])
-        stride8 = stride8.unflatten(-1, (size, 2)).unflatten(-3, (size, 2))  # [B, C/4, h, row, w, column]
-        stride8 = stride8.permute(0, 2, 4, 3, 5, 1)  # [B, h, w, row, column, C/4]
-        stride4 = stride4.unflatten(-1, (size, 2, 2)).unflatten(-4, (size, 2, 2))  # [B, C/8, h, r, r, w, c, c]
-        stride4 = stride4.permute(0, 2, 5, 3, 6, 4, 7, 1)  # [B, h, w, row, column, row, column, C/8]
-        stride8 = stride8.reshape(*lead, 1, size * size, 4, stride8.shape[-1])
-        return stride8, stride4.reshape(*lead, 1, size * size, 4, 4, stride4.shape[-1])
-
-    def _dot(self, cells: Tensor, vectors: Tensor, stride8: Tensor, stride4: Tensor) -> Tensor:
-        """[.., q, hw, C], [.., q, C/8] -> [.., q, hw * 16, 1]."""
-        x = F.gelu(self.norm(self._children(cells, self.upscale1) + stride8))  # [.., q, hw, 4, C/4]
-        x = F.gelu(self._children(x, self.upscale2) + stride4)  # [.., q, hw, 4, 4, C/8]
-        return torch.matmul(x.flatten(-4, -2), vectors.to(x.dtype)[..., None])
-
-    @staticmethod
-    def _children(x: Tensor, upscale: nn.ConvTranspose2d) -> Tensor:
-        """[.., C] -> [.., 4, C']: the 2 x 2 outputs of a transposed convolution, row by row."""
-        weight = upscale.weight.permute(2, 3, 1, 0).flatten(0, 2)  # [C, C', 2, 2] -> [2 * 2 * C', C]
-        assert upscale.bias is not None
-        return F.linear(x, weight, upscale.bias.repeat(4)).unflatten(-1, (4, -1))
 
 
 class PixelMasks(nn.Module):
@@ -268,7 +211,8 @@ class EntityDecoder(nn.Module):
 
     def _masks(self, mask_token: Tensor, cells: Tensor, features: ImageFeatures, pixels: Tensor | None) -> Tensor:
         """mask_token [.., Q, C], cells [.., Q, hw, C] -> mask logits [.., Q, S/4, S/4]."""
-        masks = self.mask_upscaling(cells, self.mask_head(mask_token), features)
+        vectors = self.mask_head(mask_token)[..., None, :]  # [.., Q, 1, C/8]: one mask per entity
+        masks = self.mask_upscaling(cells, vectors, features.stride8, features.stride4).squeeze(-3)
         return masks if self.pixel_masks is None or pixels is None else masks + self.pixel_masks(mask_token, pixels)
 
     def _tokens(self, prompts: Prompts | None) -> Tensor:

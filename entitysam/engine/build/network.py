@@ -10,7 +10,8 @@ from entitysam.engine.build.configs import merged, model_config, plain
 from entitysam.registry import MODELS, ConfigError, build
 
 # The module that registers a network and its parts. It is imported when the network is built: EntitySAM without MASA.
-BUILDERS = {"entity_sam": "entitysam.engine.build.entity_sam", "masa": "entitysam.engine.build.masa"}
+BUILDERS = {"entity_sam": "entitysam.engine.build.entity_sam", "masa": "entitysam.engine.build.masa",
+            "sam2": "entitysam.engine.build.sam2"}  # fmt: skip
 
 
 def build_model(name_or_config: str | Mapping[str, Any], **overrides: Any) -> Any:
@@ -21,7 +22,7 @@ def build_model(name_or_config: str | Mapping[str, Any], **overrides: Any) -> An
         overrides: as in `model_config`.
 
     Returns:
-        an `EntitySAM` or a `MASA`.
+        an `EntitySAM`, a `MASA` or a `SAM2`.
 
     Example: `build_model("vits", image_size=256, num_entities=100)`.
 

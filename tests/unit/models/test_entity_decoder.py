@@ -4,8 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from entitysam.layers.mask_upscaling import MaskUpscaling
 from entitysam.models.dual_encoder import ImageFeatures
-from entitysam.models.entity_decoder import EntityDecoder, MaskUpscaling
+from entitysam.models.entity_decoder import EntityDecoder
 from entitysam.models.prompt_generator import Prompts
 
 SIZE, CHANNELS, ENTITIES = 3, 32, 6
@@ -81,7 +82,10 @@ def test_upscaling_equals_transposed_convolutions(monkeypatch, group):
     monkeypatch.setattr(part, "group", group)
     cells, vectors = randn(ENTITIES, CELLS, CHANNELS), randn(ENTITIES, CHANNELS // 8)
     expected = naive_upscaling(part, cells, vectors, features())
-    torch.testing.assert_close(part(cells, vectors, features()), expected, rtol=1e-4, atol=1e-5)
+    maps = (features().stride8, features().stride4)
+    torch.testing.assert_close(part(cells, vectors[:, None], *maps)[:, 0], expected, rtol=1e-4, atol=1e-5)
+    both = part(cells, torch.stack([-vectors, vectors], dim=1), *maps)
+    torch.testing.assert_close(both, torch.stack([-expected, expected], dim=1), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("own_prompts", [False, True], ids=["reference", "paper"])
