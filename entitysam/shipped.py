@@ -29,16 +29,19 @@ def check_model_name(name: str) -> str:
     """Name of the config of a model, with aliases resolved.
 
     Raises:
-        ConfigError: unknown model; the message lists the known ones, trackers only for a name of a tracker.
+        ConfigError: unknown model; the message lists the known ones of its family.
     """
     name = ALIASES.get(name, name)
     names = sorted(path.stem for path in (shipped_folder("configs") / "model").glob("*.yaml"))
     if name not in names:
-        kind = name.startswith("masa")
-        raise ConfigError(
-            f"unknown model '{name}'; known: {', '.join(n for n in names if n.startswith('masa') == kind)}"
-        )
+        known = ", ".join(known for known in names if _family(known) == _family(name))
+        raise ConfigError(f"unknown model '{name}'; known: {known}")
     return name
+
+
+def _family(name: str) -> str:
+    """What a model is for: a tracker, prompts, or entities."""
+    return next((family for family in ("masa", "sam2") if name.startswith(family)), "entitysam")
 
 
 def is_weight_file(name: str) -> bool:

@@ -20,6 +20,7 @@ examples:
   entitysam segment 0 --online --drop-stale -o out/camera
   entitysam segment clip.mp4 -o out/clip --resume
   entitysam segment clip.mp4 -o out/clip --reid
+  entitysam segment clip.mp4 -o out/clip --prompts prompts.json --weights sam2.1_hiera_small.pt
   entitysam segment clip.mp4 --labels "person, dog, grass"           # GPT-4o; needs $OPENAI_API_KEY
   entitysam segment clip.mp4 --labels coco --base-url http://localhost:8000/v1 --vlm Qwen/Qwen2.5-VL-7B-Instruct
   entitysam segment clip.mp4 --weights my.safetensors inference.max_entities=20 model.entity_decoder.depth=6
@@ -36,6 +37,7 @@ from entitysam.cli.shared.labels import Labelling, add_label_arguments, open_lab
 if TYPE_CHECKING:
     from entitysam.io.readers.source import FrameSource
     from entitysam.masa.reid import Reidentifier
+    from entitysam.sam2.prompts import Prompt
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     method.add_argument("--threshold", type=float, metavar="P", help="lowest score of an entity, 0..1 (default: 0.05)")
     method.add_argument("--reid", nargs="?", const="", metavar="FILE",
                         help="returning entities get their earlier ids, by MASA (FILE: its weights; default: the tiny ones)")  # fmt: skip
+    method.add_argument("--prompts", metavar="FILE", type=Path,
+                        help="follow only the objects of this JSON file of points, boxes and masks, by SAM 2.1")  # fmt: skip
     method.add_argument("--resume", action="store_true", help="continue an interrupted run in the result folder")
     add_label_arguments(parser)
     add_model_arguments(parser)
@@ -79,6 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise InputError(f"{arguments.input}: a live input cannot be resumed")
         if arguments.reid is not None and (arguments.online or source.is_live):
             raise InputError(f"{arguments.input}: --reid needs the whole video: neither --online nor a camera")
+        prompts = _read_prompts(arguments, source) if arguments.prompts else None
         classifier_overrides, arguments.overrides = split_classifier_overrides(arguments.overrides)
         check_model_options(arguments)
         overrides, inference = read_settings(arguments)
@@ -95,7 +100,12 @@ def run(arguments: argparse.Namespace) -> int:
         from entitysam.cli.shared.results import Job, run_job
         from entitysam.cli.shared.resume import input_identity
 
-        opened = open_model(arguments.model, arguments.weights, arguments.device, overrides)
+        if prompts is None:
+            opened = open_model(arguments.model, arguments.weights, arguments.device, overrides)
+        else:
+            from entitysam.cli.shared.prompted import open_prompted_model, run_prompted
+
+            opened = open_prompted_model(arguments, overrides)
         if opened.weights is None:
             warn(f"{arguments.model} runs with random weights: its results are meaningless")
         job = Job(
@@ -110,10 +120,26 @@ def run(arguments: argparse.Namespace) -> int:
             quiet=arguments.quiet,
             reidentifier=None if arguments.reid is None else _open_reidentifier(arguments),
         )
-        run_job(job, opened, inference)
+        if prompts is None:
+            run_job(job, opened, inference)
+        else:
+            run_prompted(job, opened, prompts, inference["amp"])
         if labelling:
             _label(arguments, out, source, labelling)
     return 0
+
+
+def _read_prompts(arguments: argparse.Namespace, source: "FrameSource") -> "list[Prompt]":
+    """The prompts of `--prompts`; refuses options that do not go with them."""
+    from entitysam.io.readers.source import InputError
+    from entitysam.sam2.prompts import read_prompts
+
+    others = {"--online": arguments.online, "--reid": arguments.reid is not None, "--resume": arguments.resume,
+              "a live input": source.is_live}  # fmt: skip
+    for name, given in others.items():
+        if given:
+            raise InputError(f"{arguments.input}: --prompts does not go together with {name}")
+    return read_prompts(arguments.prompts)
 
 
 def _open_reidentifier(arguments: argparse.Namespace) -> "Reidentifier":

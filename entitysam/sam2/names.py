@@ -1,6 +1,8 @@
 """Tensor names of the SAM 2.1 release files <-> ours; strict loading."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from entitysam.checkpoint import CheckpointError, read_weights
 from entitysam.checkpoint import _regex as pattern_of
@@ -46,6 +48,20 @@ TABLE = [
 ]
 UNUSED = ["no_mem_pos_enc"]  # in the release files, never read by SAM 2.1
 FROM_RELEASE = [(pattern_of(release), ours) for ours, release in TABLE]
+
+
+SIZES = {(96, 12): "tiny", (96, 16): "small", (112, 24): "base_plus", (144, 48): "large"}  # width, blocks of the trunk
+
+
+def release_size(state: Mapping[str, Any]) -> str | None:
+    """Size of a whole SAM 2.1 release: "tiny", "small", "base_plus" or "large"; None for any other state dict."""
+    patch = state.get("image_encoder.trunk.patch_embed.proj.weight")
+    if patch is None or "sam_mask_decoder.mask_tokens.weight" not in state or "obj_ptr_tpos_proj.weight" not in state:
+        return None
+    if "sam_mask_decoder.queries.weight" in state:  # published EntitySAM keeps SAM 2's names
+        return None
+    blocks = {name.split(".")[3] for name in state if name.startswith("image_encoder.trunk.blocks.")}
+    return SIZES.get((len(patch), len(blocks)))
 
 
 def load_sam2(model: SAM2, path: str | Path) -> None:

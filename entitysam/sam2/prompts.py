@@ -21,7 +21,6 @@ from typing_extensions import NotRequired, TypedDict
 
 from entitysam.io.json_files import Box, Finite, Integer, check_type, load_json
 from entitysam.io.paths import join_inside
-from entitysam.ops import rle_decode
 
 MAX_ID = 65535
 
@@ -131,6 +130,8 @@ def _prompt(item: Mapping[str, Any], where: str, folder: Path) -> Prompt:
 def _mask(mask: str | Mapping[str, Any], where: str, folder: Path) -> np.ndarray:
     """A mask from an image file or a run-length code: bool [H, W]."""
     if not isinstance(mask, str):
+        from entitysam.ops import rle_decode  # imports torch
+
         try:
             return rle_decode(dict(mask)).astype(bool)
         except Exception as error:  # pycocotools raises many kinds

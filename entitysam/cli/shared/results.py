@@ -19,6 +19,7 @@ from entitysam.io.files import whole_file
 from entitysam.io.id_maps import read_ids
 from entitysam.io.readers.source import FrameSource
 from entitysam.io.result_folder import EVENTS, MASKS, remove_results
+from entitysam.io.writers.annotations import EntityNames
 from entitysam.io.writers.segments import ResultWriter, WrittenResult
 
 if TYPE_CHECKING:
@@ -53,11 +54,11 @@ class Job:
     quiet: bool = False
     reidentifier: "Reidentifier | None" = None
 
-    def open_writer(self, *other_files: str) -> ResultWriter:
+    def open_writer(self, *other_files: str, names: EntityNames | None = None) -> ResultWriter:
         """The writer of the result folder, whose list of files also names `other_files`."""
         source = self.source
         size = source.width, source.height
-        return ResultWriter(self.out, self.title, *size, source.fps, self.origin, other_files=other_files)
+        return ResultWriter(self.out, self.title, *size, source.fps, self.origin, names, other_files)
 
 
 def run_job(job: Job, opened: OpenedModel, inference: dict[str, Any]) -> WrittenResult:
@@ -78,12 +79,16 @@ def run_job(job: Job, opened: OpenedModel, inference: dict[str, Any]) -> Written
             note(f"{job.out}: unfinished; the same command with --resume continues")
         raise
     resume.remove()
+    summarize(job, written, time.monotonic() - started)
+    return written
+
+
+def summarize(job: Job, written: WrittenResult, seconds: float) -> None:
+    """Shows the warnings of a run and prints its summary line."""
     for warning in [*job.source.warnings, *written.warnings]:
         warn(warning)
-    seconds = time.monotonic() - started
     counts = f"{_count(written.num_frames, 'frame')}, {_count(written.num_entities, 'entity')}"
     print(f"{counts} in {seconds:.1f} s ({written.num_frames / seconds:.2f} frames/s): {job.out}")
-    return written
 
 
 def _count(number: int, noun: str) -> str:
@@ -105,9 +110,15 @@ def segment_offline(segmenter: VideoSegmenter, job: Job, resume: ResumeFolder) -
     if job.reidentifier is not None:
         with frame_bar("comparing", source.num_frames, job.quiet) as bar:
             segmented = job.reidentifier.merge(source, segmented, bar.step)
+    return write_result(job, segmented)
+
+
+def write_result(job: Job, segmented: "SegmentedFrames", names: EntityNames | None = None) -> WrittenResult:
+    """Draws and writes a segmented video, reading its frames once more."""
+    source = job.source
     remove_results(job.out)
     with (
-        job.open_writer() as writer,
+        job.open_writer(names=names) as writer,
         frame_bar("drawing", segmented.num_frames, job.quiet) as bar,
     ):
         for index, (frame, ids) in enumerate(zip(source, segmented.iter_ids(), strict=True)):

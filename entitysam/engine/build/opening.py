@@ -15,12 +15,13 @@ from entitysam.engine.build.configs import merged, model_config, plain
 from entitysam.engine.build.network import build_model, pick_device
 from entitysam.errors import CheckpointError, ConfigError
 from entitysam.io.record_store import file_fingerprint
+from entitysam.sam2.names import load_sam2, release_size
 from entitysam.shipped import RANDOM, check_model_name, default_weights, is_weight_file
 
 logger = logging.getLogger(__name__)
 
-ENTITY_SAM, MASA = "entity_sam", "masa"  # `name` of a model node
-TITLES = {ENTITY_SAM: "EntitySAM", MASA: "MASA"}
+ENTITY_SAM, MASA, SAM2 = "entity_sam", "masa", "sam2"  # `name` of a model node
+TITLES = {ENTITY_SAM: "EntitySAM", MASA: "MASA", SAM2: "SAM 2.1"}
 TIMM = "timm"  # in place of a weight file: the released weights of the ViT trunk
 
 Weights = str | Path | Sequence[str | Path]
@@ -46,10 +47,11 @@ def load_model(path_or_name: str | Path, device: str = "auto") -> Any:
 
     Args:
         path_or_name: a weight file, or "tiny", "vit-s", "vit-l", "masa_tiny". Published weights are downloaded.
+            A SAM 2.1 release file gives the promptable `SAM2`.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
 
     Returns:
-        an `EntitySAM` or a `MASA`.
+        an `EntitySAM`, a `MASA` or a `SAM2`.
 
     Raises:
         ConfigError: unknown model or device.
@@ -77,7 +79,7 @@ def open_model(
             None: those that belong to the model's name.
         device: see `pick_device`.
         overrides: of the model node.
-        kind: "entity_sam" or "masa": the network that the caller needs.
+        kind: "entity_sam", "masa" or "sam2": the network that the caller needs.
         seed: of random weights.
         partial: the files need not contain all parts; the others keep their random weights (training starts so).
 
@@ -101,7 +103,10 @@ def open_model(
     torch.manual_seed(seed)  # equal seeds give equal random weights
     network = build_model(node)
     for file in files:
-        _load(network, file, partial)
+        if node["name"] == SAM2:
+            load_sam2(network, file)
+        else:
+            _load(network, file, partial)
     prints = [TIMM if file == TIMM else file_fingerprint(file) for file in files]
     fingerprint = {"config": node, "weights": prints or RANDOM, **({} if files else {"seed": seed})}
     return OpenedModel(network.to(target), Path(files[0]) if files else None, fingerprint)
@@ -140,6 +145,9 @@ def config_of(file: str | Path) -> dict[str, Any]:
     state, config = read_weights(file)
     if config is not None:
         return config
+    size = release_size(state)
+    if size is not None:
+        return model_config(f"sam2_{size}")
     what = describe(state)
     published = re.search(r"\b(vits|vitl)\b", what)
     if published is None:
