@@ -1,8 +1,6 @@
-"""`entitysam segment --prompts` as a process: result files, names, and one line for what is refused."""
+"""`entitysam segment --prompts` in full: result files, names, and one line for what is refused."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +9,7 @@ import torch
 from PIL import Image
 
 import entitysam
+from entitysam.cli import main
 from entitysam.io.id_maps import read_ids
 from entitysam.sam2.names import release_size
 
@@ -18,9 +17,9 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "sam2"
 SIZE = ["--image-size", "64"]
 
 
-def run(*arguments):
-    command = [sys.executable, "-m", "entitysam.cli", "segment", *map(str, arguments), "-q"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600)
+def run(capsys, *arguments):
+    code = main(["segment", *map(str, arguments), "-q"])
+    return code, capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +41,11 @@ def prompts(tmp_path):
     return path
 
 
-def test_prompted_objects_are_written_as_entities_are(clip, prompts, tmp_path):
-    done = run(clip, "-o", tmp_path / "out", "--prompts", prompts, "--model", "sam2_tiny", "--weights", "random", *SIZE)
-    assert done.returncode == 0, done.stderr
+def test_prompted_objects_are_written_as_entities_are(clip, prompts, tmp_path, capsys):
+    code, shown = run(
+        capsys, clip, "-o", tmp_path / "out", "--prompts", prompts, "--model", "sam2_tiny", "--weights", "random", *SIZE
+    )
+    assert code == 0, shown
     maps = [read_ids(path) for path in sorted((tmp_path / "out" / "masks").glob("*.png"))]
     assert len(maps) == 4
     assert set(np.unique(maps)) <= {0, 2, 7}
@@ -73,20 +74,20 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("message", REFUSED)
-def test_what_is_refused_in_one_line(clip, prompts, tmp_path, message):
+def test_what_is_refused_in_one_line(clip, prompts, tmp_path, capsys, message):
     tiny = str(Path(__file__).parents[2] / "checkpoints" / "entitysam_tiny.safetensors")
     options = [tiny if word == "TINY" else word for word in REFUSED[message]]
-    done = run(clip, "-o", tmp_path / "out", "--prompts", prompts, *options)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    code, shown = run(capsys, clip, "-o", tmp_path / "out", "--prompts", prompts, *options)
+    assert code == 2
+    assert message in shown
+    assert len(shown.strip().splitlines()) == 1
     assert not (tmp_path / "out" / "masks").exists()
 
 
-def test_prompts_that_do_not_fit_the_video(clip, tmp_path):
+def test_prompts_that_do_not_fit_the_video(clip, tmp_path, capsys):
     path = tmp_path / "prompts.json"
     path.write_text(json.dumps({"prompts": [{"id": 1, "frame": 9, "points": [[1, 1]]}]}))
     model = ["--model", "sam2_tiny", "--weights", "random", *SIZE]
-    done = run(clip, "-o", tmp_path / "out", "--prompts", path, *model)
-    assert done.returncode == 2
-    assert "object 1: there is no frame 9; the video has 4 (from 0)" in done.stderr
+    code, shown = run(capsys, clip, "-o", tmp_path / "out", "--prompts", path, *model)
+    assert code == 2
+    assert "object 1: there is no frame 9; the video has 4 (from 0)" in shown
