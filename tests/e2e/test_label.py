@@ -1,4 +1,4 @@
-"""`entitysam label` and `entitysam segment --labels` as a user runs them, with a server on loopback."""
+"""`entitysam label` and `entitysam segment --labels` as commands, with a server on loopback."""
 
 import json
 import shutil

@@ -38,7 +38,7 @@ def videos(tmp_path_factory):
 
 
 class Truth:
-    """The annotation of the synthetic videos, with masks that lie a little off, so that no number is 100.
+    """The annotation of the synthetic videos, with masks shifted by three pixels, so that no metric is 100.
 
     Attributes:
         frames: video -> RGB frames.
@@ -80,7 +80,7 @@ class Truth:
 
 
 class Shifted:
-    """A method that gives the shifted masks, once."""
+    """A segmented video with the shifted masks, which can be read once."""
 
     def __init__(self, truth, name):
         self._maps = iter([truth.maps[name]])
@@ -124,7 +124,7 @@ def classifier(server, cache, *more):
 
 
 def label_and_measure(config, overrides, videos, tmp_path, server):
-    """The result of a run that names shifted masks, and of a second one that must not ask anything."""
+    """The metrics of a run that labels shifted masks; a second run must not send a request."""
     words = [*overrides, classifier(server, tmp_path / "cache")]
     result = numbers(config, words, tmp_path / "named", baseline=f"shifted:root={videos}", quiet=True, worst=0)
     asked = server.requests
@@ -269,7 +269,7 @@ def files_of(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in ours}
 
 
-def test_a_killed_run_goes_on_to_the_same_files_and_a_second_one_asks_nothing(videos, tmp_path):
+def test_a_killed_run_continues_to_the_same_files_and_a_second_run_asks_nothing(videos, tmp_path):
     names = list(Truth(videos).names.values())
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     windows = "evaluation.evaluators=[{name: vpq, windows: [1, 2]}, {name: stq}]"
@@ -347,7 +347,7 @@ def test_unknown_entities_are_left_out_and_counted(videos, shifted, tmp_path):
         ("{name: vlm, top_frames: 0}", "top_frames must be 1 or more"),
     ],
 )
-def test_what_cannot_be_built(videos, tmp_path, node, message):
+def test_invalid_settings(videos, tmp_path, node, message):
     # The shipped config names a classifier whose keys would stay beside those given here.
     words = [f"evaluation.dataset.root={videos}", "evaluation.task=vps", f"evaluation.classifier={node}"]
     with pytest.raises(ConfigError, match=message):

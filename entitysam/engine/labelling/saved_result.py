@@ -1,4 +1,4 @@
-"""Reads the result folder of a segmented video. The folder may come from somebody else, so nothing in it is trusted."""
+"""Reads the result folder of a segmented video. The folder may be of unknown origin: its contents are checked."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -67,7 +67,7 @@ def test_the_class_of_the_nearest_text_in_batches_of_any_size():
     assert [a.index for a in clip(batch_size=50).classify(shown)] == [a.index for a in answers]
 
 
-def test_a_model_that_knows_is_believed():
+def test_the_answer_is_the_most_similar_class_feature():
     classifier, shown = clip(), crop_images(3)
     with torch.no_grad():
         images = torch.stack([classifier.preprocess(Image.open(io.BytesIO(image))) for image in shown])
@@ -76,7 +76,7 @@ def test_a_model_that_knows_is_believed():
     assert [answer.index for answer in classifier.classify(shown)] == [1, 2, 0]
 
 
-def test_wide_images_are_not_cut_off():
+def test_wide_images_are_padded_not_cropped():
     classifier = clip()
     wide = np.zeros((10, 60, 3), np.uint8)
     wide[:, :6] = (0, 255, 0)
@@ -94,7 +94,7 @@ def test_wide_images_are_not_cut_off():
         ({"pretrained": "/no/such/file.pt"}, ClassifierError, "cannot be loaded"),
     ],
 )
-def test_what_cannot_be_built(options, error, message):
+def test_invalid_settings(options, error, message):
     with pytest.raises(error, match=message):
         clip(**options)
 

@@ -1,4 +1,4 @@
-"""From masks to names to the segments of a task."""
+"""From masks to labels to the segments of a task."""
 
 import io
 
@@ -49,7 +49,7 @@ class ByColour:
 
 
 def clip():
-    """Three frames: entity 1 turns from blue to green, entity 2 is green and leaves, entity 3 has no pixel."""
+    """Three frames: entity 1 turns from blue to green, entity 2 is green and only on the first frame, entity 3 has no pixel."""
     maps, frames = np.zeros((3, 20, 30), np.int32), np.full((3, 20, 30, 3), 20, np.uint8)
     maps[:, 2:14, 2:14] = 1
     maps[0, 4:16, 16:28] = 2
@@ -78,7 +78,7 @@ def test_several_frames_vote():
     assert labeller.classify(crops, 3) == [Answer("grass", 2, pytest.approx(2 / 3)), SKY, UNKNOWN]
 
 
-def test_frames_of_another_size_are_brought_to_the_maps():
+def test_frames_of_another_size_are_resized_to_the_maps():
     maps, frames = clip()
     large = frames.repeat(2, axis=1).repeat(2, axis=2)
     prompt = VisualPrompt(min_side=32)
@@ -118,13 +118,13 @@ def test_panoptic_keeps_things_and_merges_stuff():
     assert named.scores.tolist() == [0.5, 0.9, 0.6]
 
 
-def test_semantic_leaves_out_what_is_unknown():
+def test_semantic_leaves_out_unknown_entities():
     named = video_semantic(VIDEO, ANSWERS, LABELS)
     np.testing.assert_array_equal(np.stack(list(named.iter_ids())), [[[1, 2, 3, 0, 4, 0]], [[1, 3, 3, 0, 4, 4]]])
     assert named.categories.tolist() == [30, 10, 10, 30]
 
 
-def test_semantic_takes_maps_without_gaps_where_a_method_has_them():
+def test_semantic_uses_dense_maps_where_a_method_has_them():
     class Dense(Entities):
         def iter_dense_ids(self, segments):
             assert segments == [1, 2, 3, 5]
@@ -194,7 +194,7 @@ def test_statistics_of_processes_are_added():
     assert sum_statistics(parts) == {"model": "m", "requests": 5, "faults": {"429": 3, "500": 1}, "cost": 0.5}
 
 
-def test_nothing_is_named_by_none_and_the_sheet_says_so(tmp_path):
+def test_the_classifier_none_leaves_all_unknown(tmp_path):
     maps, frames = clip()
     labeller = build_labeller({"name": "none", "visual_prompt": {"min_side": 32}}, "classifier", LABELS)
     crops = labeller.draw(MapMasklets(lambda: maps, 3), iter(frames))

@@ -5,7 +5,6 @@ import json
 import logging
 import math
 import random
-import time
 
 import numpy as np
 import pytest
@@ -15,14 +14,9 @@ from entitysam.classification.answer_cache import AnswerCache, default_folder
 from entitysam.classification.classifier import UNKNOWN, Answer, ClassifierError
 from entitysam.classification.labels import parse_labels
 from entitysam.classification.visual_prompts import VisualPrompt
-from entitysam.classification.vlm import rate_limiter as rate_limiter_module
 from entitysam.classification.vlm.build import vision_language_classifier
 from entitysam.classification.vlm.confidence import answer_confidence
 from entitysam.classification.vlm.cost import Prices, image_tokens
-from entitysam.classification.vlm.faults import refused_fields, retry_after, sentence_of
-from entitysam.classification.vlm.prompts import Prompts
-from entitysam.classification.vlm.rate_limiter import RateLimiter
-from entitysam.classification.vlm.reply import MalformedReply, ReplyParser
 from entitysam.registry import CLASSIFIERS, ConfigError, build
 
 LABELS = parse_labels("person, dog, grass, traffic light, ice cream")
@@ -93,7 +87,7 @@ KINDS = ["429", "500", "503", "think", "trailing", "only_think", "deep", "error_
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_fault_is_survived(tmp_path, kind):
+def test_labelling_continues_after_each_fault(tmp_path, kind):
     images, truth = images_of(6)
     fault = lambda number: kind if number == 0 else None  # noqa: E731
     with serving(truth, fault, sides=(48, 48)) as server:
@@ -187,58 +181,12 @@ def test_errors_for_all_requests_end_the_run_at_once(tmp_path, fault, message):
         assert server.requests <= 4
 
 
-def test_a_server_that_is_not_there(tmp_path):
+def test_an_unreachable_server(tmp_path):
     with serving({}) as server:
         pass
     images, _ = images_of(2)
     with pytest.raises(ClassifierError, match=r"127.0.0.1:\d+ cannot be reached"):
         classifier(server, tmp_path, attempts=2).classify(images)
-
-
-class Clock:
-    """A clock that advances only by sleeping."""
-
-    def __init__(self, monkeypatch):
-        self.now = 100.0
-        monkeypatch.setattr(rate_limiter_module, "monotonic", lambda: self.now)
-        monkeypatch.setattr(rate_limiter_module, "sleep", self.sleep)
-
-    async def sleep(self, seconds):
-        self.now += seconds
-
-
-def test_requests_are_spaced_and_pauses_kept(monkeypatch):
-    clock, rate_limiter = Clock(monkeypatch), RateLimiter(requests_per_minute=120, backoff=2, max_backoff=7)
-
-    async def starts():
-        found = []
-        for number in range(5):
-            await rate_limiter.acquire()
-            found.append(clock.now - 100)
-            if number == 2:
-                rate_limiter.hold(30)
-                rate_limiter.hold(10)
-        return found
-
-    assert asyncio.run(starts()) == [0, 0.5, 1, 31, 31.5]
-    for attempt, longest in enumerate((2, 4, 7, 7)):
-        before = clock.now
-        asyncio.run(rate_limiter.back_off(attempt))
-        assert longest / 2 <= clock.now - before <= longest
-    rate_limiter.hold(1e9)  # cut to ten minutes
-    before = clock.now
-    asyncio.run(rate_limiter.acquire())
-    assert clock.now - before == 600
-
-
-def test_retry_after_headers():
-    assert retry_after({"retry-after": "2.5"}) == 2.5
-    assert retry_after({"retry-after-ms": "40", "retry-after": "9"}) == 0.04
-    assert retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0
-    later = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 60))
-    assert 50 < retry_after({"retry-after": later}) <= 60
-    assert retry_after({"retry-after": "soon"}) == 0
-    assert retry_after({}) == 0
 
 
 def test_free_naming(tmp_path):
@@ -302,83 +250,6 @@ def test_confidence_from_log_probabilities(tmp_path):
     assert answer_confidence(text, tokens, 3) == 1
 
 
-DOG, ICE = Answer("dog", 1), Answer("ice cream", 4)
-
-
-@pytest.mark.parametrize(
-    ("text", "count", "answers"),
-    [
-        ('{"1": 1, "2": "4"}', 2, {0: DOG, 1: ICE}),
-        ('{"1": "Dog", "2": 5}', 2, {0: DOG}),
-        ('{"7": 1}', 1, {0: DOG}),
-        ('{"1": true, "2": 1.0, "3": null, "4": -1, "5": [1]}', 5, {}),
-        ('<think>{"1": 0}? No.</think>{"1": 1}', 1, {0: DOG}),
-        ('{"1": 0} ... </think> {"1": 1}', 1, {0: DOG}),  # a server that cuts the opening tag off
-        ('{"1": 1}\nI used {"shape": "fur"}.', 1, {0: DOG}),
-        ('{"1": 1}\n{not json}', 1, {0: DOG}),
-        ('First {"1": 0, "2": 0}, then {"1": 1, "2": 4}', 2, {0: DOG, 1: ICE}),  # the last one counts
-        ('{"1": 1, "2": 4} or {"1": 1, "2": "both"}', 2, {0: DOG, 1: ICE}),  # the last one with valid answers
-        ('{"1": 1} is index 1: {"index": 1, "sure": "yes"}', 1, {0: DOG}),
-        ('```json\n{"1": 1}\n```', 1, {0: DOG}),
-        ('{"answers": {"1": 1, "2": 4}}', 2, {0: DOG, 1: ICE}),
-        ("{}" * 100_000 + '{"1": 1}', 1, {0: DOG}),
-    ],
-)
-def test_the_last_json_object_that_fits_is_read(text, count, answers):
-    assert ReplyParser(LABELS).parse(text, count).answers == answers
-
-
-@pytest.mark.parametrize(
-    ("text", "count"),
-    [
-        ("", 1),
-        ("1", 1),
-        ("[1, 2]", 2),
-        ('{"1": 1', 1),
-        ('{"1": 1}', 2),
-        ('{"0": 1, "1": 1}', 2),
-        ('<think>{"1": 1}', 1),  # reasoning that never ends
-        ('<think>{"1": 1}</think>', 1),
-        ("[" * 100_000, 1),
-        ('{"1": ' + "[" * 100_000 + "}", 1),
-        ('{"1": ' * 100_000, 1),
-        ("{" * 300_000, 1),
-        ('{"1": ' + "9" * 10_000 + "}", 1),
-    ],
-)
-def test_malformed_replies(text, count):
-    with pytest.raises(MalformedReply):
-        ReplyParser(LABELS).parse(text, count)
-
-
-def test_text_of_the_prompts():
-    for kind in ("image_box", "image_box_mask", "crop_box", "crop_box_mask", "masked_crop"):
-        for labels in (LABELS, None):
-            prompts = Prompts(labels, kind)
-            text = prompts.system(4) + prompts.image(2)
-            assert "$" not in text
-            assert "4 numbered" in text
-            assert 'key "2"' in text
-    assert '{"0": "person", "1": "dog", "2": "grass", "3": "traffic light", "4": "ice cream"}' in Prompts(
-        LABELS, "masked_crop"
-    ).system(1)
-    with pytest.raises(ConfigError, match="no prompts 'shouting'; known: closed, free"):
-        Prompts(LABELS, "masked_crop", "shouting")
-    with pytest.raises(ConfigError, match="'regions' has no text for the visual prompt 'x'"):
-        Prompts(LABELS, "x")
-
-
-def test_former_keys_of_a_wording_still_work(tmp_path, monkeypatch):
-    wording = {"system": "$pictures of $list", "picture": "no. $number: $region", "regions": {"masked_crop": "in red"}}
-    folder = tmp_path / "prompts"
-    folder.mkdir()
-    (folder / "own.yaml").write_text(json.dumps(wording))
-    monkeypatch.setattr("entitysam.config.shipped_folder", lambda name: tmp_path)
-    prompts = Prompts(LABELS[:1], "masked_crop", "own")
-    assert prompts.system(3) == '3 of {"0": "person"}'
-    assert prompts.image(2) == "no. 2: in red"
-
-
 def test_broken_files_in_the_cache_are_ignored(tmp_path, monkeypatch):
     cache = AnswerCache(tmp_path, "question")
     key = cache.key(b"image")
@@ -406,7 +277,7 @@ def test_broken_files_in_the_cache_are_ignored(tmp_path, monkeypatch):
         ({"temperatur": 1}, r"classifier.temperatur: unknown key"),
     ],
 )
-def test_settings_that_are_wrong(options, message):
+def test_invalid_settings(options, message):
     with pytest.raises(ConfigError, match=message):
         build(CLASSIFIERS, {"name": "vlm", **options}, "classifier", labels=LABELS, visual_prompt=SMALL)
 
@@ -418,14 +289,14 @@ def test_no_key_and_no_server(monkeypatch):
     vision_language_classifier(LABELS, SMALL, base_url="http://127.0.0.1:9/v1")
 
 
-# Servers that refuse a field, give a reason, or are called from a notebook ------------------------------------------------
+# Servers that refuse a field or give a reason; notebooks  ------------------------------------------------
 
 
 def warnings_of(caplog):
     return [record.getMessage() for record in caplog.records if "replies" in record.getMessage()]
 
 
-def test_fields_that_a_server_refuses_are_left_out_and_said_once(tmp_path, caplog):
+def test_fields_that_a_server_refuses_are_removed_and_reported_once(tmp_path, caplog):
     images, truth = images_of(12)
     with serving(truth, lambda number: "schema", sides=(48, 48)) as server:
         vlm = classifier(server, tmp_path, batch_size=2, concurrency=3, attempts=1)
@@ -439,7 +310,7 @@ def test_fields_that_a_server_refuses_are_left_out_and_said_once(tmp_path, caplo
     assert "classifier.parameters" in temperature
 
 
-def test_a_field_named_by_param_is_the_only_one_left_out(tmp_path):
+def test_only_the_field_named_by_param_is_removed(tmp_path):
     images, truth = images_of(2)
     with serving(truth, lambda number: "strict", sides=(48, 48)) as server:
         vlm = classifier(server, tmp_path, parameters={"temperature": 0, "model_options": 1})
@@ -456,7 +327,9 @@ def test_a_field_named_by_param_is_the_only_one_left_out(tmp_path):
         ("error_body", "upstream model is overloaded [31m", ""),
     ],
 )
-def test_the_sentence_of_a_server_is_said_once_without_control_characters(tmp_path, caplog, fault, sentence, advice):
+def test_the_sentence_of_a_server_is_reported_once_without_control_characters(
+    tmp_path, caplog, fault, sentence, advice
+):
     images, truth = images_of(3)
     with serving(truth, lambda number: fault, sides=(48, 48)) as server:
         assert classifier(server, tmp_path, attempts=2).classify(images) == [UNKNOWN] * 3
@@ -464,17 +337,6 @@ def test_the_sentence_of_a_server_is_said_once_without_control_characters(tmp_pa
     assert f'"{sentence}"' in said
     assert advice in said
     assert KEY not in caplog.text
-
-
-def test_sentences_of_errors():
-    assert sentence_of({"error": {"message": "no\n\tway"}}) == "no way"
-    assert sentence_of({"detail": [{"loc": ["body"], "msg": "bad field"}]}) == "bad field"
-    assert sentence_of("<html>gateway</html>") == "<html>gateway</html>"
-    assert sentence_of({"message": f"key {KEY}"}, KEY) == "key ***"
-    assert sentence_of(None) == sentence_of({}) == sentence_of([]) == sentence_of({"message": {"a": 1}}) == ""
-    assert len(sentence_of("x" * 10_000)) == 300
-    assert refused_fields("unknown field top_k", None, ["top_k", "k"]) == {"top_k"}
-    assert refused_fields("k and top_k", "k", ["top_k", "k"]) == {"k"}
 
 
 def test_classify_inside_a_running_event_loop(tmp_path):
