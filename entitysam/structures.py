@@ -243,7 +243,11 @@ class VideoSegments:
 
 @dataclass(frozen=True)
 class Event:
-    """A change of an entity: `kind` is "born", "lost" or "back"."""
+    """A change of an entity or a track.
+
+    `kind` is "born", "lost" (not visible for some frames), "back" (after it was lost), or, for entities, "recycled": its
+    query follows another entity from now on.
+    """
 
     kind: str
     id: int

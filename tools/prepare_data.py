@@ -2,6 +2,7 @@
 
 Examples:
   python tools/prepare_data.py synthetic --out datasets/synthetic
+  python tools/prepare_data.py synthetic --long --out datasets/long --videos 2
   python tools/prepare_data.py check coco --root datasets/coco --split train2017
   python tools/prepare_data.py proposals --images datasets/sa1b/images --out datasets/proposals
   python tools/prepare_data.py vipseg --root VIPSeg --out datasets/VIPSeg_720P
@@ -18,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from entitysam.data.prepare.check_evaluation import CHECKS
 from entitysam.data.prepare.vipseg_layout import convert_scalabel, convert_vipseg
-from entitysam.data.synthetic.writer import SyntheticSet, write_synthetic
+from entitysam.data.synthetic.writer import SyntheticSet, write_long, write_synthetic
 from entitysam.engine.methods.mask_proposals import write_proposals
 
 
@@ -40,7 +41,7 @@ def main() -> int:
 
 def add_command(commands, name: str, summary: str, details: str) -> argparse.ArgumentParser:
     """A sub-command whose help is its summary, the details, and its example above."""
-    (example,) = (line.strip() for line in (__doc__ or "").splitlines() if f"prepare_data.py {name} " in line)
+    example, *_ = (line.strip() for line in (__doc__ or "").splitlines() if f"prepare_data.py {name} " in line)
     description = f"{summary[0].upper()}{summary[1:]}. {details}\n\nExample:\n  {example}"
     return commands.add_parser(
         name, help=summary, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -64,23 +65,29 @@ def add_synthetic(commands) -> None:
     command.add_argument("--val-images", type=count, default=defaults.val_images, help="validation images")
     command.add_argument("--train-videos", type=count, default=defaults.train_videos, help="training videos")
     command.add_argument("--train-frames", type=count, default=defaults.train_frames, help="frames of each")
-    command.add_argument("--videos", type=count, default=defaults.val_videos, help="validation videos")
-    command.add_argument("--frames", type=count, default=defaults.val_frames, help="frames of each")
+    command.add_argument("--videos", type=count, help="validation videos (24; with --long 4)")
+    command.add_argument("--frames", type=count, help="frames of each (16; with --long 5000)")
     command.add_argument("--size", type=size, default=defaults.video_size, metavar="WxH", help="of the videos")
     command.add_argument("--image-size", type=size, metavar="WxH", help="of the images (256 to 320 at random)")
     command.add_argument("--seed", type=count, default=defaults.seed)
+    command.add_argument("--long", action="store_true",
+                         help="only long videos instead (split long): thousands of frames, over 200 entities that come, "
+                         "cross, go and return")  # fmt: skip
     command.add_argument("--workers", type=count, default=os.cpu_count(), help="processes")
     command.set_defaults(run=run_synthetic)
 
 
 def run_synthetic(arguments: argparse.Namespace) -> int:
+    if arguments.long:
+        return run_long(arguments)
+    defaults = SyntheticSet()
     plan = SyntheticSet(
         train_images=arguments.images,
         val_images=arguments.val_images,
         train_videos=arguments.train_videos,
         train_frames=arguments.train_frames,
-        val_videos=arguments.videos,
-        val_frames=arguments.frames,
+        val_videos=defaults.val_videos if arguments.videos is None else arguments.videos,
+        val_frames=defaults.val_frames if arguments.frames is None else arguments.frames,
         video_size=arguments.size,
         image_size=arguments.image_size,
         seed=arguments.seed,
@@ -89,6 +96,17 @@ def run_synthetic(arguments: argparse.Namespace) -> int:
         task = bar.add_task("synthetic", total=len(plan))
         write_synthetic(arguments.out, plan, arguments.workers, lambda done: bar.update(task, completed=done))
     print(f"{len(plan)} images and videos in {arguments.out}")
+    return 0
+
+
+def run_long(arguments: argparse.Namespace) -> int:
+    videos = 4 if arguments.videos is None else arguments.videos
+    frames = 5000 if arguments.frames is None else arguments.frames
+    with progress_bar() as bar:
+        task = bar.add_task("synthetic", total=videos)
+        show = lambda done: bar.update(task, completed=done)  # noqa: E731
+        write_long(arguments.out, videos, frames, arguments.size, arguments.seed, arguments.workers, show)
+    print(f"{videos} long videos of {frames} frames in {arguments.out}")
     return 0
 
 

@@ -21,6 +21,8 @@ examples:
   entitysam segment clip.mp4 -o out/clip --resume
   entitysam segment clip.mp4 -o out/clip --reid
   entitysam segment clip.mp4 -o out/clip --prompts prompts.json --weights sam2.1_hiera_small.pt
+  entitysam segment hours.mp4 -o out/hours --window 100              # memory and disk of 100 frames at a time
+  entitysam segment crowd.mp4 -o out/crowd --entities 200            # more than the network has queries: tiles
   entitysam segment clip.mp4 --labels "person, dog, grass"           # GPT-4o; needs $OPENAI_API_KEY
   entitysam segment clip.mp4 --labels coco --base-url http://localhost:8000/v1 --vlm Qwen/Qwen2.5-VL-7B-Instruct
   entitysam segment clip.mp4 --weights my.safetensors inference.max_entities=20 model.entity_decoder.depth=6
@@ -56,10 +58,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="returning entities get their earlier ids, by MASA (FILE: its weights; default: the tiny ones)")  # fmt: skip
     method.add_argument("--prompts", metavar="FILE", type=Path,
                         help="follow only the objects of this JSON file of points, boxes and masks, by SAM 2.1")  # fmt: skip
+    method.add_argument("--window", type=int, metavar="N",
+                        help="long videos: segment windows of N frames, which overlap by 8, one after the other")  # fmt: skip
+    more = method.add_mutually_exclusive_group()
+    more.add_argument("--tiles", type=read_grid, metavar="RxC",
+                      help="more entities: segment R x C overlapping tiles of the frame, each with all queries")  # fmt: skip
+    more.add_argument("--entities", type=int, metavar="N", help="choose the tiles for N entities on a frame")
     method.add_argument("--resume", action="store_true", help="continue an interrupted run in the result folder")
     add_label_arguments(parser)
     add_model_arguments(parser)
     parser.set_defaults(takes_overrides=True)
+
+
+def read_grid(text: str) -> tuple[int, int]:
+    """ "2x3" -> (2, 3), rows and columns."""
+    rows, cross, columns = text.partition("x")
+    if not (cross and rows.isdecimal() and columns.isdecimal() and 1 <= int(rows) <= 16 and 1 <= int(columns) <= 16):
+        raise argparse.ArgumentTypeError(f"'{text}' is not ROWSxCOLUMNS with 1 to 16 of each, e.g. 2x3")
+    return int(rows), int(columns)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -81,6 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
     with open_frames(arguments.input, **options) as source, ExitStack() as stack:
         if source.is_live and arguments.resume:
             raise InputError(f"{arguments.input}: a live input cannot be resumed")
+        _check_windows_and_tiles(arguments, source)
         if arguments.reid is not None and (arguments.online or source.is_live):
             raise InputError(f"{arguments.input}: --reid needs the whole video: neither --online nor a camera")
         prompts = _read_prompts(arguments, source) if arguments.prompts else None
@@ -118,6 +135,9 @@ def run(arguments: argparse.Namespace) -> int:
             online=arguments.online,
             resume=arguments.resume,
             quiet=arguments.quiet,
+            window=arguments.window,
+            tiles=arguments.tiles,
+            entities=arguments.entities,
             reidentifier=None if arguments.reid is None else _open_reidentifier(arguments),
         )
         if prompts is None:
@@ -135,11 +155,30 @@ def _read_prompts(arguments: argparse.Namespace, source: "FrameSource") -> "list
     from entitysam.sam2.prompts import read_prompts
 
     others = {"--online": arguments.online, "--reid": arguments.reid is not None, "--resume": arguments.resume,
+              "--window": arguments.window, "--tiles": arguments.tiles, "--entities": arguments.entities,
               "a live input": source.is_live}  # fmt: skip
     for name, given in others.items():
         if given:
             raise InputError(f"{arguments.input}: --prompts does not go together with {name}")
     return read_prompts(arguments.prompts)
+
+
+def _check_windows_and_tiles(arguments: argparse.Namespace, source: "FrameSource") -> None:
+    """Raises InputError for options that cannot be combined, and values out of their range."""
+    from entitysam.io.readers.source import InputError
+
+    where = arguments.input
+    if arguments.window is not None and arguments.window < 2:
+        raise InputError(f"{where}: --window needs at least 2 frames, not {arguments.window}")
+    if arguments.entities is not None and arguments.entities < 1:
+        raise InputError(f"{where}: --entities must be at least 1, not {arguments.entities}")
+    if arguments.window and (arguments.online or source.is_live):
+        raise InputError(f"{where}: --window is for offline runs; an online run needs no windows")
+    for option in ("window", "tiles", "entities"):
+        if getattr(arguments, option) and arguments.resume:
+            raise InputError(f"{where}: --resume does not work with --{option}")
+    if arguments.reid is not None and arguments.window:
+        raise InputError(f"{where}: --reid does not work with --window, which compares appearance itself")
 
 
 def _open_reidentifier(arguments: argparse.Namespace) -> "Reidentifier":

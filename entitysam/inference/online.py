@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from entitysam.inference.identity import EntityRegistry
 from entitysam.inference.panoptic import PanopticMerge
 from entitysam.structures import Event
 
@@ -19,20 +20,23 @@ class OnlineEntities:
     The map of a frame is the panoptic merge of this frame alone. The confidence of an entity is the median of its scores
     over the last `window` passes. So an entity that appears late is shown as soon as one that appears early: on the
     4th frame with the default window of 7, at any time of the stream; and a score that rises for up to 3 frames shows
-    nothing. (The published protocol takes the mean over the whole video, which needs the frames to come.) The id of an
-    entity is its query + 1 and never changes.
+    nothing. (The published protocol takes the mean over the whole video, which needs the frames to come.) Ids are those
+    of an `EntityRegistry`: they outlive a query that is used again for another entity.
 
     Args:
         patience: an entity is lost after so many frames without a pixel.
         window: passes whose scores count.
         settings: thresholds of `PanopticMerge`.
+
+    Attributes:
+        saturated: whether all queries showed an entity on the last frame, so that others may be missing.
     """
 
     def __init__(self, patience: int = 3, window: int = WINDOW, **settings: Any):
-        self.patience = patience
+        self.registry = EntityRegistry(patience)
+        self.saturated = False
         self.settings = settings
         self.recent: deque[Tensor] = deque(maxlen=window)  # scores [Q] of the last passes
-        self.unseen: dict[int, int] = {}  # id -> frames without a pixel, for every entity ever seen
 
     def count(self, score: Tensor) -> None:
         """Adds the scores [Q] of one pass."""
@@ -43,44 +47,32 @@ class OnlineEntities:
         return torch.from_numpy(np.median(torch.stack(tuple(self.recent)).numpy(), axis=0))
 
     def update(
-        self, mask_logits: Tensor, out_size: tuple[int, int]
+        self, mask_logits: Tensor, out_size: tuple[int, int], appearance: Tensor | None = None
     ) -> tuple[np.ndarray, dict[int, float], list[Event]]:
         """Merges the next frame, whose scores are counted already.
 
         Args:
             mask_logits: [Q, h, w], holes filled.
             out_size: (H, W) of the map.
+            appearance: [Q, C] see `EntityRegistry.update`; None = ids depend on the overlap of masks alone.
 
         Returns:
             ids int32 [H, W] with 0 = no entity, the confidence of each id on the map, events.
         """
         confidence = self.confidence()
         merge = PanopticMerge(confidence, out_size, **self.settings)
+        self.saturated = len(merge.kept) == len(confidence)
         decision = merge.decide(lambda: [mask_logits[:, None]])  # a video of one frame
-        id_of = np.concatenate([[0], decision.queries + 1]).astype(np.int32)
-        ids = id_of[next(merge.maps(lambda: [mask_logits[:, None]], decision))]
-        present = sorted(int(i) for i in np.unique(ids) if i)
-        return ids, {i: float(confidence[i - 1]) for i in present}, self._events(present)
-
-    def _events(self, present: list[int]) -> list[Event]:
-        events = []
-        for i in present:
-            if i not in self.unseen:
-                events.append(Event("born", i))
-            elif self.unseen[i] >= self.patience:
-                events.append(Event("back", i))
-            self.unseen[i] = 0
-        for i in self.unseen.keys() - set(present):
-            self.unseen[i] += 1
-            if self.unseen[i] == self.patience:
-                events.append(Event("lost", i))
-        return events
+        query_of = np.concatenate([[0], decision.queries + 1]).astype(np.int32)
+        queries = query_of[next(merge.maps(lambda: [mask_logits[:, None]], decision))]
+        ids, events = self.registry.update(queries, confidence, appearance)
+        return ids, self.registry.scores(), events
 
     def state(self) -> dict[str, Any]:
         """Plain data and tensors for `load_state`."""
-        return {"recent": tuple(self.recent), "unseen": dict(self.unseen)}
+        return {"recent": tuple(self.recent), "registry": self.registry.state()}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Continues from what `state` gave."""
         self.recent = deque((score.cpu() for score in state["recent"]), maxlen=self.recent.maxlen)
-        self.unseen = {int(key): int(value) for key, value in state["unseen"].items()}
+        self.registry.load_state(state["registry"])

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from entitysam.inference.identity import appearance_of
 from entitysam.inference.online import WINDOW, OnlineEntities
 from entitysam.inference.panoptic import PanopticMerge
 from entitysam.inference.resuming import OfflineRun, OnlineRun
@@ -23,6 +24,8 @@ class FrameModel(Protocol):
 
     @property
     def device(self) -> Any: ...
+    @property
+    def num_entities(self) -> int: ...
     def initial_state(self) -> Any: ...
     def prepare(self, frame: np.ndarray) -> Tensor: ...
     def encode(self, images: Tensor) -> Any: ...
@@ -36,9 +39,10 @@ class FrameResult:
     Attributes:
         index: number of the frame, from 0.
         frame: uint8 [H, W, 3] RGB.
-        ids: int32 [H, W]; 0 = no entity. An entity keeps its id for the whole video.
+        ids: int32 [H, W]; 0 = no entity. An entity keeps its id for the whole video (see `inference.identity`).
         scores: id -> running confidence in 0..1, for the ids on this frame (see `inference.online`).
-        events: entities born, lost and back on this frame.
+        events: entities born, lost, back and recycled on this frame.
+        saturated: all queries show an entity, so that others may be missing.
     """
 
     index: int
@@ -46,6 +50,7 @@ class FrameResult:
     ids: np.ndarray
     scores: dict[int, float]
     events: list[Event]
+    saturated: bool = False
 
 
 class SegmentedVideo:
@@ -61,12 +66,14 @@ class SegmentedVideo:
         scores: float32 [n] score of segment 1..n over the video.
         query_of_segment: int64 [n] the query behind each segment.
         frame_scores: float32 [n, T] score of each segment on each frame.
+        saturated: all queries are above the score threshold, so that entities may be missing.
     """
 
     def __init__(self, run: OfflineRun, merge: PanopticMerge, device: torch.device):
         self._logits, self._merge, self._device = run.logits, merge, device
         self.num_frames = run.num_frames
         self.height, self.width = merge.out_size
+        self.saturated = len(merge.kept) == len(merge.scores)
         self._decision = merge.decide(self._chunks)
         self.query_of_segment = self._decision.queries
         self.scores = merge.scores.numpy()[self.query_of_segment]
@@ -139,15 +146,20 @@ class VideoSegmenter:
             "mask_threshold": mask_threshold,
         }
 
-    def _passes(self, frame: np.ndarray, state: Any, first: bool) -> tuple[list[FrameOutput], Any]:
-        """All passes over one frame and the state after them. The features are computed once; the last masks count."""
+    @property
+    def num_queries(self) -> int:
+        """Q, the largest number of entities at a time."""
+        return self.model.num_entities
+
+    def _passes(self, frame: np.ndarray, state: Any, first: bool) -> tuple[list[FrameOutput], Any, Any]:
+        """All passes over one frame, the state after them, and the features, computed once; the last masks count."""
         outputs = []
         with torch.inference_mode(), autocast(self.amp, self.model.device):
             features = self.model.encode(self.model.prepare(frame)[None])[0]
             for _ in range(1 + self.warmup_frames if first else 1):
                 output, state = self.model.propagate(features, state)
                 outputs.append(output)
-        return outputs, state
+        return outputs, state, features
 
     def segment(
         self,
@@ -176,7 +188,7 @@ class VideoSegmenter:
         run = OfflineRun(self.model.initial_state(), self.model.device, records, out_size)
         with run.saved():
             for frame in run.remaining(frames, on_frame):
-                outputs, state = self._passes(frame, run.state, first=run.num_frames == 0)
+                outputs, state, _ = self._passes(frame, run.state, first=run.num_frames == 0)
                 mask_logits = fill_holes(outputs[-1].mask_logits, self.hole_area)
                 run.add(state, [output.score for output in outputs], mask_logits, (frame.shape[0], frame.shape[1]))
                 on_frame()
@@ -200,12 +212,13 @@ class VideoSegmenter:
         run = OnlineRun(self.model.initial_state(), self.model.device, records, entities)
         with run.saved():
             for index, frame in run.remaining(frames):
-                outputs, state = self._passes(frame, run.state, first=index == 0)
+                outputs, state, features = self._passes(frame, run.state, first=index == 0)
                 for output in outputs if self.count_warmup else outputs[-1:]:
                     entities.count(output.score)
                 mask_logits = fill_holes(outputs[-1].mask_logits, self.hole_area)
-                ids, scores, events = entities.update(mask_logits, frame.shape[:2])
-                yield FrameResult(index, frame, ids, scores, events)
+                appearance = appearance_of(features, mask_logits)
+                ids, scores, events = entities.update(mask_logits, frame.shape[:2], appearance)
+                yield FrameResult(index, frame, ids, scores, events, entities.saturated)
                 run.finish_frame(state)
 
 

@@ -14,7 +14,9 @@ from entitysam.cli.shared.progress import FrameBar, frame_bar, note, warn
 from entitysam.cli.shared.resume import ResumeFolder
 from entitysam.cli.shared.stopping import StopRequest
 from entitysam.engine.build import OpenedModel
-from entitysam.inference.segmenter import VideoSegmenter
+from entitysam.inference.segmenter import SegmentedVideo, VideoSegmenter
+from entitysam.inference.tiles import TiledVideo, grid_for, stream_tiles
+from entitysam.inference.windows import WindowedVideo
 from entitysam.io.files import whole_file
 from entitysam.io.id_maps import read_ids
 from entitysam.io.readers.source import FrameSource
@@ -40,6 +42,9 @@ class Job:
         online: causal segmentation; always used for live inputs.
         resume: continue an interrupted run.
         quiet: no progress bars.
+        window: frames of a window; None = the whole video in one run.
+        tiles: (R, C) grid of tiles; None = whole frames, unless `entities` asks for more.
+        entities: number of entities on a frame for which tiles are chosen.
         reidentifier: gives returning entities their earlier ids; offline only.
     """
 
@@ -52,7 +57,20 @@ class Job:
     online: bool = False
     resume: bool = False
     quiet: bool = False
+    window: int | None = None
+    tiles: tuple[int, int] | None = None
+    entities: int | None = None
     reidentifier: "Reidentifier | None" = None
+
+    @property
+    def is_resumable(self) -> bool:
+        return not (self.window or self.tiles or self.entities)
+
+    def grid(self, num_queries: int) -> tuple[int, int]:
+        """The tiles, for a network with so many queries."""
+        if self.entities is not None:
+            return grid_for(self.entities, num_queries, (self.source.height, self.source.width))
+        return self.tiles or (1, 1)
 
     def open_writer(self, *other_files: str, names: EntityNames | None = None) -> ResultWriter:
         """The writer of the result folder, whose list of files also names `other_files`."""
@@ -71,9 +89,10 @@ def run_job(job: Job, opened: OpenedModel, inference: dict[str, Any]) -> Written
         note(f"{job.out}: nothing to resume, starting from the first frame", job.quiet)
     segmenter = VideoSegmenter(opened.model, **inference)
     try:
-        written = (segment_online if online else segment_offline)(segmenter, job, resume)
+        segment = segment_online if online else segment_windows if job.window else segment_offline
+        written = segment(segmenter, job, resume)
     except BaseException:
-        if job.source.is_live:
+        if job.source.is_live or not job.is_resumable:
             resume.remove()
         elif resume.keep_progress():
             note(f"{job.out}: unfinished; the same command with --resume continues")
@@ -100,17 +119,26 @@ def segment_offline(segmenter: VideoSegmenter, job: Job, resume: ResumeFolder) -
     """The published protocol: runs the network on all frames, then merges, draws and writes in a second pass."""
     source = job.source
     size = (source.height, source.width)
-    with frame_bar("segmenting", source.num_frames, job.quiet) as bar, StopRequest() as stop:
+    grid = job.grid(segmenter.num_queries)
+    steps = None if source.num_frames is None else source.num_frames * grid[0] * grid[1]
+    with frame_bar("segmenting", steps, job.quiet) as bar, StopRequest() as stop:
 
         def on_frame() -> None:
             bar.step()
             stop.check()
 
-        segmented: SegmentedFrames = segmenter.segment(source, size, on_frame, resume.records)
+        found: SegmentedVideo | TiledVideo
+        if grid == (1, 1):
+            found = segmenter.segment(source, size, on_frame, resume.records)
+        else:
+            found = TiledVideo(segmenter, source, size, grid, on_frame)
+    segmented: SegmentedFrames = found
     if job.reidentifier is not None:
         with frame_bar("comparing", source.num_frames, job.quiet) as bar:
             segmented = job.reidentifier.merge(source, segmented, bar.step)
-    return write_result(job, segmented)
+    written = write_result(job, segmented)
+    _warn_of_saturation(found.saturated, segmenter, job)
+    return written
 
 
 def write_result(job: Job, segmented: "SegmentedFrames", names: EntityNames | None = None) -> WrittenResult:
@@ -128,10 +156,46 @@ def write_result(job: Job, segmented: "SegmentedFrames", names: EntityNames | No
         return writer.finish(dict(enumerate(segmented.scores.tolist(), start=1)))
 
 
+def segment_windows(segmenter: VideoSegmenter, job: Job, resume: ResumeFolder) -> WrittenResult:
+    """The published protocol window by window; the frames of a window are written when it is segmented."""
+    windows = WindowedVideo([segmenter], job.source, job.window or 0, grid=job.grid(segmenter.num_queries))
+    maps, saturated = iter(windows), False
+    first = next(maps)
+    remove_results(job.out)
+    with (
+        job.reopen() as again,
+        job.open_writer() as writer,
+        frame_bar("segmenting", job.source.num_frames, job.quiet) as bar,
+        StopRequest() as stop,
+    ):
+        for index, (frame, found) in enumerate(zip(again, chain([first], maps), strict=True)):
+            writer.add(again.name(index), frame, found.ids, found.scores, again.time(index))
+            saturated |= found.saturated
+            bar.step()
+            stop.check()
+        written = writer.finish(windows.scores)
+    _warn_of_saturation(saturated, segmenter, job)
+    return written
+
+
+def _warn_of_saturation(saturated: bool, segmenter: VideoSegmenter, job: Job) -> None:
+    rows, columns = job.grid(segmenter.num_queries)
+    count = rows * columns * segmenter.num_queries
+    if saturated:
+        where = "" if rows * columns == 1 else " of a tile"
+        warn(
+            f"all {segmenter.num_queries} queries{where} show an entity, others may be missing: "
+            f"--entities {2 * count} or --tiles {max(rows, columns) + 1}x{max(rows, columns) + 1} finds more"
+        )
+
+
 def segment_online(segmenter: VideoSegmenter, job: Job, resume: ResumeFolder) -> WrittenResult:
     """Causal segmentation: every frame is written at once. Ctrl-C on a live input ends it and completes the result."""
     source = job.source
-    with closing(segmenter.stream(source, resume.records)) as results, StopRequest() as stop:
+    grid, saturated = job.grid(segmenter.num_queries), False
+    whole = grid == (1, 1)
+    stream = segmenter.stream(source, resume.records) if whole else stream_tiles(segmenter, source, grid)
+    with closing(stream) as results, StopRequest() as stop:
         first = next(results, None)
         if not resume.continues:
             remove_results(job.out)
@@ -145,6 +209,7 @@ def segment_online(segmenter: VideoSegmenter, job: Job, resume: ResumeFolder) ->
                 time = source.time(result.index)
                 writer.add(source.name(result.index), result.frame, result.ids, result.scores, time)
                 journal.add(result)
+                saturated |= result.saturated
                 bar.step()
                 if source.is_live and stop.requested:
                     note("stopped: finishing the files", job.quiet)
@@ -153,6 +218,7 @@ def segment_online(segmenter: VideoSegmenter, job: Job, resume: ResumeFolder) ->
             written = writer.finish(journal.scores)
             with whole_file(job.out / EVENTS) as temporary:
                 temporary.write_text(json.dumps({"events": journal.events}, indent=1), encoding="utf-8")
+    _warn_of_saturation(saturated, segmenter, job)
     return written
 
 

@@ -5,14 +5,14 @@
     OUT/annotations/panoptic_{train,val}2017.json
     OUT/VIPSeg_720P/images/<video>/<8 digits>.jpg                                videos, as VIPSeg_720P
     OUT/VIPSeg_720P/panomasksRGB/<video>/<8 digits>.png
-    OUT/VIPSeg_720P/panoptic_gt_VIPSeg_{train,val}.json
+    OUT/VIPSeg_720P/panoptic_gt_VIPSeg_{train,val,long}.json
 
 Item i of a split is a pure function of (seed, split, i), independent of the numbers of workers and items.
 """
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,13 +22,15 @@ import cv2
 import numpy as np
 
 from entitysam.data.parallel import Progress, parallel_map
+from entitysam.data.synthetic.long import LongVideo
 from entitysam.data.synthetic.render import CATEGORIES, DEFAULT_SIZE, render_video
 from entitysam.ops import ids_to_rgb, mask_to_box
 
 JPEG_QUALITY = 92
 IMAGE_SIDES = (256, 320)  # range of the sides of still images if no size is given
 # Part of the seed; changing a number changes the data of the split.
-SPLIT_CODES = {"train2017": 0, "val2017": 1, "train": 2, "val": 3}
+SPLIT_CODES = {"train2017": 0, "val2017": 1, "train": 2, "val": 3, "long": 4}
+THINGS_PER_5000_FRAMES = 220
 
 
 @dataclass(frozen=True)
@@ -112,20 +114,57 @@ def _write_image(out: Path, plan: SyntheticSet, split: str, index: int) -> tuple
     return image, {"image_id": index, "file_name": f"{name}.png", "segments_info": segments}
 
 
+def write_long(
+    out: str | Path,
+    videos: int = 4,
+    num_frames: int = 5000,
+    size: tuple[int, int] = DEFAULT_SIZE,
+    seed: int = 0,
+    workers: int = 0,
+    progress: Progress = lambda done: None,
+) -> None:
+    """Renders long videos (see `synthetic.long`) and writes them as split "long" of the VIPSeg layout, frame by frame.
+
+    Args:
+        out: folder; files of an earlier run in it are overwritten.
+        videos: number of videos.
+        num_frames, size, seed: of `LongVideo`; a video has 220 things per 5000 frames.
+        workers: processes.
+        progress: told how many of the videos are done.
+    """
+    folder = Path(out) / "VIPSeg_720P"
+    draw = partial(_write_long_video, folder, num_frames, size, seed)
+    _write_split(folder / "panoptic_gt_VIPSeg_long.json", draw, videos, workers, progress, True)
+
+
+def _write_long_video(
+    out: Path, num_frames: int, size: tuple[int, int], seed: int, index: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    things = max(num_frames * THINGS_PER_5000_FRAMES // 5000, 1)
+    video = LongVideo((seed, SPLIT_CODES["long"], index), num_frames, size, things)
+    return _write_frames(out, f"long_{index:05d}", video, video.categories())
+
+
 def _write_video(
     out: Path, plan: SyntheticSet, split: str, num_frames: int, index: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    size = plan.video_size
-    frames, ids, categories = render_video((plan.seed, SPLIT_CODES[split], index), num_frames, size)
-    video_id = f"{split}_{index:05d}"
+    seed = (plan.seed, SPLIT_CODES[split], index)
+    frames, ids, categories = render_video(seed, num_frames, plan.video_size)
+    return _write_frames(out, f"{split}_{index:05d}", zip(frames, ids), categories)
+
+
+def _write_frames(
+    out: Path, video_id: str, frames: Iterable[tuple[np.ndarray, np.ndarray]], categories: dict[int, int]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Writes the frames and id maps of a video; returns its entries in the index file."""
     images, annotations = [], []
-    for time in range(num_frames):
+    for time, (frame, ids) in enumerate(frames):
         name = f"{time:08d}"
-        _write_rgb(out / "images" / video_id / f"{name}.jpg", frames[time])
-        _write_rgb(out / "panomasksRGB" / video_id / f"{name}.png", ids_to_rgb(ids[time]))
+        _write_rgb(out / "images" / video_id / f"{name}.jpg", frame)
+        _write_rgb(out / "panomasksRGB" / video_id / f"{name}.png", ids_to_rgb(ids))
         # VIPSeg names a frame by its mask, in both lists.
-        images.append({"id": name, "file_name": f"{name}.png", "height": size[0], "width": size[1]})
-        segments = segments_info(ids[time], categories)
+        images.append({"id": name, "file_name": f"{name}.png", "height": ids.shape[0], "width": ids.shape[1]})
+        segments = segments_info(ids, categories)
         annotations.append({"image_id": name, "file_name": f"{name}.png", "segments_info": segments})
     return {"video_id": video_id, "images": images}, {"video_id": video_id, "annotations": annotations}
 

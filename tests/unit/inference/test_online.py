@@ -129,7 +129,7 @@ def test_a_kept_state_does_not_change_with_its_entities():
     entities = OnlineEntities()
     play(entities, [[0]])
     kept = entities.state()
-    recent, unseen = len(kept["recent"]), dict(kept["unseen"])
-    play(entities, [[1], [1]])
+    recent, known = len(kept["recent"]), [entity["last_seen"] for entity in kept["registry"]["entities"]]
+    play(entities, [[0], [0, 1]])
     assert len(kept["recent"]) == recent
-    assert kept["unseen"] == unseen
+    assert [entity["last_seen"] for entity in kept["registry"]["entities"]] == known

@@ -1,0 +1,303 @@
+"""Windows: a video of any length by the published protocol, window by window.
+
+Each window of frames is a run of its own. Neighbouring windows share some frames; entities that overlap there get one id.
+The result does not depend on how many windows are computed at the same time. One window that holds the whole video gives
+the result of `VideoSegmenter.segment`.
+"""
+
+import copy
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch.nn.functional as F
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from entitysam.inference.identity import appearance_of, has_returned
+from entitysam.inference.segmenter import FrameModel, SegmentedVideo, VideoSegmenter
+from entitysam.inference.tiles import TiledVideo
+from entitysam.structures import FrameOutput
+
+OVERLAP = 8  # frames that neighbouring windows share, at most half a window
+STITCH_IOU = 0.3  # lowest tube IoU of an entity in both windows
+CAPACITY = 1000  # entities whose appearance is remembered
+
+
+@dataclass(frozen=True)
+class FrameMap:
+    """The entities of a frame.
+
+    Attributes:
+        ids: int32 [H, W]; 0 = no entity.
+        scores: id -> score on this frame, for the entities of its window.
+        saturated: all queries show an entity in this window, so that others may be missing.
+    """
+
+    ids: np.ndarray
+    scores: dict[int, float]
+    saturated: bool = False
+
+
+class WindowedVideo:
+    """Segments a video while it is iterated, with the logits of a window on disk and the shared frames in memory.
+
+    Args:
+        segmenters: one, or several of the same network and settings on different devices. They compute as many windows at
+            the same time, whose frames are then in memory.
+        frames: uint8 [H, W, 3] RGB.
+        length: frames of a window.
+        overlap: frames that neighbouring windows share; by default `OVERLAP`, at most half a window.
+        grid: (R, C) tiles of the frame (see `inference.tiles`); the frames of a window are then in memory, and overlap
+            alone decides about ids.
+
+    Attributes:
+        scores: id -> mean score over its frames; complete after the iteration.
+
+    Raises:
+        ValueError: windows that are not longer than their overlap.
+    """
+
+    def __init__(
+        self,
+        segmenters: Sequence[VideoSegmenter],
+        frames: Iterable[np.ndarray],
+        length: int,
+        overlap: int | None = None,
+        grid: tuple[int, int] = (1, 1),
+    ) -> None:
+        self._overlap = min(OVERLAP, length // 2) if overlap is None else overlap
+        if not 1 <= self._overlap < length:
+            raise ValueError(
+                f"windows of {length} frames are not longer than their overlap of {self._overlap} (at least 1)"
+            )
+        self._segmenters, self._grid = segmenters, grid
+        self._frames = FrameWindows(frames, length, self._overlap)
+        self._stitcher = WindowStitcher()
+        self._totals: dict[int, tuple[float, int]] = {}  # id -> sum of the scores, number of frames
+
+    @property
+    def scores(self) -> dict[int, float]:
+        return {number: total / count for number, (total, count) in sorted(self._totals.items())}
+
+    def __iter__(self) -> Iterator[FrameMap]:
+        """Yields the frames in order.
+
+        Raises:
+            ValueError: no frames.
+        """
+        tail: list[np.ndarray] = []  # the maps that the last window shares with the next one
+        for run, is_last in self._runs():
+            tail = yield from self._stitched(run, tail, is_last)
+
+    def _runs(self) -> Iterator[tuple["WindowRun", bool]]:
+        """The windows in order, and whether each is the last one."""
+        count, started = len(self._segmenters), 0
+        if count == 1:
+            while self._frames.has_more or not started:
+                run, started = WindowRun(self._segmenters[0], self._frames.take(), self._grid), 1
+                yield run, not self._frames.has_more
+            return
+        pending: deque[tuple[Future[WindowRun], bool]] = deque()
+        with ThreadPoolExecutor(count) as pool:
+            while self._frames.has_more or pending or not started:
+                while len(pending) < count and (self._frames.has_more or not started):
+                    frames = list(self._frames.take())
+                    run_later = pool.submit(WindowRun, self._segmenters[started % count], frames, self._grid)
+                    pending.append((run_later, not self._frames.has_more))
+                    started += 1
+                future, is_last = pending.popleft()
+                yield future.result(), is_last
+
+    def _stitched(
+        self, run: "WindowRun", tail: list[np.ndarray], is_last: bool
+    ) -> Generator[FrameMap, None, list[np.ndarray]]:
+        """Yields the frames of a window from the middle of the shared frames on; returns its own shared maps."""
+        maps = run.video.iter_ids()
+        head = [next(maps) for _ in tail]
+        id_of = self._stitcher.stitch(tail, head, run.embeddings, len(run.video.scores))
+        self._count(run, id_of)
+        first, end = len(head) // 2, run.video.num_frames
+        # The next window yields from the middle of the frames that it shares with this one.
+        last = end if is_last else end - self._overlap + self._overlap // 2
+        shared = deque(head, maxlen=self._overlap)
+        for index in range(end):
+            ids = id_of[head[index] if index < len(head) else next(maps)]
+            if index >= len(head):
+                shared.append(ids)
+            else:
+                shared[index] = ids
+            if first <= index < last:
+                scores = zip(id_of[1:].tolist(), run.video.frame_scores[:, index].tolist())
+                yield FrameMap(ids, dict(scores), run.video.saturated)
+        return list(shared)
+
+    def _count(self, run: "WindowRun", id_of: np.ndarray) -> None:
+        for number, score in zip(id_of[1:].tolist(), run.video.scores.tolist()):
+            total, count = self._totals.get(number, (0.0, 0))
+            frames = run.video.num_frames
+            self._totals[number] = (total + score * frames, count + frames)
+
+
+class FrameWindows:
+    """Cuts an iteration of frames into windows; only the frames shared with the next window are kept.
+
+    Attributes:
+        has_more: whether frames are left after the windows taken so far.
+    """
+
+    def __init__(self, frames: Iterable[np.ndarray], length: int, overlap: int) -> None:
+        self._frames, self._length, self._overlap = iter(frames), length, overlap
+        self._shared: list[np.ndarray] = []
+        self._next = next(self._frames, None)
+
+    @property
+    def has_more(self) -> bool:
+        return self._next is not None
+
+    def take(self) -> Iterator[np.ndarray]:
+        """The frames of the next window; to be iterated to its end."""
+        shared = deque(self._shared, maxlen=self._overlap)
+        yield from self._shared
+        for _ in range(self._length - len(self._shared)):
+            if self._next is None:
+                break
+            frame, self._next = self._next, next(self._frames, None)
+            shared.append(frame)
+            yield frame
+        self._shared = list(shared)
+
+
+class WindowRun:
+    """One window, segmented by the published protocol.
+
+    Attributes:
+        video: entities 1..n of the window.
+        embeddings: [n, C] their appearance, of unit length; None where the network gives none.
+    """
+
+    def __init__(self, segmenter: VideoSegmenter, frames: Iterable[np.ndarray], grid: tuple[int, int]) -> None:
+        self.video: SegmentedVideo | TiledVideo
+        self.embeddings: Tensor | None = None
+        if grid != (1, 1):
+            held = list(frames)
+            self.video = TiledVideo(segmenter, held, held[0].shape[:2], grid)  # type: ignore[arg-type]
+            return
+        recorder = AppearanceRecorder(segmenter.model)
+        recording = copy.copy(segmenter)
+        recording.model = recorder
+        self.video = recording.segment(frames)
+        if recorder.total is not None:
+            self.embeddings = F.normalize(recorder.total, dim=1)[self.video.query_of_segment]
+
+
+class AppearanceRecorder:
+    """A network that sums the appearance of its queries over the frames.
+
+    Attributes:
+        total: [Q, C]; None before the first frame, and where the network gives no tokens.
+    """
+
+    def __init__(self, model: FrameModel) -> None:
+        self._model = model
+        self.total: Tensor | None = None
+
+    @property
+    def device(self) -> Any:
+        return self._model.device
+
+    @property
+    def num_entities(self) -> int:
+        return self._model.num_entities
+
+    def initial_state(self) -> Any:
+        return self._model.initial_state()
+
+    def prepare(self, frame: np.ndarray) -> Tensor:
+        return self._model.prepare(frame)
+
+    def encode(self, images: Tensor) -> Any:
+        return self._model.encode(images)
+
+    def propagate(self, features: Any, state: Any) -> tuple[FrameOutput, Any]:
+        output, state = self._model.propagate(features, state)
+        appearance = appearance_of(features, output.mask_logits)
+        if appearance is not None:
+            self.total = appearance if self.total is None else self.total + appearance
+        return output, state
+
+
+class WindowStitcher:
+    """Assigns the entities of each window to those of the windows before it.
+
+    Entities that overlap in the shared frames with a tube IoU of at least `STITCH_IOU` are the same (Hungarian matching on
+    IoU + similarity). An entity without a partner that looks like one of an earlier window has returned (see
+    `has_returned`). All others are new.
+    """
+
+    def __init__(self) -> None:
+        self._embeddings: dict[int, Tensor] = {}  # id -> [C], longest unseen first
+        self._last_id = 0
+
+    def stitch(
+        self, before: Sequence[np.ndarray], after: Sequence[np.ndarray], embeddings: Tensor | None, count: int
+    ) -> np.ndarray:
+        """Adds a window.
+
+        Args:
+            before: int32 [H, W] maps of the shared frames in the window before, with global ids; none for the first.
+            after: the same frames in the new window, with its ids 1..n.
+            embeddings: [n, C] appearance of its entities.
+            count: n.
+
+        Returns:
+            int32 [n + 1] the global id of each id of the window.
+        """
+        known = sorted({*self._embeddings, *(int(i) for ids in before for i in np.unique(ids) if i)})
+        id_of = np.zeros(count + 1, np.int32)
+        if known and count:
+            affinity = self._affinity(known, tube_iou(before, after, known, count), embeddings)
+            for row, column in zip(*linear_sum_assignment(-affinity)):
+                if affinity[row, column] > 0:
+                    id_of[row + 1] = known[column]
+        is_new = id_of[1:] == 0
+        id_of[1:][is_new] = self._last_id + 1 + np.arange(is_new.sum())
+        self._last_id += int(is_new.sum())
+        self._remember(id_of[1:].tolist(), embeddings)
+        return id_of
+
+    def _affinity(self, known: list[int], iou: np.ndarray, embeddings: Tensor | None) -> np.ndarray:
+        """float64 [n, m] of the window's entities and the known ones; 0 = they may not be paired."""
+        similarity = np.full(iou.shape, np.nan)
+        columns = [column for column, number in enumerate(known) if number in self._embeddings]
+        if embeddings is not None and columns:
+            others = np.stack([self._embeddings[known[column]].numpy() for column in columns])
+            similarity[:, columns] = embeddings.numpy() @ others.T
+        affinity = np.where(has_returned(similarity), similarity, 0.0)
+        return np.where(iou >= STITCH_IOU, 2 + iou + np.nan_to_num(similarity), affinity)
+
+    def _remember(self, ids: list[int], embeddings: Tensor | None) -> None:
+        if embeddings is None:
+            return
+        for number, embedding in zip(ids, embeddings):
+            if embedding.any():
+                self._embeddings.pop(number, None)
+                self._embeddings[number] = embedding.clone()
+        for number in list(self._embeddings)[: max(len(self._embeddings) - CAPACITY, 0)]:
+            del self._embeddings[number]
+
+
+def tube_iou(before: Sequence[np.ndarray], after: Sequence[np.ndarray], known: list[int], count: int) -> np.ndarray:
+    """IoU over all frames of ids 1..n in `after` and the ids `known` in `before`: float64 [n, m]."""
+    column_of = {number: column + 1 for column, number in enumerate(known)}
+    shared = np.zeros((count + 1, len(known) + 1), np.int64)  # row and column 0: background
+    for old, new in zip(before, after, strict=True):
+        numbers, position = np.unique(old, return_inverse=True)
+        columns = np.array([column_of.get(int(number), 0) for number in numbers])[position].reshape(old.shape)
+        cells = new.astype(np.int64) * shared.shape[1] + columns
+        shared += np.bincount(cells.ravel(), minlength=shared.size).reshape(shared.shape)
+    union = shared.sum(1, keepdims=True) + shared.sum(0, keepdims=True) - shared
+    return (shared / np.maximum(union, 1))[1:, 1:]
