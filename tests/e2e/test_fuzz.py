@@ -3,6 +3,7 @@ a signal, a hang or unbounded memory."""
 
 import importlib
 import json
+import os
 import random
 import shutil
 import sys
@@ -25,7 +26,7 @@ pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks, and limits memory by RLIMIT_AS"),
 ]
 FRAMES, SIZE = 4, (24, 40)
-INPUTS = 60  # of every kind
+INPUTS = int(os.environ.get("FUZZ_INPUTS", "60"))  # of every kind
 COMMON = ["--association", "iou", "-q"]
 
 
@@ -212,6 +213,8 @@ def test_spoiled_inputs_end_in_good_order(kind, clip, tmp_path, capsys):
         count["bad" if problem else "clean"] += 1
         if problem:
             bad[seed] = problem
+            with capsys.disabled():
+                print(f"\n{kind} {seed}: {problem.strip().splitlines()[-1][:300]}", flush=True)
         shutil.rmtree(place)
     with capsys.disabled():
         print(f"\n{kind}: {INPUTS} tried, {count['clean']} clean, {count['bad']} bad")
