@@ -20,6 +20,7 @@ from entitysam.errors import ConfigError
 from entitysam.shipped import shipped_folder
 
 Part = dict[str, Any]  # {name: as registered, key: argument}; its keys are checked by `registry.build`
+MAX_VALUES = 10_000  # of a config file, with aliases expanded
 
 
 @dataclass
@@ -152,6 +153,12 @@ def load_config(config: str | Path, overrides: Sequence[str] = ()) -> DictConfig
     if not path.is_file():
         raise ConfigError(f"no config file '{config}' (looked for {path})")
     path = path.resolve()
+    try:
+        _check_size(yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader))
+    except RecursionError:
+        raise ConfigError(f"{config}: nested too deeply") from None
+    except (yaml.YAMLError, ValueError, OSError) as error:
+        raise ConfigError(f"{config}: {_one_line(error)}") from error
     root = path.parent
     searchpath = [] if root == shipped else [f"hydra.searchpath=[file://{shipped}]"]
     GlobalHydra.instance().clear()
@@ -163,6 +170,30 @@ def load_config(config: str | Path, overrides: Sequence[str] = ()) -> DictConfig
         return OmegaConf.merge(OmegaConf.structured(Config), composed)  # type: ignore[return-value]
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{config}: {_one_line(error)}") from error
+
+
+def _check_size(node: yaml.Node | None, known: dict[int, int] | None = None) -> int:
+    """Number of values of a YAML document with its aliases expanded, which can multiply them exponentially.
+
+    Raises:
+        ValueError: more than `MAX_VALUES`, or an alias inside of itself.
+    """
+    known = {} if known is None else known
+    if id(node) in known:
+        if known[id(node)] < 0:
+            raise ValueError("an alias stands for a value that contains it")
+        return known[id(node)]
+    known[id(node)] = -1  # in progress
+    children: list[yaml.Node] = []
+    if isinstance(node, yaml.MappingNode):
+        children = [child for pair in node.value for child in pair]
+    elif isinstance(node, yaml.SequenceNode):
+        children = node.value
+    size = 1 + sum(_check_size(child, known) for child in children)
+    if size > MAX_VALUES:
+        raise ValueError(f"more than {MAX_VALUES} values with its aliases expanded")
+    known[id(node)] = size
+    return size
 
 
 def _forced(override: str, roots: Sequence[Path]) -> str:

@@ -141,3 +141,15 @@ def test_print_config_of_the_training_command(tmp_path):
     assert wrong.returncode != 0
     assert "optim.speed" in wrong.stderr
     assert "Traceback" not in wrong.stderr
+
+
+def test_aliases_that_multiply_are_refused(tmp_path):
+    levels = "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi"))
+    bombs = {
+        "a: &a [x]\n" + levels: "more than 10000 values",
+        "a: &a [*a]\n": "contains it",
+        "a: " + "[" * 5000 + "]" * 5000: "nested too deeply",
+    }
+    for text, message in bombs.items():
+        with pytest.raises(ConfigError, match=message):
+            load_config(write(tmp_path, text))
