@@ -1,10 +1,10 @@
-"""Configs: YAML files composed by Hydra, checked against the typed schema below.
+"""Configs: YAML files composed by Hydra and checked against the typed schema below.
 
-A misspelt key, in a file or on the command line, is a `ConfigError` that names its full path. Config objects stop at
-the builders (`entitysam.engine.build`): no part of the network, the data or the losses ever sees one.
+An unknown key, in a file or on the command line, raises a `ConfigError` with its full path. Config objects stop at the
+builders (`entitysam.engine.build`): no part of the network, the data or the losses receives one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,13 @@ from entitysam.errors import ConfigError
 from entitysam.shipped import shipped_folder
 
 Part = dict[str, Any]  # {name: as registered, key: argument}; its keys are checked by `registry.build`
-MAX_VALUES = 10_000  # of a config file, with aliases expanded
+RENAMED = {"train.picture_period": "train.image_period"}  # earlier keys, which are still read
+MAX_FILE_BYTES, MAX_NODES = 1 << 20, 10_000  # of a YAML file; aliases count with everything that they stand for
 
 
 @dataclass
 class DataConfig:
-    """Training data. `dataset` is a part of DATASETS, `mapper` says how one image becomes a clip.
+    """Training data: `dataset` and `mapper` are parts of DATASETS; the mapper makes a clip of a sample.
 
     `datasets` is a mix instead of `dataset`: each is a part of DATASETS with a `weight`, its relative share of the clips
     (default 1), and a `mapper` of keys that differ from `mapper` (default none).
@@ -60,13 +61,13 @@ class OptimConfig:
 @dataclass
 class TrainConfig:
     batch_size: int = 8  # clips per optimiser step over all devices; accumulated where it exceeds the devices
-    clips_per_forward: int = 1  # of clips of one frame: how many go through the network together
+    clips_per_forward: int = 1  # clips of one frame that form a batch of the network
     amp: str = "bf16"  # fp32 | bf16 | fp16
     ema: float = (
         0.0  # decay of an exponential moving average of the weights, which is what is saved at the end; 0 = none
     )
     log_period: int = 20
-    picture_period: int = 1000
+    image_period: int = 1000
     save_period: int = 1000
     eval_period: int = 0  # 0 = only at the end, where `evaluation.dataset` is given
     keep_last: int = 3  # checkpoints kept; 0 = all
@@ -107,7 +108,7 @@ class Config:
     """The root of every config file."""
 
     model: Part = field(default_factory=dict)
-    weights: Any = ""  # file, or list of files (releases of SAM 2.1 and DINOv2), to start from; empty = random
+    weights: Any = ""  # initial weights: a file, or a list (releases of SAM 2.1 and DINOv2); empty = random
     data: DataConfig = field(default_factory=DataConfig)
     criterion: Part = field(default_factory=dict)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -119,10 +120,10 @@ class Config:
 
 
 def read_shipped(group: str, name: str) -> dict[str, Any]:
-    """`configs/<group>/<name>.yaml` as plain data, for lists that are no configs: "categories", "prompts".
+    """`configs/<group>/<name>.yaml` as plain data, for files that are no configs: "categories", "prompts".
 
     Raises:
-        ConfigError: there is no such file; the known ones are named.
+        ConfigError: no such file; the message lists the known names.
     """
     folder = shipped_folder("configs") / group
     path = folder / f"{name}.yaml"
@@ -144,7 +145,7 @@ def load_config(config: str | Path, overrides: Sequence[str] = ()) -> DictConfig
         A typed DictConfig with the fields of `Config`.
 
     Raises:
-        ConfigError: no such file, unknown key (named by its path), wrong type, bad YAML.
+        ConfigError: no such file, unknown key (named by its path), wrong type, bad or too large YAML.
     """
     shipped = shipped_folder("configs").resolve()
     path = Path(config)
@@ -153,12 +154,7 @@ def load_config(config: str | Path, overrides: Sequence[str] = ()) -> DictConfig
     if not path.is_file():
         raise ConfigError(f"no config file '{config}' (looked for {path})")
     path = path.resolve()
-    try:
-        _check_size(yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader))
-    except RecursionError:
-        raise ConfigError(f"{config}: nested too deeply") from None
-    except (yaml.YAMLError, ValueError, OSError) as error:
-        raise ConfigError(f"{config}: {_one_line(error)}") from error
+    check_yaml(path)
     root = path.parent
     searchpath = [] if root == shipped else [f"hydra.searchpath=[file://{shipped}]"]
     GlobalHydra.instance().clear()
@@ -167,46 +163,83 @@ def load_config(config: str | Path, overrides: Sequence[str] = ()) -> DictConfig
             composed = compose(
                 path.stem, [*searchpath, *(_forced(override, (root, shipped)) for override in overrides)]
             )
-        return OmegaConf.merge(OmegaConf.structured(Config), composed)  # type: ignore[return-value]
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
+        keys = (override.partition("=")[0].lstrip("+") for override in overrides)
+        set_here = {RENAMED.get(key, key) for key in keys}
+        return _typed(OmegaConf.to_container(composed), set_here)
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{config}: {_one_line(error)}") from error
 
 
-def _check_size(node: yaml.Node | None, known: dict[int, int] | None = None) -> int:
-    """Number of values of a YAML document with its aliases expanded, which can multiply them exponentially.
+def check_yaml(path: Path) -> None:
+    """Refuses a YAML file that would expand to a huge config ("billion laughs").
 
     Raises:
-        ValueError: more than `MAX_VALUES`, or an alias inside of itself.
+        ConfigError: more than `MAX_FILE_BYTES` bytes, more than `MAX_NODES` nodes after aliases are expanded, an alias
+            inside its own anchor, or bad YAML.
     """
-    known = {} if known is None else known
-    if id(node) in known:
-        if known[id(node)] < 0:
-            raise ValueError("an alias stands for a value that contains it")
-        return known[id(node)]
-    known[id(node)] = -1  # in progress
-    children: list[yaml.Node] = []
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES} bytes, which is no config")
+    try:
+        root = yaml.compose(path.read_text(encoding="utf-8"), yaml.CSafeLoader)
+        _count_nodes(root, {}, path)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path}: no YAML file ({_one_line(error)})") from error
+
+
+def _count_nodes(node: Any, sizes: dict[int, int], path: Path) -> int:
+    """Number of nodes below a YAML node with all aliases expanded; `sizes` has those of the nodes visited so far."""
+    key = id(node)
+    if key in sizes:
+        if sizes[key] == 0:  # still being counted
+            raise ConfigError(f"{path}: an alias stands for a value that contains it")
+        return sizes[key]
+    sizes[key] = 0
+    children = []
     if isinstance(node, yaml.MappingNode):
         children = [child for pair in node.value for child in pair]
     elif isinstance(node, yaml.SequenceNode):
         children = node.value
-    size = 1 + sum(_check_size(child, known) for child in children)
-    if size > MAX_VALUES:
-        raise ValueError(f"more than {MAX_VALUES} values with its aliases expanded")
-    known[id(node)] = size
+    size = 1 + sum(_count_nodes(child, sizes, path) for child in children)
+    if size > MAX_NODES:
+        raise ConfigError(f"{path}: more than {MAX_NODES} values with its aliases expanded")
+    sizes[key] = size
     return size
 
 
+def _typed(values: Any, set_here: Collection[str] = ()) -> DictConfig:
+    """Plain or composed values as a typed config.
+
+    Args:
+        values: a plain mapping.
+        set_here: keys that a command line sets, which an earlier name of the key in a file does not override.
+    """
+    for old, new in RENAMED.items():
+        group, _, key = old.rpartition(".")
+        node = values.get(group)
+        if isinstance(node, dict) and key in node:
+            value = node.pop(key)
+            if new not in set_here:
+                node[new.rpartition(".")[2]] = value
+    config: DictConfig = OmegaConf.merge(OmegaConf.structured(Config), values)  # type: ignore[assignment]
+    weights = to_dict(config)["weights"]
+    if not isinstance(weights, str) and not (isinstance(weights, list) and all(isinstance(w, str) for w in weights)):
+        raise ConfigError(f"weights: must be a file or a list of files, not '{weights}'")
+    return config
+
+
 def _forced(override: str, roots: Sequence[Path]) -> str:
-    """`key=value` as Hydra's `++key=value`, which also sets keys that only the schema names; groups stay as they are."""
-    key = override.partition("=")[0]
+    """`key=value` as Hydra's `++key=value`, which also sets keys that only the schema has; groups stay unchanged."""
+    key, equals, value = override.partition("=")
+    key = RENAMED.get(key, key)
     is_group = any((root / key).is_dir() for root in roots)
-    return override if is_group or key[:1] in "+~" or "@" in key else f"++{override}"
+    given = f"{key}{equals}{value}"
+    return given if is_group or key[:1] in "+~" or "@" in key else f"++{given}"
 
 
 def _one_line(error: Exception) -> str:
-    """The useful first line of a Hydra / OmegaConf message, with the key's full path."""
+    """The first informative line of a message of Hydra or OmegaConf, with the full path of the key."""
     cause = error.__cause__ if isinstance(error, HydraException) and error.__cause__ else error
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()] or [type(cause).__name__]
     full_key = getattr(cause, "full_key", None)
     if full_key:
         return f"{full_key}: {lines[0]}"
@@ -219,13 +252,17 @@ def to_yaml(config: DictConfig) -> str:
 
 
 def to_dict(config: DictConfig) -> dict[str, Any]:
-    """The config as plain, resolved Python, e.g. to stand in a checkpoint."""
+    """The config as plain, resolved Python, e.g. for a checkpoint."""
     return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
 
 
 def from_dict(values: dict[str, Any]) -> DictConfig:
-    """A config from `to_dict`, checked again."""
+    """A config from the values of `to_dict`, checked again.
+
+    Raises:
+        ConfigError: an unknown key or a wrong type.
+    """
     try:
-        return OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(values))  # type: ignore[return-value]
+        return _typed(OmegaConf.to_container(OmegaConf.create(values)))
     except OmegaConfBaseException as error:
         raise ConfigError(_one_line(error)) from error

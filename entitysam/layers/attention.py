@@ -85,11 +85,16 @@ class Attention(nn.Module):
         channels: C of the tokens and cells.
         heads: number of heads.
         width: internal channels over all heads; C by default.
+
+    Raises:
+        ValueError: a number of heads that does not divide the width.
     """
 
     def __init__(self, channels: int, heads: int, width: int | None = None):
         super().__init__()
         width = width or channels
+        if width % heads:
+            raise ValueError(f"heads: must divide {width} channels, not {heads}")
         self.heads = heads
         self.q_proj = nn.Linear(channels, width)
         self.k_proj = nn.Linear(channels, width)

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from entitysam.layers.trunk import create_trunk
 from entitysam.registry import MODELS
 
 
@@ -21,24 +21,21 @@ class HieraEncoder(nn.Module):
     """
 
     strides = (4, 8, 16)
-    trunk: Any  # timm's models promise no common type
+    trunk: Any  # timm's models have no common type
     neck: Any
 
     def __init__(self, trunk: str, channels: int = 256, trunk_args: dict | None = None):
         super().__init__()
-        arguments: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in (trunk_args or {}).items()
-        }
-        self.trunk = timm.create_model(trunk, pretrained=False, num_classes=0, **arguments)
+        self.trunk = create_trunk(trunk, trunk_args)
         del self.trunk.head
-        nn.init.normal_(self.trunk.pos_embed, std=0.25)  # timm's near zero leaves places to be told apart late
+        nn.init.normal_(self.trunk.pos_embed, std=0.25)  # timm's start near 0 makes positions slow to learn
         widths = [info["num_chs"] for info in self.trunk.feature_info]
-        # Coarsest first, as in SAM 2's checkpoints.
+        # The coarsest level comes first, as in SAM 2's checkpoints.
         self.neck = nn.ModuleDict({"convs": nn.ModuleList(nn.Conv2d(w, channels, 1) for w in reversed(widths))})
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Normalised images [B, 3, S, S] -> [B, C, S/4, S/4], [B, C, S/8, S/8], [B, C, S/16, S/16]."""
-        # The patch embedding then writes the [B, h, w, C] that the blocks work on, and no normalisation has to copy it.
+        # With channels-last input the patch embedding yields [B, h, w, C] in memory, as the blocks use it, without a copy.
         images = images.contiguous(memory_format=torch.channels_last)
         stride4, stride8, stride16, stride32 = self.trunk.forward_intermediates(images, intermediates_only=True)
         from32, from16, from8, from4 = self.neck["convs"]

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-import timm
 from torch import Tensor, nn
 
+from entitysam.layers.trunk import create_trunk
 from entitysam.registry import MODELS, ConfigError
 
 
@@ -40,9 +40,7 @@ class TimmFeatures(nn.Module):
         stride_in_1x1: bool = False,
     ) -> None:
         super().__init__()
-        if ":" in trunk or "/" in trunk:
-            raise ConfigError(f"backbone.trunk: '{trunk}' is no built-in architecture of timm")
-        self.trunk = timm.create_model(trunk, pretrained=False, num_classes=0, **(trunk_args or {}))
+        self.trunk = create_trunk(trunk, trunk_args)
         self.indices = list(indices)
         infos = self.trunk.feature_info
         if not self.indices or not all(0 <= index < len(infos) for index in self.indices):

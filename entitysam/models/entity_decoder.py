@@ -12,7 +12,7 @@ from entitysam.layers.mask_upscaling import MaskUpscaling
 from entitysam.models.dual_encoder import ImageFeatures
 from entitysam.models.prompt_generator import Prompts
 from entitysam.models.score_head import MaskAwareScore
-from entitysam.registry import MODELS
+from entitysam.registry import MODELS, Count, Depth, Width
 
 
 class EntityDecoderLayer(nn.Module):
@@ -146,9 +146,9 @@ class EntityDecoder(nn.Module):
         self,
         num_entities: int,
         channels: int,
-        depth: int = 4,
-        heads: int = 8,
-        hidden: int = 2048,
+        depth: Depth = 4,
+        heads: Count = 8,
+        hidden: Width = 2048,
         queries: str = "separate",
         own_prompts: bool = False,
         predicts_entity: bool = False,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from entitysam.layers.memory_attention import MemoryAttention
 from entitysam.layers.memory_encoder import MemoryEncoder
 from entitysam.layers.position import sine_position
-from entitysam.registry import MODELS
+from entitysam.registry import MODELS, Channels, Count, Depth, Width
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,10 @@ class Memory(nn.Module):
     def __init__(
         self,
         channels: int,
-        memory_channels: int = 64,
-        num_memories: int = 7,
-        depth: int = 4,
-        hidden: int = 2048,
+        memory_channels: Channels = 64,
+        num_memories: Count = 7,
+        depth: Depth = 4,
+        hidden: Width = 2048,
         mask_widths: Sequence[int] = (4, 16, 64, 256),
         store_dtype: str = "",
         fuser_depth: int = 2,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from entitysam.layers.attention import keys_into_queries, project_values
 from entitysam.layers.prompt_encoder import PromptEncoder
 from entitysam.models.dual_encoder import ImageFeatures
-from entitysam.registry import MODELS
+from entitysam.registry import MODELS, Count
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class PromptGenerator(nn.Module):
         num_entities: int,
         channels: int,
         enhanced_channels: int,
-        heads: int = 8,
+        heads: Count = 8,
         swap_first_points: bool = True,
         clamp_points: bool = False,
     ):

@@ -23,7 +23,7 @@ SMALL = {
     "weights": "''",
     "train.batch_size": 2,
     "train.log_period": 1,
-    "train.picture_period": 0,
+    "train.image_period": 0,
     "train.tensorboard": "false",
     "train.device": "cpu",
     "train.amp": "fp32",

@@ -25,7 +25,7 @@ from entitysam.structures import VideoSegments
 ROOT = Path(__file__).parents[2]
 WEIGHTS = ROOT / "checkpoints" / "masa_tiny.safetensors"
 OPTIONS = [
-    "train.batch_size=2", "train.log_period=1", "train.picture_period=3", "train.save_period=2", "train.tensorboard=false",
+    "train.batch_size=2", "train.log_period=1", "train.image_period=3", "train.save_period=2", "train.tensorboard=false",
     "train.device=cpu", "data.num_workers=0", "optim.max_iters=3", "model.image_size=64",
 ]  # fmt: skip
 

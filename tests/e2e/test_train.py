@@ -21,7 +21,7 @@ SMALL = {
     "criterion.num_points": 128,
     "train.batch_size": 1,
     "train.log_period": 1,
-    "train.picture_period": 0,
+    "train.image_period": 0,
     "train.tensorboard": "false",
     "train.device": "cpu",
     "train.amp": "fp32",

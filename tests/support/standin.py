@@ -60,7 +60,7 @@ def run_config(folder, **changes):
     config = OmegaConf.structured(Config)
     config.output_dir = str(folder)
     quiet = {"optim__lr": 1e-2, "optim__max_iters": 6, "optim__warmup_iters": 2, "train__batch_size": 2}
-    quiet |= {"train__amp": "fp32", "train__log_period": 1, "train__picture_period": 0, "train__tensorboard": False}
+    quiet |= {"train__amp": "fp32", "train__log_period": 1, "train__image_period": 0, "train__tensorboard": False}
     for key, value in {**quiet, **changes}.items():
         OmegaConf.update(config, key.replace("__", "."), value)
     return config

@@ -107,12 +107,38 @@ def test_mistakes_on_the_command_line(override, named):
         ("defaults:\n  - model: huge\n", "huge"),
         ("seed: [1\n", "mine.yaml"),
         ("- 1\n- 2\n", "mine.yaml"),
+        ("weights: 5\n", "weights: must be a file or a list of files, not '5'"),
+        ("weights: [a, 5]\n", "weights: must be a file or a list of files"),
+        ("\x00\x01", "mine.yaml"),
+        ("seed: " + "[" * 5000, "mine.yaml"),
+        ("a: &a [*a]\n", "an alias inside its own anchor"),
+        (
+            "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" if n else "a0: &a0 [x]\n" for n in range(12)),
+            "expands to more than",
+        ),
     ],
 )
 def test_mistakes_in_a_file(tmp_path, text, named):
     message = fails(write(tmp_path, text))
     assert named in message
     assert "mine.yaml" in message
+
+
+def test_anchors_and_aliases_are_allowed(tmp_path):
+    config = load_config(write(tmp_path, "seed: &n 3\noptim: {warmup_iters: *n}\n"))
+    assert (config.seed, config.optim.warmup_iters) == (3, 3)
+
+
+def test_a_file_that_is_too_large_is_refused(tmp_path):
+    assert "larger than" in fails(write(tmp_path, "#" * (1 << 20) + "\n"))
+
+
+def test_earlier_names_of_keys_are_still_read(tmp_path):
+    mine = write(tmp_path, "defaults:\n  - schedule: tiny_stage1\n  - _self_\ntrain: {picture_period: 7}\n")
+    assert load_config(mine).train.image_period == 7
+    assert load_config(mine, ["train.image_period=9"]).train.image_period == 9
+    assert load_config(mine, ["train.picture_period=8"]).train.image_period == 8
+    assert from_dict({"train": {"picture_period": 6}}).train.image_period == 6
 
 
 @pytest.mark.parametrize("name", ["nowhere", "nowhere.yaml", "model/huge"])

@@ -1,8 +1,9 @@
 """EntitySAM from its config node."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Interval
 from torch import nn
 
 import entitysam.layers.image_encoder
@@ -14,19 +15,21 @@ from entitysam.models.entity_decoder import EntityDecoder
 from entitysam.models.entity_sam import EntitySAM
 from entitysam.models.memory import Memory, NoMemory  # noqa: F401  (register their parts)
 from entitysam.models.prompt_generator import PromptGenerator
-from entitysam.registry import MODELS, ConfigError, build
+from entitysam.registry import MODELS, Channels, ConfigError, Count, build
+
+MAX_IMAGE_SIZE = 8192
 
 
 @MODELS.register("entity_sam")
 def entity_sam(
-    channels: int,
-    num_entities: int,
+    channels: Channels,
+    num_entities: Count,
     image_encoder: Mapping[str, Any],
     memory: Mapping[str, Any] | None,
     entity_decoder: Mapping[str, Any],
     semantic_encoder: Mapping[str, Any] | None = None,
     prompt_generator: Mapping[str, Any] | None = None,
-    image_size: int = 1024,
+    image_size: Annotated[int, Interval(le=MAX_IMAGE_SIZE)] = 1024,
     entity_score: str = "max",
     frozen: list[str] | None = None,
     checkpoint_activations: bool = False,
@@ -66,7 +69,9 @@ def _encoder(node: Mapping[str, Any], path: str, channels: int) -> nn.Module:
     width = {} if node.get("name") == "timm_vit" else {"channels": channels}
     try:
         return build(MODELS, node, path, **width)
-    except (RuntimeError, TypeError) as error:  # an unknown trunk of timm, or unknown arguments of it
+    except ConfigError:
+        raise
+    except (RuntimeError, TypeError, ValueError) as error:  # unknown to timm, or arguments that it does not take
         raise ConfigError(f"{path}: {error}") from error
 
 

@@ -37,7 +37,9 @@ def masa(
     """
     try:
         features = build(MODELS, backbone, "model.backbone")
-    except (RuntimeError, TypeError) as error:  # an unknown trunk of timm, or unknown arguments of it
+    except ConfigError:
+        raise
+    except (RuntimeError, TypeError, ValueError) as error:  # unknown to timm, or arguments that it does not take
         raise ConfigError(f"model.backbone: {error}") from error
     levels = build(MODELS, pyramid, "model.pyramid", widths=features.widths, channels=channels, num_levels=len(strides))
     blocks = build(MODELS, fusion, "model.fusion", channels=channels)

@@ -107,7 +107,7 @@ def fit(
 
             finished = state.iteration == optim.max_iters
             log.iteration(state.iteration, means, state.optimizer.param_groups[0]["lr"], seconds)
-            if due(train.picture_period, state.iteration, finished):
+            if due(train.image_period, state.iteration, finished):
                 log.picture(state.iteration, "clip", draw(criterion, output, batch[-1]))
             is_best = False
             if evaluate is not None and (finished or due(train.eval_period, state.iteration)):

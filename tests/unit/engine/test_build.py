@@ -21,6 +21,47 @@ def fails(*given, **overrides):
     return str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"channels": 3}, "model.channels: must be "),
+        ({"channels": 10**9}, "model.channels: "),
+        ({"channels": 12}, "model.channels: must be a multiple of 8, not '12'"),
+        ({"num_entities": 0}, "model.num_entities: must be greater than or equal to 1"),
+        ({"image_size": 1000000}, "model.image_size: out of range"),
+        ({"image_size": 16384}, "model.image_size: must be less than or equal to 8192"),
+        ({"entity_decoder": {"depth": 0}}, "model.entity_decoder.depth: must be greater than or equal to 1"),
+        ({"entity_decoder": {"heads": 7}}, "heads: must divide 64 channels, not 7"),
+        ({"prompt_generator": {"heads": 7}}, "model: cannot be built (embed_dim must be divisible by num_heads)"),
+        ({"memory": {"num_memories": -1}}, "model.memory.num_memories: must be greater than or equal to 1"),
+        ({"memory": {"mask_widths": 4}}, "model.memory.mask_widths: must be"),
+        ({"memory": {"mask_widths": [4, "a"]}}, "model.memory.mask_widths: must be"),
+        ({"memory": [1]}, "model.memory: must be"),
+        ({"frozen": "memory"}, "model.frozen: must be"),
+        ({"image_encoder": 5}, "model.image_encoder: must be"),
+        (
+            {"image_encoder": {"trunk": "hf-hub:any/repo"}},
+            "model.image_encoder: trunk: no architecture of timm is called 'hf-hub:any/repo'",
+        ),
+        (
+            {"semantic_encoder": {"trunk": "hf-hub:any/repo"}},
+            "model.semantic_encoder: trunk: no architecture of timm is called",
+        ),
+        (
+            {"semantic_encoder": {"trunk_args": {"depth": 10**9}}},
+            "model.semantic_encoder.trunk_args.depth: out of range",
+        ),
+        ({"semantic_encoder": {"trunk_args": {"depth": "two"}}}, "model"),
+        (
+            {"image_encoder": {"trunk_args": {"stages": [10**4]}}},
+            "model.image_encoder: trunk_args.stages: must be in 0..100",
+        ),
+    ],
+)
+def test_sizes_and_types_out_of_range_are_named_before_memory_is_taken(changes, named):
+    assert fails("tiny", **changes).startswith(named)
+
+
 def test_a_name_and_its_node_build_the_same():
     model, same = build_model("tiny_scratch", **TINY), build_model(model_config("tiny_scratch"), **TINY)
     assert {k: v.shape for k, v in model.state_dict().items()} == {k: v.shape for k, v in same.state_dict().items()}

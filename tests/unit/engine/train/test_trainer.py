@@ -258,7 +258,7 @@ def test_bad_settings(tmp_path, changes):
 
 def test_pictures_and_tensorboard(tmp_path):
     pytest.importorskip("tensorboard")
-    train(tmp_path, optim__max_iters=2, train__picture_period=1, train__tensorboard=True)
+    train(tmp_path, optim__max_iters=2, train__image_period=1, train__tensorboard=True)
     from PIL import Image
 
     assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == ["clip_0000001.png", "clip_0000002.png"]
