@@ -24,7 +24,7 @@ def create_trunk(name: str, arguments: Mapping[str, Any] | None = None) -> Any:
     """
     arguments = {str(key): tuple(v) if isinstance(v, list) else v for key, v in (arguments or {}).items()}
     if ":" in name or "/" in name or not timm.is_model(name):
-        raise ValueError(f"trunk: no architecture of timm is called '{name[:80]}'")
+        raise ValueError(f"trunk: '{name[:80]}' is no built-in architecture of timm")
     for key, value in arguments.items():
         if key in REFUSED:
             raise ValueError(f"trunk_args.{key}: not allowed in a config")

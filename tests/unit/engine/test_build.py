@@ -41,11 +41,11 @@ def fails(*given, **overrides):
         ({"image_encoder": 5}, "model.image_encoder: must be"),
         (
             {"image_encoder": {"trunk": "hf-hub:any/repo"}},
-            "model.image_encoder: trunk: no architecture of timm is called 'hf-hub:any/repo'",
+            "model.image_encoder: trunk: 'hf-hub:any/repo' is no built-in architecture of timm",
         ),
         (
             {"semantic_encoder": {"trunk": "hf-hub:any/repo"}},
-            "model.semantic_encoder: trunk: no architecture of timm is called",
+            "model.semantic_encoder: trunk: 'hf-hub:any/repo' is no built-in",
         ),
         (
             {"semantic_encoder": {"trunk_args": {"depth": 10**9}}},

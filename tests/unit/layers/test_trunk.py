@@ -9,7 +9,7 @@ from entitysam.layers.trunk import create_trunk
     "name", ["hf-hub:any/repo", "hf_hub:any/repo", "timm/vit", "local-dir:/etc", "no_such_vit", ""]
 )
 def test_names_with_a_source_are_refused(name):
-    with pytest.raises(ValueError, match="no architecture of timm"):
+    with pytest.raises(ValueError, match="no built-in architecture of timm"):
         create_trunk(name)
 
 
