@@ -28,10 +28,14 @@ def main() -> None:
     parser.add_argument(
         "--num-gpus", type=int, default=1, help="processes on this machine (on a CPU: train.device=cpu)"
     )
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in output_dir, if any")
-    parser.add_argument("--print-config", action="store_true", help="print the composed config and leave")
-    parser.add_argument("--dry-run", action="store_true", help="build everything, train on one clip, write nothing")
-    parser.add_argument("--engine", choices=ENGINES, default="native", help="whose training loop (default: native)")
+    parser.add_argument(
+        "--resume", action="store_true", help="continue from the newest checkpoint in output_dir, if any"
+    )
+    parser.add_argument("--print-config", action="store_true", help="print the composed config and exit")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="build everything and train on one clip without writing anything"
+    )
+    parser.add_argument("--engine", choices=ENGINES, default="native", help="training loop (default: native)")
     arguments = parser.parse_intermixed_args()
     try:
         find_engine(arguments.engine)
@@ -42,7 +46,7 @@ def main() -> None:
         distributed.launch(
             worker, arguments.num_gpus, (arguments.engine, to_dict(config), arguments.resume, arguments.dry_run)
         )
-    except (ValueError, FileNotFoundError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"error: {error}")
 
 

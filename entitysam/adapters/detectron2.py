@@ -1,7 +1,7 @@
 """EntitySAM for users of detectron2: meta-architecture, catalogs, evaluator and trainer, built from this project's config.
 
-The only file that imports detectron2. `to_detectron2` turns a config of this project into detectron2's: the YAML
-stays the one truth and travels whole in `cfg.ENTITYSAM.CONFIG`, detectron2's own keys are derived from it.
+The only file that imports detectron2. `to_detectron2` derives detectron2's config keys from a config of this project,
+which is stored whole in `cfg.ENTITYSAM.CONFIG`.
 
     from entitysam.adapters.detectron2 import Trainer, to_detectron2
     cfg = to_detectron2(load_config("entitysam_vits_stage1", ["data.dataset.root=datasets/coco"]))
@@ -61,13 +61,13 @@ TASK = "entitysam"  # key of the results
 
 
 def to_detectron2(config: DictConfig) -> CfgNode:
-    """detectron2's config of a run; also puts the run's data sets into the catalogs, as `TRAIN` and `TEST`.
+    """detectron2's config of a run; also registers the run's data sets in the catalogs as `TRAIN` and `TEST`.
 
     Args:
         config: a whole `Config`.
 
     Raises:
-        ConfigError: another model than EntitySAM, a batch that the workers cannot share, or fp16 without CUDA.
+        ConfigError: another model than EntitySAM, a batch that cannot be divided by the workers, or fp16 without CUDA.
     """
     train, device = config.train, pick_device(config.train.device)
     if config.model.get("name") != "entity_sam":
@@ -105,7 +105,7 @@ def from_detectron2(cfg: CfgNode) -> DictConfig:
 
 
 def register(name: str, records: Callable[[], list[dict[str, Any]]], **metadata: Any) -> None:
-    """Puts a data set into both catalogs, in place of one of the same name; it is read when it is asked for."""
+    """Registers a data set in both catalogs, replacing one of the same name; it is read on first use."""
     if name in DatasetCatalog:
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
@@ -114,7 +114,7 @@ def register(name: str, records: Callable[[], list[dict[str, Any]]], **metadata:
 
 
 def register_evaluation(name: str, evaluation: dict[str, Any]) -> None:
-    """Registers an evaluation set with the evaluators that `Trainer.test` gives it.
+    """Registers an evaluation set with its evaluators, for `Trainer.test`.
 
     Args:
         name: in the catalogs.
@@ -166,11 +166,11 @@ def register_shipped() -> None:
 
 @META_ARCH_REGISTRY.register()
 class EntitySAMArchitecture(nn.Module):
-    """EntitySAM with its criterion, with the weights that the config names.
+    """EntitySAM with its criterion and the weights of the config.
 
     In training it takes [{"clip": Clip}, ...] and returns weighted losses, averaged over the clips; all clips of a
-    batch are in memory at once. In evaluation it takes records of `evaluation_records` and returns what a
-    `VideoSegmenter` makes of each video.
+    batch are in memory at once. In evaluation it takes records of `evaluation_records` and returns the segmentation of
+    each video by a `VideoSegmenter`.
 
     Args:
         cfg: of `to_detectron2`.
@@ -215,7 +215,7 @@ class EntitySAMArchitecture(nn.Module):
 
 
 class EntityEvaluator(DatasetEvaluator):
-    """The evaluators of `evaluation.evaluators` behind detectron2's face; predictions are written as submissions.
+    """The evaluators of `evaluation.evaluators` with detectron2's interface; predictions are written as submissions.
 
     Args:
         config: the whole `Config`.
@@ -266,11 +266,11 @@ class EntityEvaluator(DatasetEvaluator):
 
 
 class ClipBatches:
-    """This worker's batches, [{"clip": Clip}, ...] without end: the same clips that the other engine sees.
+    """This worker's endless batches [{"clip": Clip}, ...] of the same clips that the native engine trains on.
 
     Args:
         config: the whole `Config`.
-        start: clips that all workers have seen.
+        start: clips consumed by all workers so far.
     """
 
     def __init__(self, config: DictConfig, start: int = 0) -> None:
@@ -284,7 +284,7 @@ class ClipBatches:
 
 
 class WriteFinal(HookBase):
-    """Leaves `model_final.pt` beside detectron2's checkpoints, for `tools/eval_net.py` and the next stage."""
+    """Writes `model_final.pt` beside detectron2's checkpoints, for `tools/eval_net.py` and the next stage."""
 
     def after_train(self) -> None:
         if self.trainer.iter < self.trainer.max_iter or not comm.is_main_process():
@@ -305,7 +305,7 @@ class Trainer(DefaultTrainer):
     """
 
     def __init__(self, cfg: CfgNode) -> None:
-        # As DefaultTrainer does, which cannot be told that some parameters have no gradient in clips of one frame.
+        # As DefaultTrainer, which has no option for parameters without a gradient (point offsets in clips of one frame).
         TrainerBase.__init__(self)
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
@@ -318,7 +318,7 @@ class Trainer(DefaultTrainer):
         self.register_hooks(self.build_hooks())
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Goes on from the last checkpoint if asked to, at the clip where it stopped."""
+        """Continues from the last checkpoint if asked to, at the next clip of the data order."""
         super().resume_or_load(resume)
         if self.start_iter:
             self._trainer.reset_data_loader(lambda: self.build_train_loader(self.cfg, self.start_iter))

@@ -1,4 +1,4 @@
-"""Small blocks that SAM's and SAM 2's modules are made of."""
+"""Small blocks of the modules of SAM and SAM 2."""
 
 from itertools import pairwise
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class LayerNorm2d(nn.LayerNorm):
-    """LayerNorm over the channels of [B, C, H, W]; free of copies where the map is stored channels-last."""
+    """LayerNorm over the channels of [B, C, H, W]; without a copy where the map is stored channels-last."""
 
     def __init__(self, channels: int):
         super().__init__(channels, eps=1e-6)

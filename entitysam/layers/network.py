@@ -1,4 +1,4 @@
-"""What the networks of the project share: how pixels are normalised, and which parts are not trained."""
+"""Base class of the networks: normalisation of pixels, and parts that are not trained."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -13,10 +13,10 @@ Self = TypeVar("Self", bound="Network")
 
 
 class Network(nn.Module):
-    """A network over RGB images, some of whose parts are frozen.
+    """A network over RGB images with frozen parts.
 
     Attributes:
-        frozen: dotted names of the parts that are kept in eval mode and out of the graph (quirk 6).
+        frozen: dotted names of the parts that stay in eval mode and outside the graph (quirk 6).
     """
 
     frozen: tuple[str, ...] = ()
@@ -29,10 +29,10 @@ class Network(nn.Module):
         self.register_buffer("pixel_std", torch.tensor(PIXEL_STD).view(3, 1, 1), persistent=False)
 
     def freeze(self, parts: Sequence[str]) -> None:
-        """Takes parts out of training.
+        """Excludes parts from training.
 
         Raises:
-            AttributeError: there is no part of a name.
+            AttributeError: no part has that name.
         """
         self.frozen = tuple(parts)
         for name in self.frozen:

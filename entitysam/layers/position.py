@@ -29,9 +29,9 @@ def sine_position(size: int, channels: int, like: Tensor, temperature: float = 1
 
 
 def position_table(size: int, channels: int) -> Tensor:
-    """What a learned position table starts from: waves of half a turn to four turns per side, amplitude 0.5.
+    """Initial values of a learned position table: waves of half a turn to four turns per side with amplitude 0.5.
 
-    A table that starts near zero has to be learned before anything can tell places apart; released weights replace it.
+    With values near 0 positions cannot be told apart until the table is learned; released weights replace it.
 
     Args:
         size: cells per side.
@@ -73,7 +73,7 @@ class RandomFourierPosition(nn.Module):
 
 
 def axial_rotation(size: int, channels: int, like: Tensor, theta: float = 10000.0) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of axial RoPE on a square grid: the first C/4 pairs turn with x, the rest with y (RoPE-ViT).
+    """Cosine and sine of axial RoPE on a square grid: the first C/4 channel pairs encode x, the rest y (RoPE-ViT).
 
     Returns:
         two float32 tensors [size * size, C / 2], for `rotate`.
@@ -87,13 +87,19 @@ def axial_rotation(size: int, channels: int, like: Tensor, theta: float = 10000.
 
 
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Turns neighbouring channel pairs (2c, 2c + 1) of [..., N, C] by the angles [N, C/2]; in float32, in x's dtype.
+    """Rotates neighbouring channel pairs (2c, 2c + 1) by an angle per cell and pair.
 
-    A CPU multiplies complex numbers, in one pass over x; compilers and MPS do better without them.
+    Args:
+        x: [.., N, C].
+        cosine, sine: [N, C/2] of the angles.
+
+    Returns:
+        [.., N, C] in the dtype of x, computed in float32. On a CPU by complex numbers, in one pass over x; compilers and
+        MPS are faster without them.
     """
     pairs = x.float().unflatten(-1, (-1, 2))
     if x.device.type == "cpu":
-        turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.complex(cosine, sine))
+        turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.complex(cosine, sine))  # [.., N, C/2, 2]
     else:
         first, second = pairs.unbind(-1)
         turned = torch.stack([first * cosine - second * sine, first * sine + second * cosine], dim=-1)

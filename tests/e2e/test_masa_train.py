@@ -50,7 +50,7 @@ def train(synthetic, output, *options, resume=False) -> list[float]:
 def test_training_resumes_bit_for_bit_and_gives_a_model(synthetic, tmp_path):
     whole = train(synthetic, tmp_path / "whole")
     assert len(whole) == 3
-    assert list((tmp_path / "whole/pictures").glob("clip_*.png"))
+    assert list((tmp_path / "whole/images").glob("clip_*.png"))
     (tmp_path / "again").mkdir()
     for name in ("checkpoint_0000002.pt", "metrics.jsonl"):
         (tmp_path / "again" / name).write_bytes((tmp_path / "whole" / name).read_bytes())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.standin import StandIn, clips_from, run_config
+from support.training import clips_from, run_config, small_network
 
 from entitysam import distributed
 from entitysam.engine.train.state import CheckpointFolder
@@ -25,8 +25,9 @@ def train(folder, changes):
     """One worker of a run; module level, so that it can be spawned."""
     torch.set_num_threads(1)
     with distributed.process_group("cpu") as device:
-        torch.manual_seed(0)
-        finished = fit(StandIn(), EntityCriterion(num_points=128), clips_from, run_config(folder, **changes), device)
+        finished = fit(
+            small_network(), EntityCriterion(num_points=128), clips_from, run_config(folder, **changes), device
+        )
     if not finished:
         sys.exit(143)
 
@@ -52,15 +53,17 @@ def test_everything_is_a_no_op_on_one_process():
     distributed.barrier()
 
 
-def test_two_workers_equal_one_at_equal_batch(tmp_path):
-    changes = {"train__batch_size": 4, "optim__max_iters": 4}
+@pytest.mark.parametrize("amp", ["fp32", "bf16"])
+def test_two_workers_equal_one_at_equal_batch(tmp_path, amp):
+    """In bf16 as well: every clip is computed alone, and only the sums over the workers are in another order."""
+    changes = {"train__batch_size": 4, "optim__max_iters": 3, "train__amp": amp}
     train(tmp_path / "one", changes)
     # One group per process: a second one on the same port could meet keys that the first has left in its store.
     distributed.launch(train, 2, (tmp_path / "two", changes))
     distributed.launch(reduce, 2, (str(tmp_path / "two"),))
     one, two = (torch.load(tmp_path / run / "model_final.pt", weights_only=True)["model"] for run in ("one", "two"))
     for name in one:
-        torch.testing.assert_close(one[name], two[name], rtol=1e-4, atol=1e-5, msg=name)
+        torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-4, msg=name)
     texts = [(tmp_path / run / "metrics.jsonl").read_text() for run in ("one", "two")]
     rows = [[json.loads(line) for line in text.splitlines()] for text in texts]
     for a, b in zip(*rows, strict=True):

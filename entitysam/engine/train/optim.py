@@ -11,13 +11,13 @@ from entitysam.registry import ConfigError
 
 
 def parameter_groups(model: nn.Module, config: DictConfig) -> list[dict]:
-    """Trained parameters by weight decay: everything else, norms, embeddings.
+    """Trained parameters grouped by weight decay: embeddings, normalisation layers, and all others.
 
-    Embeddings are `nn.Embedding` tables and parameters whose own name ends in "embed" or "code"; norms are modules whose
-    class is called so. Frozen parameters are in no group, shared ones in one.
+    Embeddings are `nn.Embedding` tables and parameters whose own name ends in "embed" or "code"; normalisation layers are
+    modules with "Norm" in their class name. Frozen parameters are in no group, shared parameters in one.
 
     Args:
-        model: its `requires_grad` says what is trained.
+        model: parameters with `requires_grad` are trained.
         config: `OptimConfig`.
 
     Raises:
@@ -79,7 +79,7 @@ def build_optimizer(model: nn.Module, config: DictConfig) -> torch.optim.Optimiz
 
 
 def learning_rate(config: DictConfig, iteration: int) -> float:
-    """Learning rate of an iteration (from 0): linear warm-up, then constant, steps of `gamma`, or half a cosine to 0.
+    """Learning rate of an iteration (from 0): linear warm-up, then constant, steps by `gamma`, or half a cosine to 0.
 
     Raises:
         ConfigError: unknown schedule.

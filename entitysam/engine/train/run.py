@@ -1,4 +1,4 @@
-"""A training run from its config: builds model, criterion and data, and hands over to `trainer.fit`."""
+"""A training run from its config: builds model, criterion and data, and calls `trainer.fit`."""
 
 import logging
 import time
@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from entitysam import distributed
-from entitysam.config import from_dict, to_dict, to_yaml
+from entitysam.config import from_dict, to_dict
 from entitysam.data.training.loader import build_loader
 from entitysam.data.training.mixture import Mixture, Source
 from entitysam.engine.build import open_model, pick_device
@@ -31,14 +31,15 @@ def run(values: dict[str, Any], resume: bool = False, dry_run: bool = False) -> 
 
     Args:
         values: the config as `config.to_dict` gives it.
-        resume: go on from the newest checkpoint of `output_dir`.
-        dry_run: build everything and train on one clip per worker, but write nothing.
+        resume: continue from the newest checkpoint of `output_dir`.
+        dry_run: build everything and train on one clip per worker without writing anything.
 
     Returns:
         False when a signal ended it early.
 
     Raises:
-        ConfigError, FileNotFoundError: what cannot be built, in one line.
+        ConfigError, CheckpointError, FileNotFoundError: a part that cannot be built; one line.
+        OSError: a file that cannot be written; the message names it.
     """
     config = from_dict(values)
     with distributed.process_group(pick_device(config.train.device)) as device:
@@ -54,9 +55,6 @@ def run(values: dict[str, Any], resume: bool = False, dry_run: bool = False) -> 
         if dry_run:
             try_one_clip(model, criterion, next(clips_from(0)).to(device), config)
             return True
-        if distributed.rank() == 0:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "config.yaml").write_text(to_yaml(config))
         return fit(model, criterion, clips_from, config, device, resume, evaluation(config))
 
 

@@ -1,4 +1,4 @@
-"""What a training run tells: console lines, metrics.jsonl, TensorBoard, Weights & Biases and pictures."""
+"""Logs of a training run: console lines, metrics.jsonl, TensorBoard, Weights & Biases and images."""
 
 import json
 import logging
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def set_up_logging(folder: Path | None = None) -> None:
-    """Sends the package's messages to the console and to `folder`/log.txt; workers but the first only warn."""
+    """Sends the package's messages to the console and to `folder`/log.txt; other workers than the first only warn."""
     root = logging.getLogger("entitysam")
     root.setLevel(logging.INFO if distributed.rank() == 0 else logging.WARNING)
     for handler in list(root.handlers):
@@ -47,14 +47,14 @@ def peak_memory_gb(device: torch.device) -> float:
 
 
 class RunLogger:
-    """Collects the numbers of every iteration and writes their means once per period; silent on all workers but one.
+    """Collects the numbers of every iteration and logs their means once per period, on the first worker only.
 
     Args:
         folder: the run's output folder.
         config: `TrainConfig`.
-        max_iters: for the time left.
-        start: iteration the run starts from; later rows of an earlier, interrupted run are dropped.
-        run_config: the whole config as plain Python, shown by Weights & Biases.
+        max_iters: for the estimate of the remaining time.
+        start: iteration from which the run starts; later rows of an interrupted run are dropped.
+        run_config: the whole config as plain Python, for Weights & Biases.
     """
 
     def __init__(
@@ -77,12 +77,12 @@ class RunLogger:
             self.wandb = _wandb(config.wandb, folder, run_config)
 
     def iteration(self, iteration: int, losses: Mapping[str, float], rate: float, times: Mapping[str, float]) -> None:
-        """Takes in one finished iteration (counted from 1) and reports at the end of a period.
+        """Adds one finished iteration (counted from 1) and logs at the end of a period.
 
         Args:
             losses: means over the workers.
             rate: learning rate.
-            times: seconds: `step` in all, `data` of it spent waiting.
+            times: seconds of the whole `step`, and of waiting for `data`.
         """
         if not self.active:
             return
@@ -120,19 +120,19 @@ class RunLogger:
         if self.wandb is not None:
             self.wandb.log(dict(values), step=iteration)
 
-    def picture(self, iteration: int, name: str, picture: np.ndarray) -> None:
-        """uint8 [H, W, 3] RGB to `pictures/<name>_<iteration>.png` and the other logs."""
+    def image(self, iteration: int, name: str, image: np.ndarray) -> None:
+        """uint8 [H, W, 3] RGB to `images/<name>_<iteration>.png` and the other logs."""
         if not self.active:
             return
-        path = self.folder / "pictures" / f"{name}_{iteration:07d}.png"
+        path = self.folder / "images" / f"{name}_{iteration:07d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(path)
+        Image.fromarray(image).save(path)
         if self.board is not None:
-            self.board.add_image(name, picture, iteration, dataformats="HWC")
+            self.board.add_image(name, image, iteration, dataformats="HWC")
         if self.wandb is not None:
             import wandb
 
-            self.wandb.log({name: wandb.Image(picture)}, step=iteration)
+            self.wandb.log({name: wandb.Image(image)}, step=iteration)
 
     def close(self) -> None:
         if self.board is not None:
@@ -142,7 +142,7 @@ class RunLogger:
 
 
 def keep_rows(path: Path, last: int) -> None:
-    """Drops rows of metrics.jsonl after iteration `last`, and a half-written last line."""
+    """Drops rows of metrics.jsonl after iteration `last` and lines that are not complete."""
     if not path.is_file():
         return
     kept = []

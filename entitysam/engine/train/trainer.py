@@ -1,9 +1,9 @@
-"""The training loop, visible from top to bottom."""
+"""The training loop."""
 
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,33 +15,41 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from entitysam import distributed
-from entitysam.config import TrainConfig, to_dict
+from entitysam.config import TrainConfig, to_dict, to_yaml
 from entitysam.engine.train.optim import build_optimizer, learning_rate, set_learning_rate
 from entitysam.engine.train.run_logger import RunLogger
-from entitysam.engine.train.state import CheckpointFolder, TrainingState, save_atomically
-from entitysam.engine.train.visualize import training_picture
+from entitysam.engine.train.state import (
+    CheckpointFolder,
+    TrainingState,
+    random_state,
+    save_atomically,
+    set_random_state,
+    write_config,
+)
+from entitysam.engine.train.visualize import training_image
 from entitysam.losses.entity_criterion import mean_num_masks
-from entitysam.precision import autocast
+from entitysam.precision import AMP, autocast
 from entitysam.registry import ConfigError
 from entitysam.structures import Clip, ClipOutput, PairOutput
 
 logger = logging.getLogger(__name__)
 
-FINAL = "model_final.pt"  # weights and config alone, to evaluate or to start the next stage from
+FINAL = "model_final.pt"  # weights and config alone, for evaluation or as initial weights of the next stage
 
 ClipSource = Callable[
     [int], Iterator[Clip]
 ]  # clips consumed so far by all workers -> this worker's clips from there on
 Evaluation = Callable[[nn.Module, int], dict[str, float]]  # (model, iteration) -> named numbers, 100 = perfect
+IDENTITY = ("model.", "criterion.", "data.mapper.", "seed")  # config keys that a resumed run must not change
 
-Output = ClipOutput | PairOutput  # what a network says in training; the trainer only detaches and hands it on
+Output = ClipOutput | PairOutput  # of a network in training; the trainer only detaches it and passes it on
 
 
 class Criterion(Protocol):
-    """What a network is trained for; chance comes from the generator alone."""
+    """The losses of a clip. All randomness comes from the generator."""
 
     def inputs(self, clips: Sequence[Clip], generators: Sequence[torch.Generator]) -> tuple[Any, ...]:
-        """What the network is called with for these clips; for one it gives its output, for several the list of theirs."""
+        """Arguments of the network for these clips; it returns one output for one clip, a list for several."""
         ...
 
     def __call__(self, output: Any, targets: Any, generator: torch.Generator, num_masks: Tensor) -> dict[str, Tensor]:
@@ -64,24 +72,27 @@ def fit(
 ) -> bool:
     """Trains until `optim.max_iters` and writes everything to `output_dir`.
 
-    A step sees `train.batch_size` clips over all workers, `train.clips_per_forward` per forward pass; where there are
-    more, gradients are accumulated. Random points are drawn from the seed and the clip's index, so the result does not
-    depend on how many workers share a step.
+    A step has `train.batch_size` clips over all workers, `train.clips_per_forward` per forward pass; gradients are
+    accumulated over the forward passes. Random points are drawn from the seed and the clip's index, so the result does
+    not depend on the number of workers. Checkpoints are written before an evaluation, not after it: a signal or an error
+    in a long evaluation loses no training.
 
     Args:
-        model: on `device`; called with `criterion.inputs`; `requires_grad` says what is trained.
+        model: on `device`; called with `criterion.inputs`; parameters with `requires_grad` are trained.
         criterion: losses of one clip.
-        clips_from: gives this worker's share of the clips from a position on; worker r of W takes r, r + W, ...
+        clips_from: yields this worker's share of the clips from a position on; worker r of W takes r, r + W, ...
         config: the whole `Config`.
-        resume: go on from the newest readable checkpoint of `output_dir`, if there is one.
+        resume: continue from the newest readable checkpoint of `output_dir`, if there is one.
         evaluate: called every `train.eval_period` iterations, and at the end, on every worker.
 
     Returns:
         True when finished, False when a signal (SIGTERM, SIGINT) ended it after saving.
 
     Raises:
-        ConfigError: a batch that cannot be divided, or checkpoints in `output_dir` that would be overwritten.
+        ConfigError: a batch that cannot be divided, checkpoints in `output_dir` that would be overwritten, or a resumed run
+            whose config differs in more than its length and its logs.
         NonFiniteLoss: see there.
+        OSError: a file that cannot be written; the message names it.
     """
     train, optim = config.train, config.optim
     accumulate = clips_per_worker(train)
@@ -92,11 +103,23 @@ def fit(
         state.start_ema()
     checkpoints = CheckpointFolder(folder, train.keep_last)
     start_or_resume(state, checkpoints, resume)
+    if distributed.rank() == 0:
+        write_config(folder / "config.yaml", to_yaml(config))
 
     network = distribute(model, device)
     log = RunLogger(folder, train, optim.max_iters, device, state.iteration, state.config)
     clips = clips_from(state.clips)
+
+    def evaluate_if_due() -> None:
+        finished = state.iteration == optim.max_iters
+        if evaluate is None or not (finished or due(train.eval_period, state.iteration)):
+            return
+        if run_evaluation(evaluate, state, log, train.best_metric):
+            checkpoints.save_best(state)
+
     with StopSignal() as stop:
+        if state.iteration and state.evaluated < state.iteration:
+            evaluate_if_due()  # the run was interrupted in this evaluation
         while state.iteration < optim.max_iters:
             model.train()
             started = time.perf_counter()
@@ -108,22 +131,21 @@ def fit(
             finished = state.iteration == optim.max_iters
             log.iteration(state.iteration, means, state.optimizer.param_groups[0]["lr"], seconds)
             if due(train.image_period, state.iteration, finished):
-                log.picture(state.iteration, "clip", draw(criterion, output, batch[-1]))
-            is_best = False
-            if evaluate is not None and (finished or due(train.eval_period, state.iteration)):
-                is_best = run_evaluation(evaluate, state, log, train.best_metric)
+                log.image(state.iteration, "clip", draw(criterion, output, batch[-1]))
+            evaluates = evaluate is not None and due(train.eval_period, state.iteration)
             stopped = distributed.any_worker(stop.asked, device) and not finished
-            if is_best or stopped or finished or due(train.save_period, state.iteration):
-                checkpoints.save(state, is_best)
+            if stopped or finished or evaluates or due(train.save_period, state.iteration):
+                checkpoints.save(state)
+            if finished and distributed.rank() == 0:
+                save_atomically({"model": state.weights(), "config": state.config}, folder / FINAL)
+            if not stopped:
+                evaluate_if_due()
+                stopped = distributed.any_worker(stop.asked, device) and not finished
             if stopped:
-                logger.info("stopped by a signal after iteration %d; --resume goes on from there", state.iteration)
+                logger.info("stopped by a signal after iteration %d; --resume continues from there", state.iteration)
                 break
     log.close()
-    if state.iteration < optim.max_iters:
-        return False
-    if distributed.rank() == 0:
-        save_atomically({"model": state.weights(), "config": state.config}, folder / FINAL)
-    return True
+    return state.iteration >= optim.max_iters
 
 
 def step(
@@ -164,7 +186,7 @@ def backward(
     train: TrainConfig,
     seed: int,
 ) -> tuple[dict[str, Tensor], Output]:
-    """Forward and backward of this worker's clips of a step; workers talk once, with the last clips.
+    """Forward and backward of this worker's clips of a step; gradients are reduced once, with the last clips.
 
     Returns:
         the losses, averaged over the clips, and the last clip's output.
@@ -192,28 +214,31 @@ def backward(
 
 
 def clip_generator(seed: int, index: int, device: torch.device) -> torch.Generator:
-    """Source of a clip's random points: the same on any worker and after any resume."""
+    """Generator of a clip's random points: the same on any worker and after resuming."""
     return torch.Generator(device).manual_seed((seed * 1_000_003 + index) % 2**63)
 
 
 def clips_per_worker(train: TrainConfig) -> int:
-    """Clips each worker accumulates per step.
+    """Number of clips of each worker per step.
 
     Raises:
-        ConfigError: the workers cannot share the batch evenly; no clip in a forward pass.
+        ConfigError: a batch that cannot be divided evenly by the workers; fewer than one clip per forward pass; an
+            unknown precision.
     """
     workers = distributed.world_size()
     if train.batch_size < 1 or train.batch_size % workers:
         raise ConfigError(f"train.batch_size: {train.batch_size} clips cannot be shared evenly by {workers} worker(s)")
+    if train.amp not in AMP:
+        raise ConfigError(f"train.amp: {', '.join(AMP)}, not '{train.amp}'")
     if train.clips_per_forward < 1:
         raise ConfigError(f"train.clips_per_forward: at least 1, not {train.clips_per_forward}")
     return train.batch_size // workers
 
 
 def distribute(model: nn.Module, device: torch.device) -> nn.Module:
-    """DistributedDataParallel where there are several workers.
+    """Wraps a model in DistributedDataParallel where there are several workers.
 
-    It must look for parameters without a gradient: point offsets are not used in clips of one frame.
+    `find_unused_parameters` is needed because point offsets have no gradient in clips of one frame.
     """
     if distributed.world_size() == 1:
         return model
@@ -227,7 +252,7 @@ def distribute(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def clip_gradients(model: nn.Module, max_norm: float) -> Tensor:
-    """Scales all gradients together to at most `max_norm` (0: leaves them) and returns the norm they had."""
+    """Scales all gradients by one factor to a norm of at most `max_norm` (0: no clipping); returns the norm before."""
     trained = [parameter for parameter in model.parameters() if parameter.grad is not None]
     return nn.utils.clip_grad_norm_(trained, max_norm if max_norm > 0 else float("inf"))
 
@@ -239,9 +264,9 @@ def stop_if_not_finite(
     batch: list[Clip],
     folder: Path,
 ) -> None:
-    """Raises NonFiniteLoss on every worker as soon as one has such a loss; each saves its own clips first.
+    """Raises NonFiniteLoss on all workers where one has a non-finite loss or gradient; each saves its own clips first.
 
-    With fp16 an infinite gradient is the GradScaler's daily business: the step is skipped, nothing stops.
+    With fp16 an infinite gradient is expected: the GradScaler skips the step and lowers its scale.
     """
     watched = [value for name, value in means.items() if not (state.scaler.is_enabled() and name == "grad_norm")]
     if bool(torch.isfinite(torch.tensor(watched)).all()):
@@ -267,7 +292,8 @@ def start_or_resume(state: TrainingState, checkpoints: CheckpointFolder, resume:
     """Loads the newest checkpoint if asked to.
 
     Raises:
-        ConfigError: a fresh start where an earlier run's checkpoints lie.
+        ConfigError: a fresh start in a folder with checkpoints of an earlier run, or a config that differs from the
+            checkpoint's in what must not change; see `check_same_run`.
     """
     if not resume:
         if checkpoints.files():
@@ -276,17 +302,53 @@ def start_or_resume(state: TrainingState, checkpoints: CheckpointFolder, resume:
                 "go on with --resume, or choose another output_dir"
             )
         return
-    path = checkpoints.load_newest(state)
+    path = checkpoints.load_newest(state, check_same_run)
     if path is None:
         logger.warning("nothing to resume in %s; starting from the beginning", checkpoints.folder)
     else:
         logger.info("resumed %s: iteration %d, %d clips seen", path, state.iteration, state.clips)
 
 
+def check_same_run(earlier: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Compares the config of a checkpoint with that of the run that resumes it; other differences are logged.
+
+    Raises:
+        ConfigError: another network, criterion, data mapper or seed, with which the run would not be the same one.
+    """
+    before, now = flatten(earlier), flatten(config)
+    changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    if not changed:
+        return
+    shown = [f"{key} was {before.get(key)} and is {now.get(key)}" for key in changed]
+    fixed = [text for key, text in zip(changed, shown) if key.startswith(IDENTITY)]
+    if fixed:
+        raise ConfigError(
+            f"--resume: the config is not that of the run: {'; '.join(fixed[:3])}; choose another output_dir"
+        )
+    logger.warning("the config has changed since the checkpoint: %s", "; ".join(shown))
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one mapping from dotted keys to values."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
 def run_evaluation(evaluate: Evaluation, state: TrainingState, log: RunLogger, best_metric: str) -> bool:
-    """Evaluates, logs, and says whether `best_metric` is better than ever."""
+    """Evaluates, logs, and returns whether `best_metric` is the best of the run. Random states are as before afterwards.
+
+    An evaluation that lacks videos (`complete` of its results) is logged and never the best.
+    """
     state.model.eval()
+    random = random_state()
     results = evaluate(state.model, state.iteration)
+    set_random_state(random)
+    state.evaluated = state.iteration
     log.scalars(state.iteration, {f"eval/{name}": value for name, value in results.items()})
     logger.info("evaluation: %s", "  ".join(f"{name} {value:.2f}" for name, value in results.items()))
     if not getattr(results, "complete", True):
@@ -300,17 +362,17 @@ def run_evaluation(evaluate: Evaluation, state: TrainingState, log: RunLogger, b
 
 
 def draw(criterion: Criterion, output: Output, clip: Clip) -> np.ndarray:
-    """The picture of a clip; own random source, so that looking changes nothing."""
-    return training_picture(clip, output, criterion, clip_generator(0, clip.index, clip.frames.device))
+    """The image of a clip for the log; its own generator leaves the random states of the run unchanged."""
+    return training_image(clip, output, criterion, clip_generator(0, clip.index, clip.frames.device))
 
 
 def due(period: int, iteration: int, finished: bool = False) -> bool:
-    """Whether something with a period (0 = never) is to happen after this iteration; at the end it always does."""
+    """Whether an action with a period (0 = never) is due after this iteration; at the end it always is."""
     return period > 0 and (finished or iteration % period == 0)
 
 
 class StopSignal:
-    """Turns the first SIGTERM or SIGINT into a flag, so that the run can save; a second one has its usual effect."""
+    """Turns the first SIGTERM or SIGINT into a flag, so that the run can save; a second one has its default effect."""
 
     def __init__(self) -> None:
         self.asked = False

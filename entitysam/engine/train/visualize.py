@@ -1,4 +1,4 @@
-"""A picture for the learning curve: the frames of a clip, its targets, and what the network predicts for them."""
+"""Images for the training log: the frames of a clip, its targets, and the predictions for them."""
 
 from typing import Any
 
@@ -16,29 +16,30 @@ SIDE = 256
 
 
 def palette(count: int) -> np.ndarray:
-    """float32 [count, 3] well separated colours in 0..255: hues by the golden angle, two brightnesses."""
+    """float32 [count, 3] RGB colours in 0..255 that are easy to tell apart: hues by the golden angle, two brightnesses."""
     hue = np.arange(count) * 0.618034 % 1.0
     phase = hue[:, None] + np.array([0.0, 2 / 3, 1 / 3])
     value = np.where(np.arange(count) % 2, 255.0, 190.0)[:, None]
     return (value * (0.5 + 0.5 * np.cos(2 * np.pi * phase))).astype(np.float32)
 
 
-def training_picture(
+def training_image(
     clip: Clip, output: ClipOutput | PairOutput, criterion: Any, generator: torch.Generator
 ) -> np.ndarray:
-    """`pair_picture` of what MASA says, `clip_picture` of what EntitySAM says, matched by its criterion."""
+    """`pair_image` for MASA, `clip_image` for EntitySAM with the pairs that its criterion matches."""
     if isinstance(output, PairOutput):
-        return pair_picture(clip, output)
-    return clip_picture(clip, output, *criterion.match(output, clip.targets, generator))
+        return pair_image(clip, output)
+    return clip_image(clip, output, *criterion.match(output, clip.targets, generator))
 
 
 @torch.no_grad()
-def pair_picture(clip: Clip, output: PairOutput) -> np.ndarray:
+def pair_image(clip: Clip, output: PairOutput) -> np.ndarray:
     """Two rows of two views: instances in their colours; then on the reference view, on a box of every instance, the
     colour of the most similar instance of the key view (grey: background).
 
     Args:
-        clip: on any device; output: what the network says of it.
+        clip: on any device.
+        output: of the network for this clip.
 
     Returns:
         uint8 [2 * 256, 2 * 256, 3] RGB.
@@ -66,11 +67,13 @@ def _boxed(view: np.ndarray, boxes: np.ndarray, colours: np.ndarray) -> np.ndarr
 
 
 @torch.no_grad()
-def clip_picture(clip: Clip, output: ClipOutput, queries: Tensor, order: Tensor) -> np.ndarray:
+def clip_image(clip: Clip, output: ClipOutput, queries: Tensor, order: Tensor) -> np.ndarray:
     """Three rows of up to 4 frames: image, targets, predictions of the matched queries in the colours of their targets.
 
     Args:
-        clip: on any device; output: what the network says of it; queries, order: the matched pairs (query, target).
+        clip: on any device.
+        output: of the network for this clip.
+        queries, order: indices of the matched pairs (query, target).
 
     Returns:
         uint8 [3 * 256, T * 256, 3] RGB.

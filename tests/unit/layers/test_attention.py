@@ -1,4 +1,4 @@
-"""Attention that never projects the image cells equals attention that does."""
+"""Attention without projection of the image cells equals attention with it."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def part():
     torch.manual_seed(1)
     part = Attention(16, heads=4, width=8).double()
     for parameter in part.parameters():
-        if parameter.ndim == 1:  # biases start at zero, which would hide what is done with them
+        if parameter.ndim == 1:  # biases are initialised with 0, which would hide errors in their use
             torch.nn.init.normal_(parameter)
     return part
 

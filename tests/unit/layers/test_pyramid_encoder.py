@@ -5,7 +5,7 @@ import timm
 import torch
 
 from entitysam.checkpoint import CheckpointError, load_weights
-from entitysam.checkpoint_trunk import efficientnet_table
+from entitysam.checkpoint.names.trunk import efficientnet_table
 from entitysam.engine.build import build_model
 from entitysam.layers.pyramid_encoder import PyramidEncoder
 from entitysam.registry import ConfigError

@@ -1,4 +1,4 @@
-"""EntityDecoder against a slow one that follows the paper's Algorithm 1 with everything projected and upscaled."""
+"""EntityDecoder against a naive implementation of the paper's Algorithm 1 that projects and upscales everything."""
 
 import pytest
 import torch
@@ -108,8 +108,8 @@ def test_decoder_equals_the_naive_one(own_prompts, maps):
     assert ours.mask_logits.shape == (ENTITIES, 4 * SIZE, 4 * SIZE)
 
 
-def test_prompts_out_of_step_meet_other_entities():
-    """Quirk 1: entity q meets tokens of entities q // 2 and (Q + q) // 2."""
+def test_entities_receive_prompt_tokens_of_other_entities():
+    """Quirk 1: entity q receives tokens of entities q // 2 and (Q + q) // 2."""
     sparse = torch.arange(ENTITIES).float()[:, None, None].expand(-1, 2, CHANNELS)
     given = Prompts(sparse, torch.zeros(CHANNELS), torch.zeros(ENTITIES, 2), torch.zeros(ENTITIES, 2))
     tokens = decoder()._tokens(given)
@@ -119,20 +119,20 @@ def test_prompts_out_of_step_meet_other_entities():
     assert own[2, :, 0].tolist() == own[3, :, 0].tolist() == list(range(ENTITIES))
 
 
-def test_the_first_layer_starts_with_tokens_apart():
-    """It has no residual path: from random weights every token would come out as nearly the mean of all."""
+def test_the_first_layer_is_initialised_near_the_identity():
+    """It has no residual path: with random weights every token would become nearly the mean of all."""
     torch.manual_seed(0)
     layer = EntityDecoder(ENTITIES, CHANNELS, depth=2, heads=4, hidden=16).layers[0]
     tokens = randn(4, ENTITIES, CHANNELS)
 
-    def likeness(layer):
+    def similarity(layer):
         after = layer.self_attend(tokens, None).flatten(0, 1)
         return F.normalize(tokens.flatten(0, 1), dim=1) @ F.normalize(after, dim=1).T
 
-    like = likeness(layer)
-    assert like.argmax(1).tolist() == list(range(4 * ENTITIES))
+    similar = similarity(layer)
+    assert similar.argmax(1).tolist() == list(range(4 * ENTITIES))
     torch.nn.init.xavier_uniform_(layer.self_attn.q_proj.weight)
-    assert like.diag().mean() > likeness(layer).diag().mean() + 0.2
+    assert similar.diag().mean() > similarity(layer).diag().mean() + 0.2
 
 
 def test_shared_queries_drop_the_second_table():

@@ -1,4 +1,4 @@
-"""The network as a whole: its state, its input, its scores, its precision; nothing of a video stays in it."""
+"""The whole network: state, input, scores, training clips and precision."""
 
 import copy
 import gc
@@ -56,7 +56,7 @@ def test_output_has_the_documented_shapes(small_model, small_video):
     assert small_model.num_entities == 6
 
 
-def test_frames_as_arrays_tensors_or_normalised_are_the_same(small_model, small_video):
+def test_arrays_tensors_and_normalised_frames_give_the_same_output(small_model, small_video):
     (expected,), _ = run(small_model, small_video[:1])
     for same in (torch.from_numpy(small_video[0]), small_model.prepare(small_video[0])):
         assert_same(run(small_model, [same])[0][0], expected)
@@ -78,7 +78,7 @@ def test_a_frame_of_the_models_size_is_only_normalised(small_model):
         (torch.zeros(3, 8, 8), r"must be \[3, 64, 64\], not \[3, 8, 8\]"),
     ],
 )
-def test_other_frames_are_refused(small_model, frame, message):
+def test_frames_of_another_shape_or_type_are_refused(small_model, frame, message):
     with pytest.raises(ValueError, match=message):
         small_model.step(frame, small_model.initial_state())
 
@@ -98,7 +98,7 @@ def test_score_is_iou_times_confidence(small_model, small_video):
 # A video --------------------------------------------------------------------------------------------------------------
 
 
-def test_interleaved_videos_do_not_meet(small_model, small_video):
+def test_interleaved_videos_are_independent(small_model, small_video):
     backwards = small_video[::-1]
     (first, _), (second, _) = run(small_model, small_video), run(small_model, backwards)
     states = [small_model.initial_state(), small_model.initial_state()]
@@ -121,7 +121,7 @@ def test_a_state_stays_valid_after_the_step_that_took_it(small_model, small_vide
         assert index == 0 or torch.equal(states[index].points, kept.points)
 
 
-def test_the_past_matters(small_model, small_video):
+def test_output_depends_on_earlier_frames(small_model, small_video):
     _, states = run(small_model, small_video[:3])
     (with_past,), _ = run(small_model, [small_video[3]], states[3])
     (without,), _ = run(small_model, [small_video[3]])
@@ -131,13 +131,13 @@ def test_the_past_matters(small_model, small_video):
     assert not torch.allclose(with_past.mask_logits, points_alone.mask_logits, atol=1e-4)
 
 
-def test_the_bank_is_bounded(small_model, small_video):
+def test_the_memory_bank_is_bounded(small_model, small_video):
     _, states = run(small_model, small_video)
     assert [len(state.memories) for state in states] == [0, 1, 2, 3, 4, 4, 4, 4, 4]
     assert small_model.memory.num_memories == 4
 
 
-def test_nothing_is_remembered_where_no_frame_follows(small_model, small_video):
+def test_no_memory_is_written_where_no_frame_follows(small_model, small_video):
     features = small_model.encode(small_model.prepare(small_video[0])[None])[0]
     output, state = small_model.propagate(features, small_model.initial_state(), remember=False)
     assert state.memories == ()
@@ -171,7 +171,7 @@ def test_a_clip_is_the_same_as_its_steps(small_model, normalised):
     torch.testing.assert_close(clip.entity_logits, sum(o.entity_logits for o in outputs) / 3, rtol=1e-4, atol=1e-5)
 
 
-def test_a_clip_of_bytes_is_normalised_on_the_way(small_model, normalised):
+def test_a_clip_of_bytes_is_normalised(small_model, normalised):
     frames = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     images = torch.stack([small_model.prepare(frame.permute(1, 2, 0)) for frame in frames])
     with torch.inference_mode():
@@ -195,7 +195,7 @@ def test_recomputed_activations_give_the_same_gradients(normalised):
 
 
 @pytest.mark.parametrize("changes", [{}, {"memory": None}, {"semantic_encoder": None}, {"prompt_generator": None}])
-def test_single_frames_together_are_the_same_as_one_by_one(normalised, changes):
+def test_a_batch_of_single_frames_equals_one_by_one(normalised, changes):
     model = build(**changes).double()
     images = normalised.double()[:, None]
     together, one_by_one = model(images), [model(image) for image in images]
@@ -214,7 +214,7 @@ def test_single_frames_together_are_the_same_as_one_by_one(normalised, changes):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_single_frames_together_under_autocast(small_model, normalised, dtype):
+def test_a_batch_of_single_frames_under_autocast(small_model, normalised, dtype):
     with torch.inference_mode(), torch.autocast("cpu", dtype=dtype):
         together, one_by_one = small_model(normalised[:, None]), [small_model(image[None]) for image in normalised]
     with torch.inference_mode():
@@ -226,7 +226,7 @@ def test_single_frames_together_under_autocast(small_model, normalised, dtype):
             assert deviation(getattr(a, name), getattr(c, name)) < 0.06, name
 
 
-def test_single_frames_together_may_be_recomputed(normalised):
+def test_a_batch_of_single_frames_may_be_recomputed(normalised):
     stored, recomputed = (build(checkpoint_activations=on).train() for on in (False, True))
     for model in (stored, recomputed):
         sum(output.mask_logits.mean() for output in model(normalised[:, None])).backward()
@@ -252,7 +252,7 @@ def test_frozen_parts_get_no_gradient_and_stay_in_eval_mode(normalised):
 
 
 def test_steps_in_eval_mode_record_no_graph(small_model, small_video):
-    """The state of a video that is stepped through without `torch.no_grad` does not keep earlier frames in memory."""
+    """Without `torch.no_grad` as well, the state of a video does not keep the graphs of earlier frames in memory."""
     image, state, live = small_model.prepare(small_video[0]), small_model.initial_state(), {}
     for frame in range(60):
         output, state = small_model.step(image, state)
@@ -289,7 +289,7 @@ def deviation(a, b):
 
 
 # Measured on these frames: masks up to 3.0 % and entity logits (near 0 here) up to 4.8 % in bf16, 0.3 % and 0.6 % in fp16;
-# IoU, points and scores below 0.8 % and 0.1 %. It grows from frame to frame with what is remembered.
+# IoU, points and scores below 0.8 % and 0.1 %. It grows from frame to frame with the memories.
 @pytest.mark.parametrize(("dtype", "allowed"), [(torch.bfloat16, 0.1), (torch.float16, 0.015)])
 def test_autocast_stays_near_float32(small_model, small_video, dtype, allowed):
     exact, _ = run(small_model, small_video[:4])
@@ -315,7 +315,7 @@ def test_model_of_another_dtype_runs_a_video(small_model, small_video, dtype):
 
 
 def test_no_part_names_a_device(small_model):
-    """On `meta` nothing is computed: a tensor made on a device of its own would be an error."""
+    """On `meta` nothing is computed; a tensor created on a fixed device raises an error."""
     model = copy.deepcopy(small_model).to("meta")
     state: VideoState = model.initial_state()
     for _ in range(3):

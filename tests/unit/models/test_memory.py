@@ -85,7 +85,7 @@ def test_bank_keeps_the_newest(memory):
         before = memories
         memories = memory.write(randn(CELLS, CHANNELS, seed=frame), randn(ENTITIES, 16, 16, seed=frame), memories)
         written.insert(0, memories[0])
-        assert all(a is b for a, b in zip(before, written[1:]))  # what is remembered is not changed
+        assert all(a is b for a, b in zip(before, written[1:]))  # memories are not changed
     assert len(memories) == 3
     assert all(a is b for a, b in zip(memories, written))
     assert memories[0].shape == (ENTITIES, CELLS, MEMORY)
@@ -122,7 +122,7 @@ def test_encoder_equals_plain_convolutions(monkeypatch, group):
     torch.testing.assert_close(encoder(feature, mask_logits), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_no_memory_remembers_nothing():
+def test_no_memory_keeps_an_empty_bank():
     part = NoMemory(CHANNELS)
     cells = randn(CELLS, CHANNELS)
     assert part.write(cells, randn(ENTITIES, 16, 16), ()) == ()

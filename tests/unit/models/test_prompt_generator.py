@@ -1,4 +1,4 @@
-"""PromptGenerator: its short-cut attention against PyTorch's, its points against their definition."""
+"""PromptGenerator: its attention against PyTorch's, its points against their definition."""
 
 import pytest
 import torch

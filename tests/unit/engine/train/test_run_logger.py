@@ -1,4 +1,4 @@
-"""What a run tells Weights & Biases, and what it says where that is not installed."""
+"""What a run logs: rows and images for Weights & Biases, console lines, rows of a resumed run."""
 
 import json
 import sys
@@ -7,7 +7,7 @@ import types
 import numpy as np
 import pytest
 import torch
-from support.standin import run_config
+from support.training import run_config
 
 from entitysam.engine.train.run_logger import RunLogger, keep_rows
 from entitysam.registry import ConfigError
@@ -28,7 +28,7 @@ class FakeRun:
 
 @pytest.fixture
 def wandb(monkeypatch):
-    """A module that remembers what it is asked; `run` is the run it starts."""
+    """A module that records its calls; `run` is the run that it starts."""
     module = types.ModuleType("wandb")
     module.run, module.settings = FakeRun(), {}
 
@@ -36,7 +36,7 @@ def wandb(monkeypatch):
         module.settings = settings
         return module.run
 
-    module.init, module.log, module.Image = init, module.run.log, lambda picture: ("image", picture.shape)
+    module.init, module.log, module.Image = init, module.run.log, lambda image: ("image", image.shape)
     monkeypatch.setitem(sys.modules, "wandb", module)
     return module
 
@@ -46,11 +46,11 @@ def logger(folder, start=0, **changes):
     return RunLogger(folder, config.train, config.optim.max_iters, CPU, start, {"seed": 7})
 
 
-def test_wandb_gets_rows_pictures_and_the_config(wandb, tmp_path):
+def test_wandb_gets_rows_images_and_the_config(wandb, tmp_path):
     log = logger(tmp_path / "run", train__wandb="entities", train__log_period=2, optim__max_iters=5)
     for iteration in range(1, 6):
         log.iteration(iteration, {"total": float(iteration)}, 0.1, {"step": 1.0, "data": 0.5})
-    log.picture(5, "clip", np.zeros((4, 6, 3), np.uint8))
+    log.image(5, "clip", np.zeros((4, 6, 3), np.uint8))
     log.close()
     assert wandb.settings["project"] == "entities"
     assert wandb.settings["config"] == {"seed": 7}
@@ -61,7 +61,7 @@ def test_wandb_gets_rows_pictures_and_the_config(wandb, tmp_path):
     assert wandb.run.finished
 
 
-def test_wandb_that_is_not_installed_is_one_line(monkeypatch, tmp_path):
+def test_missing_wandb_is_reported_in_one_line(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ConfigError, match=r"train\.wandb: .*pip install 'entitysam\[wandb\]'") as error:
         logger(tmp_path, train__wandb="entities")
@@ -69,7 +69,7 @@ def test_wandb_that_is_not_installed_is_one_line(monkeypatch, tmp_path):
     logger(tmp_path).close()
 
 
-def test_console_line_has_what_one_looks_for(tmp_path, caplog):
+def test_console_line(tmp_path, caplog):
     log = logger(tmp_path, optim__max_iters=90000)
     with caplog.at_level("INFO", logger="entitysam"):
         log.iteration(1, {"total": 2.5, "mask": 0.25}, 5e-5, {"step": 2.0, "data": 0.125})

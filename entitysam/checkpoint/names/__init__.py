@@ -1,0 +1,1 @@
+"""Tables between our tensor names and those of published checkpoints, one file per model."""
