@@ -1,4 +1,4 @@
-"""Workers of one training run. On a single process every function is a no-op, so callers never ask."""
+"""The workers of a training or evaluation. In a single process every function is a no-op, so that callers need no case."""
 
 import datetime
 import itertools
@@ -32,7 +32,7 @@ def world_size() -> int:
 
 
 def mean(value: Tensor) -> Tensor:
-    """Average of a float tensor over the workers; every worker has to call it."""
+    """Average of a float tensor over the workers; a collective call."""
     if world_size() == 1:
         return value
     total = value.detach().clone()
@@ -41,7 +41,7 @@ def mean(value: Tensor) -> Tensor:
 
 
 def mean_dict(values: Mapping[str, Tensor]) -> dict[str, float]:
-    """Average of named scalars over the workers, in one message."""
+    """Averages of named scalars over the workers, in one collective call."""
     if not values:
         return {}
     stacked = mean(torch.stack([value.detach().float() for value in values.values()]))
@@ -49,7 +49,7 @@ def mean_dict(values: Mapping[str, Tensor]) -> dict[str, float]:
 
 
 def any_worker(flag: bool, device: torch.device) -> bool:
-    """True where the flag is set on at least one worker, so that all leave a loop together."""
+    """Whether the flag is set on at least one worker, so that all workers leave a loop in the same iteration."""
     if world_size() == 1:
         return flag
     message = torch.tensor(float(flag), device=device)
@@ -58,7 +58,7 @@ def any_worker(flag: bool, device: torch.device) -> bool:
 
 
 def gather(value: Any) -> list[Any]:
-    """The picklable value of every worker, in rank order, on every worker."""
+    """The picklable values of all workers in rank order, on every worker; a collective call."""
     if world_size() == 1:
         return [value]
     values: list[Any] = [None] * world_size()

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from entitysam.layers.trunk import check_trunk
 from entitysam.registry import MODELS
 
 STRIDES = (4, 8, 16)
@@ -86,6 +87,7 @@ def create_trunk(name: str, strides: tuple[int, ...], arguments: dict[str, Any],
     """
     if not timm.is_model(name):
         raise ValueError(f"model.image_encoder.trunk: timm has no model '{name}'")
+    arguments = check_trunk(name, arguments)
     try:
         everything: Any = timm.create_model(name, features_only=True, pretrained=False, **arguments)
     except (RuntimeError, AttributeError, TypeError, AssertionError) as error:

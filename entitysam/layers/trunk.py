@@ -12,12 +12,20 @@ REFUSED = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint
 
 
 def create_trunk(name: str, arguments: Mapping[str, Any] | None = None) -> Any:
-    """A timm model with random weights and without classifier.
+    """A timm model with random weights and without classifier; arguments and errors as of `check_trunk`."""
+    return timm.create_model(name, pretrained=False, num_classes=0, **check_trunk(name, arguments))
+
+
+def check_trunk(name: str, arguments: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Arguments of a timm model from a config.
 
     Args:
         name: of an architecture that timm contains; names with a source ("hf-hub:...", "local-dir:...") are refused, so
             that a config never opens a file or a connection.
         arguments: further arguments of the timm model; lists become tuples, as timm expects them.
+
+    Returns:
+        the arguments for timm.
 
     Raises:
         ValueError: an unknown name, a refused argument, or a size out of range.
@@ -32,4 +40,4 @@ def create_trunk(name: str, arguments: Mapping[str, Any] | None = None) -> Any:
         numbers = [n for n in (value if isinstance(value, tuple) else (value,)) if isinstance(n, int | float)]
         if any(not 0 <= number <= limit for number in numbers):
             raise ValueError(f"trunk_args.{key}: must be in 0..{limit}, not {value}")
-    return timm.create_model(name, pretrained=False, num_classes=0, **arguments)
+    return arguments

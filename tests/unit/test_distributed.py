@@ -1,4 +1,4 @@
-"""Two gloo processes on this CPU: the same numbers as one process, and signals and errors that reach everyone."""
+"""Two gloo processes on a CPU with the real network: the numbers of one process; signals and errors reach all workers."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def train(folder, changes):
 
 
 def reduce(folder):
-    """What the collective functions give."""
+    """Results of the collective functions."""
     with distributed.process_group("cpu") as device:
         rank = distributed.rank()
         found = {
@@ -79,7 +79,7 @@ def test_two_workers_equal_one_at_equal_batch(tmp_path, amp):
         }
 
 
-def test_batch_that_cannot_be_shared_is_one_line(tmp_path):
+def test_batch_that_cannot_be_divided_is_one_line(tmp_path):
     message = r"^\S*ConfigError: train\.batch_size: 3 clips cannot be shared evenly by 2 worker\(s\)$"
     with pytest.raises(distributed.WorkerError, match=message):
         distributed.launch(train, 2, (str(tmp_path), {"train__batch_size": 3}))
