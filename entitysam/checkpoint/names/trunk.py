@@ -9,8 +9,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from entitysam.layers.pyramid_encoder import PyramidEncoder
-
 EFFICIENTNET, TIMM = "EfficientNet", "timm"
 KINDS = (EFFICIENTNET, TIMM)
 TRUNK = "dual_encoder.image_encoder.trunk."
@@ -34,7 +32,8 @@ def kind(state: Mapping[str, Tensor]) -> str | None:
 
 def has_pyramid(model: nn.Module) -> bool:
     """Whether a model's image encoder is a `timm_pyramid`, for which such weights are made."""
-    return isinstance(getattr(getattr(model, "dual_encoder", None), "image_encoder", None), PyramidEncoder)
+    encoder = getattr(getattr(model, "dual_encoder", None), "image_encoder", None)
+    return encoder is not None and hasattr(encoder, "trunk") and hasattr(encoder, "lateral")
 
 
 def trunk_tensors(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
