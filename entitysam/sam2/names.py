@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from entitysam.checkpoint import CheckpointError, read_weights
-from entitysam.checkpoint import _regex as pattern_of
-from entitysam.checkpoint import _translate as translate
+from entitysam.checkpoint.names.table import pattern_of, translate
 from entitysam.sam2.model import SAM2
 
 # Left ours, right SAM 2.1's; `*` stands for any part of a name.

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
+from entitysam.checkpoint.names.table import pattern_of, translate
 from entitysam.errors import CheckpointError
 
 # Kinds of state dicts. A release may contain the parts of both models.
@@ -84,25 +85,10 @@ RELEASED_PARTS = {
 OPTIONAL_PARTS = ("memory.attention.", "memory.encoder.", "memory.temporal_code", "prompt_generator.prompt_encoder.")
 
 
-def _regex(pattern: str) -> re.Pattern[str]:
-    """A pattern of the tables as a regular expression: `*` matches any part, brackets are character classes."""
-    return re.compile(re.escape(pattern).replace(r"\*", "(.+)").replace(r"\[", "[").replace(r"\]", "]"))
-
-
-_TO_PUBLISHED = [(_regex(ours), published) for ours, published in TABLE]
-_FROM_PUBLISHED = [(_regex(published), ours) for ours, published in TABLE]
-_UNUSED = [_regex(pattern) for pattern in UNUSED]
-_UNUSED_SAM2 = [*_UNUSED, *map(_regex, UNUSED_SAM2)]
-
-
-def _translate(name: str, table: Iterable[tuple[re.Pattern[str], str]]) -> str | None:
-    for pattern, target in table:
-        match = pattern.fullmatch(name)
-        if match:
-            for part in match.groups():
-                target = target.replace("*", part, 1)
-            return target
-    return None
+_TO_PUBLISHED = [(pattern_of(ours), published) for ours, published in TABLE]
+_FROM_PUBLISHED = [(pattern_of(published), ours) for ours, published in TABLE]
+_UNUSED = [pattern_of(pattern) for pattern in UNUSED]
+_UNUSED_SAM2 = [*_UNUSED, *map(pattern_of, UNUSED_SAM2)]
 
 
 def _is_unused(name: str, patterns: Iterable[re.Pattern[str]] = _UNUSED) -> bool:
@@ -111,12 +97,12 @@ def _is_unused(name: str, patterns: Iterable[re.Pattern[str]] = _UNUSED) -> bool
 
 def published_name(name: str) -> str | None:
     """Our tensor name -> that of the published checkpoints; None for a part that they do not have."""
-    return _translate(name, _TO_PUBLISHED)
+    return translate(name, _TO_PUBLISHED)
 
 
 def our_name(name: str) -> str | None:
     """Published or SAM 2.1 tensor name -> ours; None for an unknown name or one that is never used."""
-    return None if _is_unused(name) else _translate(name, _FROM_PUBLISHED)
+    return None if _is_unused(name) else translate(name, _FROM_PUBLISHED)
 
 
 def to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -164,7 +150,7 @@ def to_ours(state: Mapping[str, Tensor], kind: str) -> tuple[dict[str, Tensor], 
             if name != "mask_token":
                 translated[f"dual_encoder.semantic_encoder.trunk.{name}"] = tensor
         elif not _is_unused(name, unused):
-            ours = _translate(name, _FROM_PUBLISHED)
+            ours = translate(name, _FROM_PUBLISHED)
             if ours is None:
                 unknown.append(name)
             else:
