@@ -111,10 +111,10 @@ def test_mistakes_on_the_command_line(override, named):
         ("weights: [a, 5]\n", "weights: must be a file or a list of files"),
         ("\x00\x01", "mine.yaml"),
         ("seed: " + "[" * 5000, "mine.yaml"),
-        ("a: &a [*a]\n", "an alias inside its own anchor"),
+        ("a: &a [*a]\n", "an alias stands for a value that contains it"),
         (
             "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" if n else "a0: &a0 [x]\n" for n in range(12)),
-            "expands to more than",
+            "values with its aliases expanded",
         ),
     ],
 )
