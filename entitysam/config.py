@@ -180,9 +180,11 @@ def check_yaml(path: Path) -> None:
     if path.stat().st_size > MAX_FILE_BYTES:
         raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES} bytes, which is no config")
     try:
-        root = yaml.compose(path.read_text(encoding="utf-8"), yaml.CSafeLoader)
+        root = yaml.compose(path.read_text(encoding="utf-8"), yaml.SafeLoader)
         _count_nodes(root, {}, path)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except RecursionError:
+        raise ConfigError(f"{path}: nested too deeply") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: no YAML file ({_one_line(error)})") from error
 
 
