@@ -82,18 +82,22 @@ def follow(maps, num_queries, appearance=True):
         yield registry.update(queries, torch.full((num_queries,), 0.9), codes[shown] if appearance else None)[0]
 
 
-def test_200_entities_in_5000_frames():
-    truth = list(crossing())
+@pytest.mark.parametrize(("num_frames", "num_entities"), [(1250, 50), pytest.param(5000, 200, marks=pytest.mark.slow)])
+def test_hundreds_of_entities_in_thousands_of_frames(num_frames, num_entities):
+    truth = list(crossing(num_frames, num_entities))
+    by_query = identity_f1(truth, [queries for queries, _ in queries_of(truth, 12)])
     f1, count = identity_f1(truth, follow(truth, 12))
+    print(f"{num_entities} entities: IDF1 {f1:.1f} with {count} ids; query as id: {by_query[0]:.1f} with {by_query[1]}")
     assert f1 >= 99
-    assert count == 200
+    assert count == num_entities
+    assert by_query[0] < 50
 
 
-def test_overlap_alone_follows_entities_as_well():
-    truth = list(crossing(750, 30, life=180))  # the next entity of a query is in another lane
+def test_overlap_alone_follows_entities_that_are_not_hidden():
+    truth = list(crossing(750, 30, life=80))  # one per lane at a time; the next entity of a query is in another lane
     f1, count = identity_f1(truth, follow(truth, 12, appearance=False))
-    assert f1 >= 97
-    assert count <= 33
+    assert f1 >= 99
+    assert count == 30
 
 
 def test_entities_that_return():
@@ -101,18 +105,14 @@ def test_entities_that_return():
     f1, count = identity_f1(truth, follow(truth, 30))
     assert f1 >= 99
     assert count == 30
-    assert identity_f1(truth, follow(truth, 30, appearance=False))[0] < 75
-
-
-def test_a_query_as_the_id_repeats_ids():
-    """The measure tells the difference."""
-    truth = list(crossing(600, 24, life=100))
-    assert identity_f1(truth, [queries for queries, _ in queries_of(truth, 12)])[0] < 60
+    alone, _ = identity_f1(truth, follow(truth, 30, appearance=False))
+    print(f"returning entities: IDF1 {f1:.1f}, by overlap alone {alone:.1f}")
+    assert alone < 75
 
 
 def test_memory_does_not_grow():
     peaks = []
-    for num_frames in (300, 1500):
+    for num_frames in (200, 600):
         tracemalloc.start()
         for _ in follow(crossing(num_frames, num_frames // 25), 12):
             pass
@@ -123,7 +123,7 @@ def test_memory_does_not_grow():
 
 def test_delay_of_a_new_entity_does_not_depend_on_the_time():
     """The stream shows an entity 3 frames after it appears, early or late."""
-    for start in (40, 400):
+    for start in (20, 200):
         ids = np.zeros((start + 10, HEIGHT, WIDTH), int)
         ids[:, 1:7, 1:9] = 1
         ids[start:, 10:18, 20:28] = 2
