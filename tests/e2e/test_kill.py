@@ -100,7 +100,7 @@ def label(inputs, out):
 def train_small(inputs, out):
     values = {
         "model.image_size": 64, "model.num_entities": 6, "criterion.num_points": 128, "train.batch_size": 1,
-        "train.log_period": 1, "train.picture_period": 0, "train.save_period": 1, "train.tensorboard": "false",
+        "train.log_period": 1, "train.image_period": 0, "train.save_period": 1, "train.tensorboard": "false",
         "train.device": "cpu", "train.amp": "fp32", "data.num_workers": 0, "optim.max_iters": 6,
         "data.dataset.root": inputs, "output_dir": out,
     }  # fmt: skip

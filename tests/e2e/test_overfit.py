@@ -1,4 +1,4 @@
-"""The tiny network, memory included, learns one clip by heart: the losses, the matching and the loop fit together."""
+"""The tiny network with its memory overfits one clip: losses, matching and training loop work together."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Training as a user runs it: config, synthetic data, tiny network, real command."""
+"""Training by config and command on synthetic data with the tiny network."""
 
 import json
 import shutil
@@ -201,7 +201,7 @@ def test_periodic_evaluation_and_best_checkpoint(synthetic, tmp_path):
 
 @pytest.fixture
 def coco_samples(tmp_path):
-    """Three real COCO pictures with panoptic ground truth, laid out as datasets/coco."""
+    """Three real COCO images with panoptic ground truth, laid out as datasets/coco."""
     sample, third = SHARED / "coco_panoptic_sample" / "sample_data", SHARED / "coco_panoptic_39769"
     if not (sample.is_dir() and third.is_dir()):
         pytest.skip(f"no real COCO samples in {SHARED}")
@@ -221,7 +221,7 @@ def coco_samples(tmp_path):
     return root
 
 
-def test_real_coco_pictures_by_changing_the_data_path(coco_samples, tmp_path):
+def test_real_coco_images_by_changing_the_data_path(coco_samples, tmp_path):
     """An epoch of three steps sees each of them once."""
     changes = {"weights": "''", "data__mapper__num_frames": 2, "optim__max_iters": 3}
     assert train("tiny_stage2", overrides(coco_samples, tmp_path / "run", **changes))
