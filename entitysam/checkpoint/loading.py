@@ -34,7 +34,7 @@ class LoadReport:
     untouched: list[str]
 
 
-def load_weights(model: nn.Module, weights: str | Path | Mapping[str, Any]) -> LoadReport:
+def load_weights(model: nn.Module, weights: str | Path | Mapping[str, Any], new_parts: bool = False) -> LoadReport:
     """Loads weights into a model, strictly.
 
     Args:
@@ -43,6 +43,8 @@ def load_weights(model: nn.Module, weights: str | Path | Mapping[str, Any]) -> L
             those of the releases of SAM 2.1 and/or DINOv2, of which only the parts that they contain are loaded; for MASA
             with our names, the published names, or those of a release of SAM or Grounding-DINO for its backbone. An image
             classifier's release fills the trunk of a `timm_pyramid` image encoder.
+        new_parts: the model may have whole parts (`memory.attention`, `entity_decoder.pixel_masks`, ...) of which a file with
+            our names contains nothing; they stay as they are. A training stage that adds parts starts so.
 
     Raises:
         CheckpointError: unreadable file; missing, unknown or misshapen tensors, which are named. The model is unchanged.
@@ -63,6 +65,9 @@ def load_weights(model: nn.Module, weights: str | Path | Mapping[str, Any]) -> L
     # A whole checkpoint has to contain all tensors of the model, a release those of the parts that it releases.
     if kind in WHOLE:
         needed = set(own)
+        if new_parts:
+            present = {_part(name) for name in translated}
+            needed = {name for name in own if _part(name) in present}
     elif kind in trunk.KINDS:
         needed = {name for name in own if name.startswith(trunk.TRUNK)}
     elif kind in masa.BACKBONES:
@@ -88,6 +93,11 @@ def load_weights(model: nn.Module, weights: str | Path | Mapping[str, Any]) -> L
     for name, tensor in translated.items():
         own[name].copy_(tensor)
     return LoadReport(kind, len(translated), sorted(set(own) - set(translated)))
+
+
+def _part(name: str) -> str:
+    """The part of a model that a tensor belongs to: the first two levels of its name."""
+    return ".".join(name.split(".")[:2])
 
 
 def kind_of(state: Mapping[str, Tensor]) -> str:

@@ -166,7 +166,7 @@ def _load(network: nn.Module, file: str, partial: bool) -> None:
     if file == TIMM:
         load_timm_weights(network)
         return
-    report = load_weights(network, file)
+    report = load_weights(network, file, new_parts=partial)
     logger.info("%s: %d tensors of %s", file, report.loaded, report.kind)
     lacking = [name for name in report.untouched if not name.endswith("num_batches_tracked")]
     if lacking and not partial:

@@ -3,7 +3,10 @@
 import pytest
 import torch
 
+from entitysam.checkpoint import CheckpointError, load_weights
 from entitysam.engine.build import build_model
+from entitysam.models.dual_encoder import ImageFeatures
+from entitysam.models.entity_decoder import PixelMasks
 from entitysam.models.score_head import MaskAwareScore
 from entitysam.registry import ConfigError
 
@@ -109,6 +112,39 @@ def test_the_score_sees_the_mask_and_who_overlaps_it():
     after = score(tokens, cells, moved)
     assert (before[1] - after[1]).abs().max() > 1e-3
     assert (before[0] - after[0]).abs().max() > 1e-3
+
+
+def test_a_stage_may_add_parts():
+    """Per-pixel masks and a memory, added to weights without them, change no mask of a first frame."""
+    torch.manual_seed(3)
+    before = build_model("vits", **{**PARTS, "memory": {"name": "no_memory"}})
+    after = build_model("vits", **{**PARTS, "entity_decoder": {**PARTS["entity_decoder"], "pixel_masks": True}})
+    with pytest.raises(CheckpointError, match="missing"):
+        load_weights(after, before.state_dict())
+    report = load_weights(after, before.state_dict(), new_parts=True)
+    added = {".".join(name.split(".")[:2]) for name in report.untouched}
+    assert added == {
+        "memory.attention", "memory.encoder", "memory.temporal_code", "memory.mask_embed", "entity_decoder.pixel_masks"
+    }  # fmt: skip
+    a, b = before(clips(1, 1)[0]), after(clips(1, 1)[0])
+    assert torch.allclose(a.mask_logits, b.mask_logits, atol=1e-5)
+    state = before.state_dict()
+    state["entity_decoder.iou_queries.other"] = state.pop("entity_decoder.iou_queries.weight")
+    with pytest.raises(CheckpointError, match="iou_queries"):
+        load_weights(after, state, new_parts=True)
+
+
+def test_pixel_masks_share_one_embedding():
+    """By hand: each entity's vector times each pixel's embedding, over sqrt(C)."""
+    torch.manual_seed(4)
+    part = PixelMasks(8)
+    torch.nn.init.normal_(part.vectors.layers[-1].weight)
+    features = ImageFeatures(torch.randn(8, 12, 12), torch.randn(8, 6, 6), torch.randn(9, 8))
+    token = torch.randn(5, 8)
+    masks = part(token, part.embed(features))
+    pixel = part.pixels(features.stride4[:, 3, 7])
+    assert masks.shape == (5, 12, 12)
+    assert torch.allclose(masks[:, 3, 7], part.vectors(token) @ pixel / 8**0.5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
