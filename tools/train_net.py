@@ -1,7 +1,7 @@
 """Trains EntitySAM from a config.
 
 Examples:
-  python tools/train_net.py --config configs/tiny_stage1.yaml
+  python tools/train_net.py --config configs/tiny_scratch_stage1.yaml
   python tools/train_net.py --config configs/entitysam_vits_stage1.yaml --num-gpus 8 optim.lr=1e-4 train.batch_size=16
   python tools/train_net.py --config configs/entitysam_vits_stage1.yaml --num-gpus 8 --resume
   torchrun --nnodes 2 --nproc-per-node 8 ... tools/train_net.py --config configs/entitysam_vitl_stage1.yaml

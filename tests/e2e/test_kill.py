@@ -105,7 +105,7 @@ def train_small(inputs, out):
         "data.dataset.root": inputs, "output_dir": out,
     }  # fmt: skip
     options = [f"{key}={value}" for key, value in values.items()]
-    return 0 if train(to_dict(load_config("tiny_stage1", options)), resume=True) else 1
+    return 0 if train(to_dict(load_config("tiny_scratch_stage1", options)), resume=True) else 1
 
 
 def evaluate_small(inputs, out):

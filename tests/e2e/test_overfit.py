@@ -27,7 +27,7 @@ def moving_blocks():
 def test_overfits_one_clip(tmp_path):
     changes = ["optim.max_iters=120", "optim.lr=3e-3", "optim.schedule=cosine", "optim.warmup_iters=10"]
     changes += ["train.batch_size=1", "train.image_period=0", "train.tensorboard=false", "train.save_period=0"]
-    config = load_config("tiny_stage2", [*changes, f"output_dir={tmp_path}"])
+    config = load_config("tiny_scratch_stage2", [*changes, f"output_dir={tmp_path}"])
     torch.manual_seed(0)
     model = build_model({**to_dict(config)["model"], "image_size": SIDE, "num_entities": 8})
     criterion, clip = EntityCriterion(num_points=1024), moving_blocks()

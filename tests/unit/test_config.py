@@ -55,7 +55,7 @@ def test_a_file_of_ones_own_uses_shipped_groups(tmp_path):
 
 def test_a_file_of_ones_own_brings_groups(tmp_path):
     (tmp_path / "model").mkdir()
-    write(tmp_path, "defaults: [tiny]\nnum_entities: 3\n", "model/mine.yaml")
+    write(tmp_path, "defaults: [tiny_scratch]\nnum_entities: 3\n", "model/mine.yaml")
     config = load_config(write(tmp_path, "defaults:\n  - model: mine\n  - _self_\n"))
     assert (config.model.num_entities, config.model.channels) == (3, 64)
 
@@ -68,7 +68,7 @@ def test_overrides():
         "output_dir=a/b",
         "optim.steps=[1,2]",
     ]
-    config = load_config("tiny_stage1", overrides)
+    config = load_config("tiny_scratch_stage1", overrides)
     assert config.optim.lr == 1e-3
     assert config.model.entity_decoder.depth == 6
     assert config.model.new_key == 1  # parts are checked when they are built
@@ -77,7 +77,7 @@ def test_overrides():
 
 
 def test_a_group_is_chosen_on_the_command_line():
-    assert load_config("tiny_stage1", ["model=vits"]).model.num_entities == 50
+    assert load_config("tiny_scratch_stage1", ["model=vits"]).model.num_entities == 50
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_group_is_chosen_on_the_command_line():
     ],
 )
 def test_mistakes_on_the_command_line(override, named):
-    assert named in fails("tiny_stage1", override)
+    assert named in fails("tiny_scratch_stage1", override)
 
 
 @pytest.mark.parametrize(
@@ -134,11 +134,11 @@ def test_a_file_that_is_too_large_is_refused(tmp_path):
 
 
 def test_earlier_names_of_keys_are_still_read(tmp_path):
-    mine = write(tmp_path, "defaults:\n  - schedule: tiny_stage1\n  - _self_\ntrain: {picture_period: 7}\n")
+    mine = write(tmp_path, "defaults:\n  - schedule: tiny_stage1\n  - _self_\ntrain: {image_period: 7}\n")
     assert load_config(mine).train.image_period == 7
     assert load_config(mine, ["train.image_period=9"]).train.image_period == 9
-    assert load_config(mine, ["train.picture_period=8"]).train.image_period == 8
-    assert from_dict({"train": {"picture_period": 6}}).train.image_period == 6
+    assert load_config(mine, ["train.image_period=8"]).train.image_period == 8
+    assert from_dict({"train": {"image_period": 6}}).train.image_period == 6
 
 
 @pytest.mark.parametrize("name", ["nowhere", "nowhere.yaml", "model/huge"])
@@ -152,17 +152,17 @@ def test_printed_config_is_read_back(tmp_path):
 
 
 def test_plain_python_there_and_back():
-    config = load_config("tiny_stage2")
+    config = load_config("tiny_scratch_stage2")
     assert to_dict(from_dict(to_dict(config))) == to_dict(config)
     with pytest.raises(ConfigError, match=r"optim\.speed"):
         from_dict({"optim": {"speed": 1}})
 
 
 def test_print_config_of_the_training_command(tmp_path):
-    command = [sys.executable, ROOT / "tools" / "train_net.py", "--config", "tiny_stage1", "--print-config", "seed=9"]
+    command = [sys.executable, ROOT / "tools" / "train_net.py", "--config", "tiny_scratch_stage1", "--print-config", "seed=9"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
     printed = yaml.safe_load(done.stdout)
-    assert printed == to_dict(load_config("tiny_stage1", ["seed=9"]))
+    assert printed == to_dict(load_config("tiny_scratch_stage1", ["seed=9"]))
     wrong = subprocess.run([*command, "optim.speed=1"], capture_output=True, text=True, cwd=tmp_path)
     assert wrong.returncode != 0
     assert "optim.speed" in wrong.stderr

@@ -22,8 +22,11 @@ def test_data_configs_build(tmp_path, name):
     assert mapper.image_size == 64
     assert getattr(mapper, "num_frames", 2) == 2
     assert data["num_workers"] > 0
-    with pytest.raises(DataError, match=str(tmp_path)):  # the keys fit; only the files are not there
-        build(DATASETS, data["dataset"], "data.dataset")
+    for dataset in data["datasets"] or [data["dataset"]]:
+        keys = {key: value for key, value in dataset.items() if key not in ("weight", "mapper")}
+        build(DATASETS, {**data["mapper"], **dataset.get("mapper", {})}, "data.mapper")
+        with pytest.raises(DataError, match=str(tmp_path)):  # the keys fit; only the files are not there
+            build(DATASETS, {**keys, "root": tmp_path}, "data.dataset")
 
 
 def test_coco_has_the_numbers_of_the_paper_and_all_keys_are_reachable(tmp_path):

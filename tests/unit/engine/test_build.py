@@ -70,7 +70,7 @@ def test_a_name_and_its_node_build_the_same():
 
 
 def test_a_node_of_a_composed_config(tmp_path):
-    config = load_config("tiny_stage1")
+    config = load_config("tiny_scratch_stage1")
     for node in (config.model, to_dict(config)["model"]):
         assert build_model(node, **TINY).num_entities == 4
 
