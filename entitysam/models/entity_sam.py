@@ -16,6 +16,7 @@ from entitysam.models.entity_decoder import DecoderOutput
 from entitysam.models.grid_prompts import GridPrompts
 from entitysam.models.memory import VideoState
 from entitysam.models.prompt_generator import PromptGenerator
+from entitysam.ops import mask_iou
 from entitysam.structures import ClipOutput, FrameOutput
 
 ABSENT = -10.0  # highest mask logit of an entity that is absent from a frame
@@ -32,6 +33,8 @@ class EntitySAM(Network):
         checkpoint_activations: in training, recompute the activations of each frame in the backward pass.
         min_presence: an entity with a lower score on a frame is absent from it: its mask is empty, it is not remembered, and
             its point prompt starts anew (cf. SAM 2's occlusion score). 0: every query is always present, as published.
+        max_overlap: with `min_presence`, at inference: of entities whose masks have a larger IoU on a frame, only one is
+            present there (as in SAM's automatic mask generation). 1: duplicates are left to the merge, as published.
 
     Raises:
         ValueError: an image size or score that is not allowed.
@@ -49,6 +52,7 @@ class EntitySAM(Network):
         entity_score: str = "max",
         checkpoint_activations: bool = False,
         min_presence: float = 0.0,
+        max_overlap: float = 1.0,
     ):
         super().__init__()
         if image_size <= 0 or image_size % 32:
@@ -64,7 +68,9 @@ class EntitySAM(Network):
         self.checkpoint_activations = checkpoint_activations
         if not 0 <= min_presence < 1:
             raise ValueError(f"model.min_presence: at least 0 and less than 1, not {min_presence}")
-        self.min_presence = min_presence
+        if not 0 < max_overlap <= 1:
+            raise ValueError(f"model.max_overlap: greater than 0 and at most 1, not {max_overlap}")
+        self.min_presence, self.max_overlap = min_presence, max_overlap
         self.freeze(frozen)
 
     @property
@@ -144,6 +150,9 @@ class EntitySAM(Network):
         remembered, points = output.mask_logits, output.points.detach()
         if self.min_presence > 0:
             present = output.score.detach() >= self.min_presence
+            if self.max_overlap < 1 and not self.training:
+                known = self.memory.knows(state.memories)  # type: ignore[operator]
+                present = self._without_duplicates(output.mask_logits, output.score, present, known)
             remembered = torch.where(present[..., None, None], remembered, remembered.clamp(max=ABSENT))
             if isinstance(self.prompt_generator, GridPrompts):
                 points = self.prompt_generator.next_points(remembered, present)
@@ -153,6 +162,28 @@ class EntitySAM(Network):
             with self._grad_for(self.memory):
                 memories = self._maybe_recomputed(self.memory.write, features.cells, remembered, state.memories)
         return output, VideoState(state.frames + 1, points, memories)
+
+    def _without_duplicates(self, mask_logits: Tensor, score: Tensor, present: Tensor, known: Tensor | None) -> Tensor:
+        """Of masks that overlap by more than `max_overlap`, one is present: one known before, then that of the best score.
+
+        Args:
+            mask_logits: [Q, S/4, S/4].
+            score: [Q].
+            present: bool [Q].
+            known: bool [Q] entities that the last frame remembered; None where there is none.
+
+        Returns:
+            bool [Q].
+        """
+        iou = mask_iou(mask_logits > 0, mask_logits > 0)
+        order = (score if known is None else score + known.float()).argsort(descending=True)
+        kept: list[int] = []
+        for entity in order[present[order]].tolist():
+            if not kept or iou[entity, kept].max() <= self.max_overlap:
+                kept.append(entity)
+        remaining = torch.zeros_like(present)
+        remaining[kept] = True
+        return remaining
 
     def _decode(self, conditioned: Tensor, features: ImageFeatures, points: Tensor | None) -> FrameOutput:
         """Decodes a frame, or a batch of frames in the leading dimensions `..`.

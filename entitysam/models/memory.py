@@ -94,6 +94,12 @@ class Memory(nn.Module):
             return conditioned
         return conditioned + last_mask.to(cells.dtype) * self.mask_embed
 
+    def knows(self, memories: tuple[Tensor, ...]) -> Tensor | None:
+        """Entities that the newest memory holds a mask of: bool [.., Q]; None where that cannot be told."""
+        if not memories or self.mask_embed is None:
+            return None
+        return memories[0][..., -1].amax(-1) > 0.5
+
     def write(self, cells: Tensor, mask_logits: Tensor, memories: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Adds a frame to the bank and drops the oldest one beyond its capacity.
 
@@ -140,6 +146,10 @@ class NoMemory(nn.Module):
     def read(self, cells: Tensor, memories: tuple[Tensor, ...]) -> Tensor:
         """[.., hw, C] -> [.., 1, hw, C]."""
         return cells.unsqueeze(-3) + self.no_memory_embed.to(cells.dtype)
+
+    def knows(self, memories: tuple[Tensor, ...]) -> Tensor | None:
+        """None: it cannot be told which entities were there."""
+        return None
 
     def write(self, cells: Tensor, mask_logits: Tensor, memories: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Returns an empty bank."""

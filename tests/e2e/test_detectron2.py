@@ -75,7 +75,14 @@ def train(values, resume=False):
 
 @pytest.mark.skipif(INSTALLED, reason="detectron2 is installed")
 def test_without_detectron2_the_command_says_so_in_one_line(tmp_path):
-    command = [sys.executable, "tools/train_net.py", "--config", "configs/tiny_scratch_stage1.yaml", "--engine", "detectron2"]
+    command = [
+        sys.executable,
+        "tools/train_net.py",
+        "--config",
+        "configs/tiny_scratch_stage1.yaml",
+        "--engine",
+        "detectron2",
+    ]
     result = subprocess.run([*command, f"output_dir={tmp_path / 'run'}"], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
@@ -123,7 +130,14 @@ def test_resume_goes_on_at_the_clip_where_it_stopped(synthetic, tmp_path):
 @needs_detectron2
 def test_the_command_trains_evaluates_and_leaves_weights_for_eval_net(synthetic, tmp_path):
     changes = {"train.eval_period": 3, **evaluation(synthetic)}
-    command = [sys.executable, "tools/train_net.py", "--config", "configs/tiny_scratch_stage2.yaml", "--engine", "detectron2"]
+    command = [
+        sys.executable,
+        "tools/train_net.py",
+        "--config",
+        "configs/tiny_scratch_stage2.yaml",
+        "--engine",
+        "detectron2",
+    ]
     arguments = options(synthetic, tmp_path / "run", **changes)
     result = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

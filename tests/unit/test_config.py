@@ -159,7 +159,14 @@ def test_plain_python_there_and_back():
 
 
 def test_print_config_of_the_training_command(tmp_path):
-    command = [sys.executable, ROOT / "tools" / "train_net.py", "--config", "tiny_scratch_stage1", "--print-config", "seed=9"]
+    command = [
+        sys.executable,
+        ROOT / "tools" / "train_net.py",
+        "--config",
+        "tiny_scratch_stage1",
+        "--print-config",
+        "seed=9",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
     printed = yaml.safe_load(done.stdout)
     assert printed == to_dict(load_config("tiny_scratch_stage1", ["seed=9"]))

@@ -34,6 +34,7 @@ def entity_sam(
     frozen: list[str] | None = None,
     checkpoint_activations: bool = False,
     min_presence: float = 0.0,
+    max_overlap: float = 1.0,
 ) -> EntitySAM:
     """Builds the parts of EntitySAM and passes them to its constructor."""
     image = _encoder(image_encoder, "model.image_encoder", channels)
@@ -59,6 +60,7 @@ def entity_sam(
             entity_score=entity_score,
             checkpoint_activations=checkpoint_activations,
             min_presence=min_presence,
+            max_overlap=max_overlap,
         )
     except AttributeError as error:
         raise ConfigError(f"model.frozen: {error}") from error

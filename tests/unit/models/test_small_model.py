@@ -61,6 +61,28 @@ def test_absent_entities_have_no_mask_and_are_not_remembered(model):
     assert state.memories[0][..., -1].max() < 1e-4
 
 
+def test_of_duplicates_one_is_present(model):
+    """The better score, unless the other one was there before; masks that overlap by less stay."""
+    masks = torch.full((4, 16, 16), -5.0)
+    masks[0, :8], masks[1, :9], masks[2, 4:] = 5.0, 5.0, 5.0  # 0 and 1 overlap by 8/9, 1 and 2 by 5/16
+    score, present = torch.tensor([0.6, 0.9, 0.3, 0.8]), torch.tensor([True, True, True, False])
+    model.max_overlap = 0.5
+    try:
+        first = model._without_duplicates(masks, score, present, None)
+        later = model._without_duplicates(masks, score, present, torch.tensor([True, False, False, False]))
+    finally:
+        model.max_overlap = 1.0
+    assert first.tolist() == [False, True, True, False]
+    assert later.tolist() == [True, False, True, False]
+
+
+def test_the_memory_knows_who_was_there(model):
+    memory = torch.zeros(9, 16, 17)
+    memory[2, 5, -1] = 0.9
+    assert model.memory.knows((memory,)).tolist() == [number == 2 for number in range(9)]
+    assert model.memory.knows(()) is None
+
+
 def test_the_last_mask_is_a_prompt(model):
     features = model.encode(model.normalise(clips(1, 1)[0]))[0]
     _, state = model.propagate(features, model.initial_state())
@@ -148,7 +170,12 @@ def test_pixel_masks_share_one_embedding():
 
 
 @pytest.mark.parametrize(
-    ("change", "words"), [({"num_entities": 10}, "square number"), ({"min_presence": 1.0}, "min_presence")]
+    ("change", "words"),
+    [
+        ({"num_entities": 10}, "square number"),
+        ({"min_presence": 1.0}, "min_presence"),
+        ({"max_overlap": 0.0}, "max_overlap"),
+    ],
 )
 def test_refuses(change, words):
     with pytest.raises(ConfigError, match=words):
