@@ -20,7 +20,7 @@ from entitysam.errors import ConfigError
 from entitysam.shipped import shipped_folder
 
 Part = dict[str, Any]  # {name: as registered, key: argument}; its keys are checked by `registry.build`
-RENAMED = {"train.image_period": "train.image_period"}  # earlier keys, which are still read
+RENAMED = {"train.picture_period": "train.image_period"}  # earlier keys, which are still read
 MAX_FILE_BYTES, MAX_NODES = 1 << 20, 10_000  # of a YAML file; aliases count with everything that they stand for
 
 

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 BEDROOM = ROOT / ".." / "shared" / "data" / "sam2_demo_clips" / "bedroom.mp4"
 WIDTH, HEIGHT, FRAMES = 96, 64, 7
 # Random weights find next to nothing at the usual thresholds; at 0 every query may show.
-SMALL = ["--model", "tiny", "--weights", "random", "--image-size", "64", "--device", "cpu", "--quiet"]
+SMALL = ["--model", "tiny_scratch", "--weights", "random", "--image-size", "64", "--device", "cpu", "--quiet"]
 SMALL += ["--threshold", "0", "--warmup-frames", "1", "model.num_entities=6", "inference.overlap_threshold=0"]
 
 
@@ -78,7 +78,7 @@ def pictures_of(video: Path) -> np.ndarray:
 
 
 def small_segmenter() -> VideoSegmenter:
-    model = open_model("tiny", "random", "cpu", {"num_entities": 6, "image_size": 64}).model
+    model = open_model("tiny_scratch", "random", "cpu", {"num_entities": 6, "image_size": 64}).model
     return VideoSegmenter(model, warmup_frames=1, score_threshold=0.0, overlap_threshold=0.0)
 
 

@@ -52,7 +52,7 @@ def test_there_and_back(tmp_path, tensors):
     assert_same(state, tensors)
     assert convert(tmp_path, "own.safetensors", "-o", "theirs/published.pth", "--to", "published").returncode == 0
     assert_same(torch.load(tmp_path / "theirs" / "published.pth", weights_only=True)["model"], to_published(tensors))
-    assert convert(tmp_path, "theirs/published.pth", "-o", "b.safetensors", "--model", "tiny").returncode == 0
+    assert convert(tmp_path, "theirs/published.pth", "-o", "b.safetensors", "--model", "tiny_scratch").returncode == 0
     state, kept = read_weights(tmp_path / "b.safetensors")
     assert kept == model_config("tiny_scratch")
     assert_same(state, tensors)
@@ -65,11 +65,11 @@ def test_what_cannot_be_converted(tmp_path, tensors):
     assert_refused(convert(tmp_path, "nowhere.pt", "-o", "a.safetensors"), "no weight file nowhere.pt")
     torch.save(tensors, tmp_path / "plain.pt")
     assert_refused(convert(tmp_path, "plain.pt", "-o", "a.safetensors"), "carries no config", "--model")
-    assert_refused(convert(tmp_path, "plain.pt", "-o", "a.onnx", "--model", "tiny"), "must end in .safetensors")
+    assert_refused(convert(tmp_path, "plain.pt", "-o", "a.onnx", "--model", "tiny_scratch"), "must end in .safetensors")
     part = {name: value for name, value in to_published(tensors).items() if name.startswith("dinov2")}
     release = {name.removeprefix("dinov2_feature_extractor."): v for name, v in part.items() if "extractor" in name}
     torch.save(release, tmp_path / "dinov2.pth")
-    partly = convert(tmp_path, "dinov2.pth", "-o", "a.safetensors", "--model", "tiny")
+    partly = convert(tmp_path, "dinov2.pth", "-o", "a.safetensors", "--model", "tiny_scratch")
     assert_refused(partly, "dinov2.pth: a DINOv2 release is no whole model; it lacks dual_encoder.")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dinov2.pth", "empty.pth", "plain.pt"]
 

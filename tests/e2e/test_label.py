@@ -147,7 +147,18 @@ def test_segment_with_labels(small_video, capsys, tmp_path):
             return "grass"
 
     with serving(Grass()) as server:
-        model = ["--model", "tiny", "--device", "cpu", "--image-size", "64", "--weights", "random", "--threshold", "0"]
+        model = [
+            "--model",
+            "tiny_scratch",
+            "--device",
+            "cpu",
+            "--image-size",
+            "64",
+            "--weights",
+            "random",
+            "--threshold",
+            "0",
+        ]
         loose = ["--warmup-frames", "1", "inference.overlap_threshold=0.0", "inference.mask_threshold=0.3"]
         words = ["segment", clip, "-o", out, *model, *loose, "--labels", ",".join(NAMES), *asking(server)]
         code, said, err = run(capsys, *words)

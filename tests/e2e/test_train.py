@@ -82,7 +82,7 @@ def test_every_config_trains_two_steps(path, synthetic, tmp_path):
     frames = config.data.mapper.num_frames
     changes |= {"data.mapper.num_frames": min(frames, 2), "weights": "''", "data.dataset.split": "train2017"}
     if config.data.datasets:  # a mix of sets that are not here
-        changes |= {"data.datasets": "[]", "data.dataset.name": "coco_panoptic"}
+        changes |= {"data.datasets": "[]", "data.dataset.name": "coco_panoptic", "model.num_entities": 4}
     assert frames in (1, 3, 8)
     assert train(path, overrides(synthetic, tmp_path, **changes))
     rows = losses(tmp_path)

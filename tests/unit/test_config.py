@@ -134,11 +134,11 @@ def test_a_file_that_is_too_large_is_refused(tmp_path):
 
 
 def test_earlier_names_of_keys_are_still_read(tmp_path):
-    mine = write(tmp_path, "defaults:\n  - schedule: tiny_stage1\n  - _self_\ntrain: {image_period: 7}\n")
+    mine = write(tmp_path, "defaults:\n  - schedule: tiny_scratch_stage1\n  - _self_\ntrain: {picture_period: 7}\n")
     assert load_config(mine).train.image_period == 7
     assert load_config(mine, ["train.image_period=9"]).train.image_period == 9
-    assert load_config(mine, ["train.image_period=8"]).train.image_period == 8
-    assert from_dict({"train": {"image_period": 6}}).train.image_period == 6
+    assert load_config(mine, ["train.picture_period=8"]).train.image_period == 8
+    assert from_dict({"train": {"picture_period": 6}}).train.image_period == 6
 
 
 @pytest.mark.parametrize("name", ["nowhere", "nowhere.yaml", "model/huge"])
