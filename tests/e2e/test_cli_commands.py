@@ -34,7 +34,7 @@ def image(tmp_path):
 def small_weights(tmp_path_factory):
     """A weight file of ours with its config inside."""
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    save_weights(path, build_model("tiny_scratch", **SMALL_MODEL), {**model_config("tiny_scratch"), **SMALL_MODEL})
+    save_weights(path, build_model("tiny", **SMALL_MODEL), {**model_config("tiny"), **SMALL_MODEL})
     return path
 
 
@@ -51,7 +51,7 @@ def assert_refused(capsys, arguments, message, code=2):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--model", "vit-xxl"], "unknown model 'vit-xxl'; known: tiny, vitl, vits"),
+        (["--model", "vit-xxl"], "unknown model 'vit-xxl'; known: tiny, tiny_scratch, vitl, vits"),
         (["--model", "no.pth"], "no weight file no.pth"),
         (["--weights", "no.pth"], "no weight file no.pth"),
         (["--model", "a.pth", "--weights", "b.pth"], "two weight files"),
@@ -265,7 +265,7 @@ def test_download_checks_and_copies(tmp_path, monkeypatch, capsys, small_weights
     monkeypatch.setattr(shipped, "default_weights", lambda name: small_weights)
     assert_refused(capsys, ["download", "tiny"], "wrong shape")
     whole = tmp_path / "entitysam_tiny.safetensors"
-    save_weights(whole, build_model("tiny_scratch"), model_config("tiny_scratch"))
+    save_weights(whole, build_model("tiny"), model_config("tiny"))
     monkeypatch.setattr(shipped, "default_weights", lambda name: whole)
     assert main(["download", "tiny", "--dir", str(tmp_path / "copy")]) == 0
     assert (tmp_path / "copy" / "entitysam_tiny.safetensors").read_bytes() == whole.read_bytes()

@@ -17,7 +17,7 @@ def test_local_weights_are_not_downloaded(tmp_path):
 
 def test_names():
     assert check_model_name("vit-l") == "vitl"
-    with pytest.raises(ConfigError, match=r"unknown model 'huge'; known: tiny, vitl, vits"):
+    with pytest.raises(ConfigError, match=r"unknown model 'huge'; known: tiny, tiny_scratch, vitl, vits"):
         check_model_name("huge")
     with pytest.raises(ConfigError, match=r"unknown model 'masa'; known: masa_"):
         check_model_name("masa")

@@ -59,7 +59,7 @@ def fails(*given, **overrides):
     ],
 )
 def test_sizes_and_types_out_of_range_are_named_before_memory_is_taken(changes, named):
-    assert fails("tiny", **changes).startswith(named)
+    assert fails("tiny_scratch", **changes).startswith(named)
 
 
 def test_a_name_and_its_node_build_the_same():
