@@ -1,6 +1,6 @@
 """The demo clip: cut-outs of photographs that come inside scikit-image's wheel, moving over one of them, with exact ids.
 
-A garage with a motorcycle under a panning camera. A cat passes and comes back, an astronaut rises in front, a cup of coffee
+A launch pad at night under a panning camera. A cat passes and comes back, an astronaut rises in front, a cup of coffee
 goes behind her and appears again, a rocket takes off.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 from entitysam.data.synthetic.textures import photograph
 
 DEMO_SIZE = (270, 480)
-BACKGROUND = "motorcycle_left.png"
+BACKGROUND = "rocket.jpg"
 OUTLINE_WIDTH = 320  # of the image that the outlines below are drawn on
 
 # Outlines drawn by hand, (x, y) pixels of the photograph at a width of 320.
@@ -62,7 +62,7 @@ def demo_clip(num_frames: int = 24) -> tuple[np.ndarray, np.ndarray]:
         num_frames: T; the same motion, however many frames it is cut into.
 
     Returns:
-        uint8 [T, 270, 480, 3] RGB and int32 [T, 270, 480] ids: 1 = the garage, 2.. = the actors from far to near.
+        uint8 [T, 270, 480, 3] RGB and int32 [T, 270, 480] ids: 1 = the launch pad, 2.. = the actors from far to near.
     """
     height, width = DEMO_SIZE
     background, cutouts = photograph(BACKGROUND), [_cut_out(actor) for actor in ACTORS]

@@ -135,7 +135,7 @@ def test_the_demo_clip_shows_what_it_promises():
     frames, ids = demo_clip()
     assert frames.shape == (24, 270, 480, 3)
     area = np.array([np.bincount(one.ravel(), minlength=6) for one in ids]).T
-    assert (area[1] > 0.3 * 270 * 480).all()  # the garage
+    assert (area[1] > 0.3 * 270 * 480).all()  # the launch pad
     assert area[2, 0] > 0
     assert area[2, -1] == 0
     assert area[3].min() < 0.6 * area[3].max()  # the cup goes behind the astronaut
