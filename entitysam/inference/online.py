@@ -61,8 +61,8 @@ class OnlineEntities:
         """
         confidence = self.confidence()
         merge = PanopticMerge(confidence, out_size, **self.settings)
-        self.saturated = len(merge.kept) == len(confidence)
         decision = merge.decide(lambda: [mask_logits[:, None]])  # a video of one frame
+        self.saturated = len(decision.queries) == len(confidence)
         query_of = np.concatenate([[0], decision.queries + 1]).astype(np.int32)
         queries = query_of[next(merge.maps(lambda: [mask_logits[:, None]], decision))]
         ids, events = self.registry.update(queries, confidence, appearance)

@@ -66,15 +66,15 @@ class SegmentedVideo:
         scores: float32 [n] score of segment 1..n over the video.
         query_of_segment: int64 [n] the query behind each segment.
         frame_scores: float32 [n, T] score of each segment on each frame.
-        saturated: all queries are above the score threshold, so that entities may be missing.
+        saturated: every query is an entity of the maps, so that others may be missing.
     """
 
     def __init__(self, run: OfflineRun, merge: PanopticMerge, device: torch.device):
         self._logits, self._merge, self._device = run.logits, merge, device
         self.num_frames = run.num_frames
         self.height, self.width = merge.out_size
-        self.saturated = len(merge.kept) == len(merge.scores)
         self._decision = merge.decide(self._chunks)
+        self.saturated = len(self._decision.queries) == len(merge.scores)
         self.query_of_segment = self._decision.queries
         self.scores = merge.scores.numpy()[self.query_of_segment]
         # The last T passes are those of the frames; warm-up passes come before them. [T, Q] -> [n, T]

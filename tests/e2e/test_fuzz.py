@@ -154,7 +154,7 @@ def ground_truth(clip, place, rng):
 def configs(clip, place, rng):
     path = place / "config.yaml"
     data = {
-        "defaults": ["/model/tiny", "_self_"],
+        "defaults": ["/model/tiny_scratch", "_self_"],
         "model": {"image_size": 64, "num_entities": 5},
         "data": {"dataset": {"name": "coco_panoptic", "root": "x"}},
         "evaluation": {"dataset": {"name": "vipseg", "root": "x"}, "evaluators": [{"name": "veq", "windows": [1, 2]}]},

@@ -32,7 +32,7 @@ pytestmark = [
 KILLS = int(os.environ.get("ENTITYSAM_KILLS", "3"))
 SEED = int(os.environ.get("ENTITYSAM_KILL_SEED", "0"))
 PATIENCE = 600  # seconds until a run counts as hanging
-SMALL = ["--model", "tiny", "--weights", "random", "--image-size", "64", "--device", "cpu", "--quiet"]
+SMALL = ["--model", "tiny_scratch", "--weights", "random", "--image-size", "64", "--device", "cpu", "--quiet"]
 SMALL += ["--threshold", "0", "--warmup-frames", "1", "model.num_entities=6", "inference.overlap_threshold=0"]
 NAMES = ("person", "dog", "grass")
 
@@ -116,7 +116,7 @@ def evaluate_small(inputs, out):
         "inference.warmup_frames=1",
         windows,
     ]
-    words += ["model=tiny", "model.image_size=64", "model.num_entities=6", "inference.score_threshold=0"]
+    words += ["model=tiny_scratch", "model.image_size=64", "model.num_entities=6", "inference.score_threshold=0"]
     options = RunOptions(weights="random", device="cpu", quiet=True, resume=True, worst=0)
     return 0 if evaluate(to_dict(load_config("eval/vipseg", words)), options) else 1
 

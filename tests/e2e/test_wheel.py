@@ -75,7 +75,7 @@ def test_it_works_from_any_folder(wheel, tmp_path):
     assert done.returncode == 0, done.stderr
     module, tiny_entities, vits_entities, weights = done.stdout.split("\n")[:4]
     assert Path(module).is_relative_to(installed)
-    assert (tiny_entities, vits_entities) == ("24", "50")
+    assert (tiny_entities, vits_entities) == ("36", "50")
     assert weights == str((ROOT / "checkpoints" / "entitysam_tiny.safetensors").is_file())
     assert list(elsewhere.iterdir()) == []
     assert (installed / "bin" / "entitysam").is_file()

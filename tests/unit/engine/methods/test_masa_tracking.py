@@ -71,7 +71,7 @@ def test_a_mot_text_as_a_data_set(tmp_path):
     ("lines", "message"),
     [
         ([*GT, "1,-1,0,0,5,5,1"], "object 3 has no track id: these are detections"),
-        ([*GT, "4,7,0,0,5,5,1"], "has a frame 4, .* only 3 pictures"),
+        ([*GT, "4,7,0,0,5,5,1"], "frame 4 has no image in .*, which has 3"),
     ],
 )
 def test_files_of_tracks_that_are_wrong(tmp_path, lines, message):
@@ -234,7 +234,7 @@ def test_boxes_are_painted_small_before_large():
 
 def test_entities_with_their_old_ids(videos, tmp_path):
     nodes = "evaluation.evaluators=[{name: veq, windows: [1]}, {name: tracking, metrics: [IDF1, CLR_TP]}]"
-    words = ["model=tiny", "model.image_size=64", "model.num_entities=6", "inference.score_threshold=0", nodes,
+    words = ["model=tiny_scratch", "model.image_size=64", "model.num_entities=6", "inference.score_threshold=0", nodes,
              f"evaluation.dataset.root={videos}"]  # fmt: skip
 
     def metrics(name, *more):
