@@ -30,7 +30,7 @@ class BuildWithData(build_py):
 INSTALL = [
     "torch>=2.5",
     "torchvision>=0.20",
-    "timm>=1.0.15",
+    "timm>=1.0.20",
     "numpy>=1.26",
     "scipy>=1.11",
     "pillow>=10.1",

@@ -26,7 +26,7 @@ SMALL = {
 def small_network(**changes):
     """`tiny` with the same classes and fewer channels; one part is frozen."""
     torch.manual_seed(0)
-    return build_model("tiny", **{**SMALL, **changes})
+    return build_model("tiny_scratch", **{**SMALL, **changes})
 
 
 def clip_of(index: int, frames: int = 2, targets: int = 2) -> Clip:
