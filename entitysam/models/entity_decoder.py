@@ -9,69 +9,11 @@ from torch import Tensor, nn
 from entitysam.layers.attention import Attention
 from entitysam.layers.common import MLP
 from entitysam.layers.mask_upscaling import MaskUpscaling
+from entitysam.layers.two_way import TwoWayLayer
 from entitysam.models.dual_encoder import ImageFeatures
 from entitysam.models.prompt_generator import Prompts
 from entitysam.models.score_head import MaskAwareScore
 from entitysam.registry import MODELS, Count, Depth, Width
-
-
-class EntityDecoderLayer(nn.Module):
-    """Self-attention over the tokens of all entities, then cross-attention per entity (supplement, Algorithm 1).
-
-    Args:
-        channels: C.
-        heads: attention heads.
-        hidden: width of the MLP.
-    """
-
-    def __init__(self, channels: int, heads: int, hidden: int):
-        super().__init__()
-        self.self_attn = Attention(channels, heads)
-        self.norm1 = nn.LayerNorm(channels)
-        self.cross_attn_token_to_image = Attention(channels, heads, channels // 2)
-        self.norm2 = nn.LayerNorm(channels)
-        self.mlp = MLP(channels, hidden, channels)
-        self.norm3 = nn.LayerNorm(channels)
-        self.cross_attn_image_to_token = Attention(channels, heads, channels // 2)
-        self.norm4 = nn.LayerNorm(channels)
-
-    def self_attend(self, tokens: Tensor, position: Tensor | None) -> Tensor:
-        """Self-attention among the K tokens of all Q entities.
-
-        Args:
-            tokens: [.., K, Q, C].
-            position: the same shape; None in the first layer, which has no residual path.
-
-        Returns:
-            [.., K, Q, C].
-        """
-        flat = tokens.flatten(-3, -2)  # [.., K * Q, C]: every token attends to every other
-        if position is None:
-            flat = self.self_attn(flat, flat, flat)
-        else:
-            placed = flat + position.flatten(-3, -2)
-            flat = flat + self.self_attn(placed, placed, flat)
-        return self.norm1(flat).view_as(tokens)
-
-    def cross_attend(
-        self, tokens: Tensor, position: Tensor, cells: Tensor, cells_position: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Cross-attention between the tokens of each entity and its map, in both directions.
-
-        Args:
-            tokens, position: [.., Q, K, C].
-            cells: [.., Q or 1, hw, C].
-            cells_position: [hw, C].
-
-        Returns:
-            tokens [.., Q, K, C] and cells [.., Q, hw, C].
-        """
-        placed_cells = cells + cells_position
-        tokens = tokens + self.cross_attn_token_to_image.tokens_to_cells(tokens + position, placed_cells, cells)
-        tokens = self.norm2(tokens)
-        tokens = self.norm3(tokens + self.mlp(tokens))
-        cells = cells + self.cross_attn_image_to_token.cells_to_tokens(placed_cells, tokens + position, tokens)
-        return tokens, self.norm4(cells)
 
 
 class PixelMasks(nn.Module):
@@ -140,7 +82,7 @@ class EntityDecoder(nn.Module):
         ValueError: unknown `queries`.
     """
 
-    layers: Any  # of EntityDecoderLayer
+    layers: Any  # of TwoWayLayer
 
     def __init__(
         self,
@@ -161,7 +103,7 @@ class EntityDecoder(nn.Module):
             raise ValueError(f"model.entity_decoder.queries: 'separate' or 'shared', not '{queries}'")
         self.mask_queries = nn.Embedding(num_entities, channels)
         self.iou_queries = nn.Embedding(num_entities, channels) if queries == "separate" else None
-        self.layers = nn.ModuleList(EntityDecoderLayer(channels, heads, hidden) for _ in range(depth))
+        self.layers = nn.ModuleList(TwoWayLayer(channels, heads, hidden) for _ in range(depth))
         # The first layer has no residual path: with random weights every token would become nearly the mean of all.
         self.layers[0].self_attn.init_near_identity()
         self.final_attn_token_to_image = Attention(channels, heads, channels // 2)
@@ -193,7 +135,9 @@ class EntityDecoder(nn.Module):
         layer_masks = []
         pixels = None if self.pixel_masks is None else self.pixel_masks.embed(features)
         for depth, layer in enumerate(self.layers):
-            tokens = layer.self_attend(tokens, position if depth else None)
+            # [.., K * Q, C]: the tokens of all entities attend to each other
+            flat = layer.self_attend(tokens.flatten(-3, -2), position.flatten(-3, -2) if depth else None)
+            tokens = flat.view_as(tokens)
             own, cells = layer.cross_attend(tokens.transpose(-3, -2), own_position, cells, image_position)
             tokens = own.transpose(-3, -2)  # back to [.., K, Q, C]
             if self.deep_supervision and self.training and depth + 1 < len(self.layers):

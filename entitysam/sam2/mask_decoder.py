@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from entitysam.layers.attention import Attention
 from entitysam.layers.common import MLP
 from entitysam.layers.mask_upscaling import MaskUpscaling
+from entitysam.layers.two_way import TwoWayLayer
 
 NUM_MASKS = 4  # one for unambiguous prompts, three for ambiguous ones
 STABILITY_OFFSET, STABILITY_THRESHOLD = 0.05, 0.98
@@ -29,38 +30,6 @@ class Decoded:
     iou: Tensor
     tokens: Tensor
     object_score: Tensor
-
-
-class TwoWayLayer(nn.Module):
-    """Self-attention of tokens, tokens to cells, MLP, cells to tokens (Segment Anything, Figure 14)."""
-
-    def __init__(self, channels: int, heads: int, hidden: int):
-        super().__init__()
-        self.self_attn = Attention(channels, heads)
-        self.norm1 = nn.LayerNorm(channels)
-        self.cross_attn_token_to_image = Attention(channels, heads, channels // 2)
-        self.norm2 = nn.LayerNorm(channels)
-        self.mlp = MLP(channels, hidden, channels)
-        self.norm3 = nn.LayerNorm(channels)
-        self.cross_attn_image_to_token = Attention(channels, heads, channels // 2)
-        self.norm4 = nn.LayerNorm(channels)
-
-    def forward(
-        self, tokens: Tensor, position: Tensor, cells: Tensor, cells_position: Tensor, first: bool
-    ) -> tuple[Tensor, Tensor]:
-        """tokens and position [B, K, C], cells [B, hw, C], cells_position [hw, C]; the first layer adds no position."""
-        if first:
-            tokens = self.self_attn(tokens, tokens, tokens)
-        else:
-            placed = tokens + position
-            tokens = tokens + self.self_attn(placed, placed, tokens)
-        tokens = self.norm1(tokens)
-        placed_cells = cells + cells_position
-        tokens = tokens + self.cross_attn_token_to_image.tokens_to_cells(tokens + position, placed_cells, cells)
-        tokens = self.norm2(tokens)
-        tokens = self.norm3(tokens + self.mlp(tokens))
-        cells = cells + self.cross_attn_image_to_token.cells_to_tokens(placed_cells, tokens + position, tokens)
-        return tokens, self.norm4(cells)
 
 
 class MaskDecoder(nn.Module):
@@ -108,7 +77,8 @@ class MaskDecoder(nn.Module):
         position = torch.cat([output.expand(len(sparse), -1, -1), sparse], dim=1)  # [B, 6 + P + 1, C]
         tokens, cells = position, cells + dense
         for index, layer in enumerate(self.layers):
-            tokens, cells = layer(tokens, position, cells, cells_position, first=index == 0)
+            tokens = layer.self_attend(tokens, position if index else None)
+            tokens, cells = layer.cross_attend(tokens, position, cells, cells_position)
         attended = self.final_attn_token_to_image.tokens_to_cells(tokens + position, cells + cells_position, cells)
         tokens = self.norm_final_attn(tokens + attended)
         object_token, iou_token, mask_tokens = tokens[:, 0], tokens[:, 1], tokens[:, 2 : 2 + NUM_MASKS]

@@ -126,7 +126,7 @@ def test_the_first_layer_is_initialised_near_the_identity():
     tokens = randn(4, ENTITIES, CHANNELS)
 
     def similarity(layer):
-        after = layer.self_attend(tokens, None).flatten(0, 1)
+        after = layer.self_attend(tokens.flatten(0, 1), None)
         return F.normalize(tokens.flatten(0, 1), dim=1) @ F.normalize(after, dim=1).T
 
     similar = similarity(layer)
