@@ -68,7 +68,7 @@ def _link(link: Path, images: Path) -> None:
     if not link.exists():
         link.symlink_to(images.resolve(), target_is_directory=True)
     elif link.resolve() != images.resolve():
-        raise DataError(f"{link}: is there already and is {link.resolve()}, not {images.resolve()}")
+        raise DataError(f"{link}: exists already and leads to {link.resolve()}, not to {images.resolve()}")
 
 
 def _records(partial: Path) -> list[dict[str, Any]]:

@@ -100,8 +100,8 @@ def test_a_stopped_run_goes_on(pictures, tmp_path):
 
 
 def test_folders_that_cannot_be_used(pictures, tmp_path):
-    with pytest.raises(DataError, match="no pictures in it"):
+    with pytest.raises(DataError, match="no images in it"):
         write_proposals(two_masks, tmp_path / "nothing", tmp_path / "out")
     (tmp_path / "out/train").mkdir(parents=True)
-    with pytest.raises(DataError, match="stands for"):
+    with pytest.raises(DataError, match="exists already and leads to"):
         write_proposals(two_masks, pictures, tmp_path / "out")
