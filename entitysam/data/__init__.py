@@ -1,6 +1,7 @@
 """Training and evaluation data: readers, augmentation, the loader, the synthetic set. Importing this package registers the readers."""
 
 import entitysam.data.evaluation.coco_panoptic
+import entitysam.data.evaluation.id_maps
 import entitysam.data.evaluation.mot
 import entitysam.data.evaluation.vipseg
 import entitysam.data.evaluation.vspw

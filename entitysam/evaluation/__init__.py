@@ -6,6 +6,7 @@ from entitysam.evaluation.entity_ap import EntityAP, make_exclusive
 from entitysam.evaluation.evaluator import EvaluationError, Evaluator, build_evaluators
 from entitysam.evaluation.panoptic_png import read_panoptic_png
 from entitysam.evaluation.panoptic_quality import PanopticQuality
+from entitysam.evaluation.region_similarity import BestIdJ
 from entitysam.evaluation.semantic import SemanticSegmentation
 from entitysam.evaluation.stq import STQ, EntitySTQ
 from entitysam.evaluation.teta import TETA
@@ -22,6 +23,7 @@ __all__ = [
     "VPQ",
     "AgnosticYouTubeVISAP",
     "BDDTracking",
+    "BestIdJ",
     "BoxTracking",
     "EntityAP",
     "EntitySTQ",

@@ -3,7 +3,7 @@
 | annotation format | `Video.annotation` | readers |
 | --- | --- | --- |
 | all | `key`: id as the benchmark's files have it (a number, or a text as `Video.video_id`) | |
-| panoptic | `names`: PNG of each frame, relative to the folder of predictions; `mask_files`: annotated id maps; `segments`: the JSON's `segments_info` per frame, unchanged | vipseg, coco_panoptic_images |
+| panoptic | `names`: PNG of each frame, relative to the folder of predictions; `mask_files`: annotated id maps; `segments`: the JSON's `segments_info` per frame, unchanged; `read`: reads one of `mask_files`, where they are no RGB PNGs | vipseg, coco_panoptic_images, id_maps |
 | semantic | `names`, `mask_files`: annotated label maps | vspw |
 | tracks | `frames`: `detections.records.FrameRecord` of each frame; `step`: distance of the frames in the video | tracks, panoptic_tracks |
 | instances | `length`: number of frames; `instances`: the JSON's annotations of this video, unchanged | ytvis, entityseg_images |

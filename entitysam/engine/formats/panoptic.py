@@ -101,7 +101,8 @@ class PanopticFormat(PredictionFormat):
             check_type(frame, list[Segment], f"{where}, frame {index}", EvaluationError)
             for index, frame in enumerate(video.annotation["segments"])
         ]
-        return PanopticSequence(segments, _reader(video.annotation["mask_files"]))
+        files, read = video.annotation["mask_files"], _truth_reader(video)
+        return PanopticSequence(segments, lambda frame: read(files[frame]))
 
     def sequence(self, video: Video, entry: Entry) -> PanopticSequence:
         """The prediction of a video. As in the published evaluators, frames are paired with the annotated ones by
@@ -128,7 +129,7 @@ class PanopticFormat(PredictionFormat):
         return PanopticSequence(segments, _reader([self.folder / MAPS / name for name in names]))
 
     def maps(self, video: Video, entry: Entry | None, frame: int) -> tuple[np.ndarray, np.ndarray]:
-        truth = read_panoptic_png(video.annotation["mask_files"][frame])
+        truth = _truth_reader(video)(video.annotation["mask_files"][frame])
         if entry is None:
             return truth, np.zeros_like(truth)
         return truth, self.sequence(video, entry).read(frame)
@@ -187,6 +188,11 @@ def boxes(sequence: PanopticSequence, class_agnostic: bool, where: str) -> Track
             rows.append([frame, segment["id"], category, *segment["bbox"]])
             crowd.append(segment.get("iscrowd", 0) == 1)
     return Tracks.from_rows(rows, crowd)
+
+
+def _truth_reader(video: Video) -> Callable[[Path], np.ndarray]:
+    """What reads an annotated map of a video."""
+    return video.annotation.get("read", read_panoptic_png)
 
 
 def _reader(files: Sequence[Path]) -> Callable[[int], np.ndarray]:
