@@ -1,11 +1,13 @@
 """Segments and tracks every entity of a video, without prompts and without categories.
 
-INPUT is a video, a folder or quoted glob of images (natural order), an image, a camera's number or a stream's address.
+INPUT is a video, a folder or quoted glob of images (natural order), an image, a camera's number, a stream's address, or
+standard input: '-' for a video, raw:WIDTHxHEIGHT@FPS for RGB pixels.
 
-written to the result folder:
+written to the result folder, or with '-o -' the lines alone to standard output:
   overlay.mp4        the frames with their entities drawn; colours stay with ids
   masks/<frame>.png  entity ids, id = R + 256 G + 65536 B, 0 = no entity
   segments.json      which ids are on which frame (panoptic video annotations)
+  segments.jsonl     the same with scores and masks, a line per frame, to be read while the run goes on
   tracks.json        per entity: first and last frame, score, box, area and run-length mask on every frame
   contact_sheet.png  a few frames, original above overlay
   events.json        with --online: frames on which entities are born, lost and found again
@@ -17,7 +19,9 @@ examples:
   entitysam segment clip.mp4 -o out/clip
   entitysam segment clip.mp4 -o out/clip --model vit-l --device cuda --dtype bf16
   entitysam segment 'frames/*.jpg' --model tiny --stride 2 --max-frames 100
-  entitysam segment 0 --online --drop-stale -o out/camera
+  entitysam segment 0 --drop-stale --preview 8090 -o out/camera
+  entitysam segment rtsp://camera/live --keep 60 -o out/last_minute  # connects again when the stream is lost
+  ffmpeg -i clip.mp4 -f matroska - | entitysam segment - -o -        # JSON Lines on standard output
   entitysam segment clip.mp4 -o out/clip --resume
   entitysam segment clip.mp4 -o out/clip --reid
   entitysam segment clip.mp4 -o out/clip --prompts prompts.json --weights sam2.1_hiera_small.pt
@@ -48,7 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     frames = parser.add_argument_group("frames")
     frames.add_argument("--stride", type=int, default=1, metavar="N", help="take every N-th frame (default: 1)")
     frames.add_argument("--max-frames", type=int, metavar="N", help="stop after N frames")
-    frames.add_argument("--drop-stale", action="store_true", help="cameras: always take the newest frame")
+    live = parser.add_argument_group("live inputs: cameras, streams, standard input")
+    live.add_argument(
+        "--drop-stale", action="store_true", help="always take the newest frame; says how many were dropped"
+    )
+    live.add_argument("--keep", type=float, metavar="SECONDS", help="the result folder holds only the last seconds")
+    live.add_argument("--preview", type=int, metavar="PORT", help="show the run at http://127.0.0.1:PORT/")
     method = parser.add_argument_group("method")
     method.add_argument("--online", action="store_true", help="causal: no look-ahead (always used for cameras)")
     method.add_argument("--warmup-frames", type=int, metavar="N",
@@ -98,6 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
         if source.is_live and arguments.resume:
             raise InputError(f"{arguments.input}: a live input cannot be resumed")
         _check_windows_and_tiles(arguments, source)
+        _check_live_options(arguments, source)
         if arguments.reid is not None and (arguments.online or source.is_live):
             raise InputError(f"{arguments.input}: --reid needs the whole video: neither --online nor a camera")
         prompts = _read_prompts(arguments, source) if arguments.prompts else None
@@ -110,12 +120,14 @@ def run(arguments: argparse.Namespace) -> int:
         is_online = arguments.online or source.is_live
         files = [*SEGMENT_FILES, *([EVENTS] if is_online else []), *([CROPS] if labelling else [])]
         origin = None if source.is_live else origin_of(arguments.input, arguments.stride, arguments.max_frames)
-        out = arguments.out or default_folder(arguments.input)
-        stack.enter_context(claim_folder(out, files, source, arguments.input, origin))
+        out = None if str(arguments.out) == "-" else arguments.out or default_folder(arguments.input)
+        if out is not None:
+            stack.enter_context(claim_folder(out, files, source, arguments.input, origin))
 
-        from entitysam.cli.shared.progress import warn
+        from entitysam.cli.shared.progress import note, warn
         from entitysam.cli.shared.results import Job, run_job
         from entitysam.cli.shared.resume import input_identity
+        from entitysam.io.writers.preview import Preview
 
         if prompts is None:
             opened = open_model(arguments.model, arguments.weights, arguments.device, overrides)
@@ -125,6 +137,9 @@ def run(arguments: argparse.Namespace) -> int:
             opened = open_prompted_model(arguments, overrides)
         if opened.weights is None:
             warn(f"{arguments.model} runs with random weights: its results are meaningless")
+        preview = None if arguments.preview is None else stack.enter_context(Preview(arguments.preview))
+        if preview:
+            note(f"preview: {preview.url}")
         job = Job(
             source,
             reopen=lambda: open_frames(arguments.input, **options),
@@ -135,6 +150,8 @@ def run(arguments: argparse.Namespace) -> int:
             online=arguments.online,
             resume=arguments.resume,
             quiet=arguments.quiet,
+            keep=arguments.keep,
+            preview=preview,
             window=arguments.window,
             tiles=arguments.tiles,
             entities=arguments.entities,
@@ -144,7 +161,7 @@ def run(arguments: argparse.Namespace) -> int:
             run_job(job, opened, inference)
         else:
             run_prompted(job, opened, prompts, inference["amp"])
-        if labelling:
+        if labelling and out:
             _label(arguments, out, source, labelling)
     return 0
 
@@ -179,6 +196,20 @@ def _check_windows_and_tiles(arguments: argparse.Namespace, source: "FrameSource
             raise InputError(f"{where}: --resume does not work with --{option}")
     if arguments.reid is not None and arguments.window:
         raise InputError(f"{where}: --reid does not work with --window, which compares appearance itself")
+
+
+def _check_live_options(arguments: argparse.Namespace, source: "FrameSource") -> None:
+    """Raises InputError for options that do not go with the input or with each other."""
+    from entitysam.io.readers.source import InputError
+
+    where, to_stdout = arguments.input, str(arguments.out) == "-"
+    if arguments.keep is not None and not (source.is_live and arguments.keep > 0):
+        raise InputError(f"{where}: --keep is a number of seconds above 0 of a live input")
+    if arguments.preview is not None and not (arguments.online or source.is_live):
+        raise InputError(f"{where}: --preview needs an online run: --online, or a live input")
+    for option in ("resume", "keep", "labels"):
+        if to_stdout and getattr(arguments, option):
+            raise InputError(f"{where}: --{option} needs a result folder, not '-o -'")
 
 
 def _open_reidentifier(arguments: argparse.Namespace) -> "Reidentifier":

@@ -232,7 +232,7 @@ def track(
     from entitysam.io.writers.tracks import TrackWriter
 
     with (
-        StopRequest() as stop,
+        StopRequest(source.end if source.is_live else lambda: None) as stop,
         TrackWriter(out, title, source.width, source.height, source.fps, origin) as writer,
         frame_bar("tracking", source.num_frames, quiet) as bar,
     ):

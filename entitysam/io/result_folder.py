@@ -1,7 +1,7 @@
 """Result folders: their default names, the files that an earlier run left, and the lock of the run that writes.
 
-`tracks.json` lists the files that its run wrote, and `segments.json` (or the partial list of an interrupted run) the
-masks. Only these are ever removed; any other file of the same name makes a run refuse to start.
+`tracks.json` lists the files that its run wrote, and `segments.json` (or the lines of an interrupted run) the masks.
+Only these are ever removed; any other file of the same name makes a run refuse to start.
 """
 
 import glob
@@ -26,9 +26,10 @@ except ImportError:  # Windows: result folders are not locked
     fcntl = None  # type: ignore[assignment]
 
 OVERLAY, MASKS, SEGMENTS, TRACKS, SHEET = "overlay.mp4", "masks", "segments.json", "tracks.json", "contact_sheet.png"
+LINES = f"{SEGMENTS}l"
 MOT, EVENTS, CROPS, PANOPTIC = "tracks.txt", "events.json", "shown.jpg", "panoptic.json"
-VIDEO_FILES = (OVERLAY, SEGMENTS, TRACKS, SHEET, MOT, EVENTS, CROPS)  # all that runs over a video write
-SEGMENT_FILES = (OVERLAY, SEGMENTS, TRACKS, SHEET)
+VIDEO_FILES = (OVERLAY, SEGMENTS, LINES, TRACKS, SHEET, MOT, EVENTS, CROPS)  # all that runs over a video write
+SEGMENT_FILES = (OVERLAY, SEGMENTS, LINES, TRACKS, SHEET)
 TRACK_FILES = (OVERLAY, SEGMENTS, TRACKS, SHEET, MOT, EVENTS)
 LOCK = ".lock"
 ELSEWHERE = "choose another folder with -o"
@@ -44,9 +45,11 @@ def source_name(source: str) -> str:
 
     A file gives its stem, a folder its own name also where it is given as "." or "..", a glob pattern the folder that it
     starts from and the literal text of the pattern ("a/*.jpg" -> "a", "a/left_*.jpg" -> "a_left"); an address or camera
-    the stem of its text.
+    the stem of its text; standard input "stdin".
     """
     path = Path(source)
+    if source == "-" or (source.startswith("raw:") and not path.exists()):
+        return "stdin"
     if "://" in source:
         return as_stem(path.stem)
     if path.is_dir():
@@ -76,11 +79,13 @@ class EarlierResult:
 def read_earlier(folder: Path) -> EarlierResult:
     """Lists the files of an earlier run in a folder; files that no run listed are not among them."""
     head = read_head(folder / TRACKS)
-    partial_list = unfinished(folder / SEGMENTS)
+    lines, partial_list = folder / LINES, unfinished(folder / SEGMENTS)
     names = [f"{MASKS}/{name}" for name in listed_masks(folder / SEGMENTS)]
     if head is not None:
         listed = head.get("files", VIDEO_FILES)  # results of earlier versions list nothing
         names += [name for name in VIDEO_FILES if name in listed or name == TRACKS]
+    if next(_file_names(lines), None) is not None:
+        names.append(lines.name)
     if partial_list.is_file():
         names.append(partial_list.name)
     names += [f".{name}.part" for name in VIDEO_FILES]  # temporary files of a run that was killed
@@ -134,26 +139,34 @@ def _is_there(source: str) -> bool:
 
 
 def unfinished(path: Path) -> Path:
-    """The partial list that stands for a `segments.json` until its run is complete: one JSON line per frame."""
+    """The hidden lines that stand for a `segments.json` until its run is complete: one JSON line per frame."""
     return path.with_name(f".{path.name}l.part")
 
 
 def listed_masks(path: Path) -> list[str]:
-    """File names of the masks that a `segments.json` and its partial list name, without folders.
+    """File names of the masks that a `segments.json` or else its lines name, without folders.
 
-    Empty where there is neither. Lines that were cut off and files of another kind are left out.
+    Empty where there is none. Lines that were cut off and files of another kind are left out.
     """
-    frames: list[Any] = []
-    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+    names: list[Any] = []
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError, AttributeError):
         written = json.loads(path.read_text(encoding="utf-8"))
-        frames += [frame for video in written["annotations"] for frame in video["annotations"]]
-    with suppress(OSError, ValueError):
-        for line in unfinished(path).read_text(encoding="utf-8").splitlines():
-            with suppress(ValueError, RecursionError):
-                frames.append(json.loads(line))
-    names = (frame.get("file_name") for frame in frames if isinstance(frame, dict))
+        names += [frame.get("file_name") for video in written["annotations"] for frame in video["annotations"]]
+    if not names:
+        names += _file_names(path.with_name(f"{path.name}l"))
+    names += _file_names(unfinished(path))
     kept = (Path(name).name for name in names if isinstance(name, str) and "\0" not in name)
     return list(dict.fromkeys(name for name in kept if name.endswith(".png")))
+
+
+def _file_names(lines: Path) -> Iterator[Any]:
+    """`file_name` of each line that `frame_lines` may have written; memory does not depend on the length of the file."""
+    with suppress(OSError), lines.open("rb") as file:
+        for line in file:
+            with suppress(ValueError, RecursionError):
+                frame = json.loads(line)
+                if isinstance(frame, dict) and {"file_name", "segments_info"} <= frame.keys():
+                    yield frame["file_name"]
 
 
 def remove_results(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Stops on Ctrl-C and SIGTERM between frames."""
 
 import signal
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -10,12 +11,16 @@ class StopRequest:
 
     At the end of the block, a SIGTERM that was not checked raises, so that the process ends with its exit code.
 
+    Args:
+        on_request: called at the first signal; makes what the block waits for end.
+
     Attributes:
         requested: number of the signal that arrived, 0 = none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_request: Callable[[], None] = lambda: None) -> None:
         self.requested = 0
+        self._on_request = on_request
         self._previous: dict[int, Any] = {}
 
     def check(self) -> None:
@@ -31,6 +36,7 @@ class StopRequest:
         if self.requested:
             raise KeyboardInterrupt(number)
         self.requested = number
+        self._on_request()
 
     def __enter__(self) -> "StopRequest":
         for number in (signal.SIGINT, signal.SIGTERM):

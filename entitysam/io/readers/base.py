@@ -41,6 +41,10 @@ class Decoder(ABC):
     def name(self, index: int) -> str:
         """Name of frame `index` (counted before striding), fit to be a file's stem."""
 
+    def stop(self) -> None:
+        """Ends the current pass soon; for live inputs, which may wait for frames. May be called from another thread."""
+        return
+
     def close(self) -> None:
         """Releases what is held between passes; most inputs hold nothing."""
         return

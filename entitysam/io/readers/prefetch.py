@@ -17,11 +17,22 @@ class Prefetcher(Generic[T]):
     Args:
         items: a generator; only the thread advances it.
         depth: items kept ready, at least 1.
+        patience: seconds that `close` waits; a thread that still waits for its next item then ends by itself.
         newest_only: when the consumer is slow, drop old items instead of making the producer wait.
+
+    Attributes:
+        dropped: number of items that were dropped.
     """
 
-    def __init__(self, items: Generator[T, None, None], depth: int, newest_only: bool = False) -> None:
+    def __init__(
+        self,
+        items: Generator[T, None, None],
+        depth: int,
+        newest_only: bool = False,
+        patience: float | None = None,
+    ) -> None:
         self._items = items
+        self._patience = patience
         self._depth = depth
         self._newest_only = newest_only
         self._ready: deque[T] = deque()
@@ -29,6 +40,7 @@ class Prefetcher(Generic[T]):
         self._stopped = False
         self._finished = False
         self._error: BaseException | None = None
+        self.dropped = 0
         self._thread = threading.Thread(target=self._produce, name="prefetch", daemon=True)
         self._thread.start()
 
@@ -49,13 +61,19 @@ class Prefetcher(Generic[T]):
             raise error
         raise StopIteration
 
+    def end(self) -> None:
+        """Makes the iteration end after the items that are ready; may be called in a signal handler."""
+        with self._changed:
+            self._stopped = self._finished = True
+            self._changed.notify_all()
+
     def close(self) -> None:
         """Stops the thread and waits for it; items not yet taken are dropped. May be called twice."""
         with self._changed:
             self._stopped = True
             self._ready.clear()
             self._changed.notify_all()
-        self._thread.join()
+        self._thread.join(self._patience)
 
     def _produce(self) -> None:
         try:
@@ -76,6 +94,7 @@ class Prefetcher(Generic[T]):
             while len(self._ready) >= self._depth and not self._stopped:
                 if self._newest_only:
                     self._ready.popleft()
+                    self.dropped += 1
                 else:
                     self._changed.wait()
             if self._stopped:

@@ -1,4 +1,4 @@
-"""Frames of a video, a folder or glob of images, an image, a camera, a stream, or of arrays in memory.
+"""Frames of a video, a folder or glob of images, an image, a camera, a stream, a pipe, or of arrays in memory.
 
 Decoding is lazy and happens in a background thread, a few frames ahead of the consumer, without temporary files.
 """
@@ -18,11 +18,13 @@ from entitysam.io.readers.camera import CameraDecoder
 from entitysam.io.readers.images import SUFFIXES, list_images, open_images
 from entitysam.io.readers.memory import MemoryDecoder
 from entitysam.io.readers.prefetch import Prefetcher
+from entitysam.io.readers.stream import LIVE_PROTOCOLS, StreamDecoder, open_pipe
 from entitysam.io.readers.video import VideoDecoder
 
 __all__ = ["FrameSource", "InputError", "open_frames"]
 
 Source = str | Path | int | Iterable[np.ndarray | Image.Image]
+LIVE_PATIENCE = 1.0  # seconds that closing waits for a live input
 PREFETCH = 4  # frames kept ready: enough to hide decoding behind the network, 25 MB at 1920x1080
 
 
@@ -37,8 +39,9 @@ def open_frames(
 
     Args:
         source: a video file or stream address that FFmpeg reads; a folder or glob of images (natural order); an image,
-            with all its pages where it has several; a camera's number (0, or "0" where no file has that name); a list,
-            array [T, H, W, 3] or generator of uint8 [H, W, 3] RGB arrays or PIL images.
+            with all its pages where it has several; a camera's number (0, or "0" where no file has that name); "-" for a
+            video on standard input, "raw:640x480@30" for RGB pixels there (see `stream`); a list, array [T, H, W, 3] or
+            generator of uint8 [H, W, 3] RGB arrays or PIL images.
         stride: take every `stride`-th frame, the first included.
         max_frames: stop after this many frames (counted after striding).
         drop_stale: live inputs only: when the consumer is slow, give it the newest frame and drop those between.
@@ -99,7 +102,14 @@ class FrameSource:
     @property
     def warnings(self) -> list[str]:
         """Problems of the last pass, e.g. "clip.mp4: 3 of 40 frames could not be decoded"; complete at its end."""
-        return self._decoder.warnings
+        dropped = self.dropped
+        stale = [f"{dropped} of {dropped + self.decoded} frames were dropped: newer ones were there"] if dropped else []
+        return [*self._decoder.warnings, *stale]
+
+    @property
+    def dropped(self) -> int:
+        """Number of frames that the current pass has dropped because newer ones were there."""
+        return 0 if self._pass is None else self._pass.dropped
 
     def name(self, index: int) -> str:
         """Name of the `index`-th frame of a pass: an image's stem, otherwise its number in the video ("00000")."""
@@ -115,7 +125,8 @@ class FrameSource:
     def __iter__(self) -> Iterator[np.ndarray]:
         self._end_pass()
         depth = 1 if self._drop_stale else PREFETCH
-        self._pass = Prefetcher(self._decode(), depth, newest_only=self._drop_stale)
+        patience = LIVE_PATIENCE if self.is_live else None
+        self._pass = Prefetcher(self._decode(), depth, self._drop_stale, patience)
         self._times = []
         return self._consume(self._pass, self._times)
 
@@ -139,8 +150,18 @@ class FrameSource:
             self._pass.close()
             self._pass = None
 
+    def end(self) -> None:
+        """Ends the current pass after the frames that are ready, also while it waits for one; for live inputs.
+
+        May be called from another thread or a signal handler.
+        """
+        self._decoder.stop()
+        if self._pass is not None:
+            self._pass.end()
+
     def close(self) -> None:
         """Stops decoding and releases the input."""
+        self._decoder.stop()
         self._end_pass()
         self._decoder.close()
 
@@ -159,8 +180,10 @@ def _open_decoder(source: Source) -> Decoder:
     if not isinstance(source, str | Path):
         return MemoryDecoder(source)
     text, path = str(source), Path(source)
+    if text == "-" or (text.startswith("raw:") and not path.exists()):
+        return open_pipe(text)
     if "://" in text:
-        return VideoDecoder(text)
+        return _open_address(text)
     if path.is_dir():
         return open_images(list_images(path), label=text)
     if not path.exists():
@@ -174,3 +197,16 @@ def _open_decoder(source: Source) -> Decoder:
     if path.suffix.lower() in SUFFIXES:
         return open_images([path], label=path.name)
     return VideoDecoder(path)
+
+
+def _open_address(text: str) -> Decoder:
+    """A live stream, or a video file behind an address: one that states how long it is."""
+    protocol = text.split("://")[0].lower()
+    if protocol in LIVE_PROTOCOLS:
+        return StreamDecoder(text)
+    if protocol in ("http", "https"):
+        stream = StreamDecoder(text)  # opened once: a server may serve a single connection
+        if not stream.has_end:
+            return stream
+        stream.close()
+    return VideoDecoder(text)

@@ -1,4 +1,4 @@
-"""Reads video files and network streams through PyAV."""
+"""Reads video files through PyAV, also those behind an address."""
 
 import os
 from collections.abc import Generator
@@ -11,7 +11,6 @@ import numpy as np
 from entitysam.io.readers.base import Decoder, InputError, composite_on_black
 from entitysam.io.readers.containers import is_intact
 
-LIVE_PROTOCOLS = ("rtsp", "rtsps", "rtp", "rtmp", "udp", "srt", "tcp")
 # FFmpeg reads any text as a terminal recording and draws its letters.
 NOT_VIDEO = {"tty"}
 # Announced durations are rough: a pass that ends at most this many frames early is complete.
@@ -29,6 +28,8 @@ class VideoDecoder(Decoder):
         InputError: not a video, or no frame of it can be decoded.
     """
 
+    is_live = False
+
     def __init__(self, source: str | Path) -> None:
         self.source = str(source)
         is_local = "://" not in self.source
@@ -36,13 +37,12 @@ class VideoDecoder(Decoder):
         self.label = Path(source).name if is_local else self.source
         # An absolute path: FFmpeg takes "12:30.mp4" for an address with the protocol "12".
         self._address = os.path.abspath(self.source) if is_local else self.source
-        self.is_live = self.source.split("://")[0].lower() in LIVE_PROTOCOLS
         self.warnings: list[str] = []
         with self._open() as container:
-            stream = _video_stream(container)
+            stream = video_stream(container)
             self.fps = float(stream.average_rate or stream.guessed_rate or 0) or None
             self._announced = stream.frames
-            self._duration = _duration(container, stream)
+            self._duration = stated_duration(container, stream)
             self.num_frames = self._announced or round(self._duration * (self.fps or 0)) or None
             first = next(_decode(container, stream, _Counts()), None)
         if self.num_frames is None and self.files:
@@ -60,7 +60,7 @@ class VideoDecoder(Decoder):
         self.warnings = []
         counts = _Counts()
         with self._open() as container:
-            for index, frame in enumerate(_decode(container, _video_stream(container), counts)):
+            for index, frame in enumerate(_decode(container, video_stream(container), counts)):
                 if index % stride == 0:
                     self.time = counts.time
                     yield upright(frame, self._stored_size)
@@ -72,7 +72,7 @@ class VideoDecoder(Decoder):
         except (av.error.FFmpegError, OSError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise InputError(f"{self.label}: not a video that can be read ({reason})") from error
-        if _video_stream(container) is None or container.format.name in NOT_VIDEO:
+        if video_stream(container) is None or container.format.name in NOT_VIDEO:
             container.close()
             raise InputError(f"{self.label}: not a video (no video stream in it)")
         return container
@@ -80,14 +80,14 @@ class VideoDecoder(Decoder):
     def _count_packets(self) -> int | None:
         with self._open() as container:
             try:
-                return sum(packet.size > 0 for packet in container.demux(_video_stream(container))) or None
+                return sum(packet.size > 0 for packet in container.demux(video_stream(container))) or None
             except av.error.FFmpegError:
                 return None
 
     def _report_losses(self, counts: "_Counts") -> None:
         announced = self._announced
         lost = max(announced - counts.frames - counts.discarded, 0)
-        if not announced and self.fps and not self.is_live:
+        if not announced and self.fps:
             announced = round(self._duration * self.fps)
             lost = announced - round(counts.last_start * self.fps) - 1
             lost = lost if lost > DURATION_SLACK else 0
@@ -181,7 +181,7 @@ def apply_display_matrix(pixels: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return pixels[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
 
 
-def _duration(container: Any, stream: Any) -> float:
+def stated_duration(container: Any, stream: Any) -> float:
     """Duration of the video stream in seconds as the container states it, 0 where it does not."""
     if stream.duration:
         return float(stream.duration * stream.time_base)
@@ -194,7 +194,7 @@ def _duration(container: Any, stream: Any) -> float:
     return 0.0
 
 
-def _video_stream(container: Any) -> Any:
+def video_stream(container: Any) -> Any:
     """The first video stream that is not the cover image of an audio file, or None."""
     videos = (s for s in container.streams.video if "attached_pic" not in str(s.disposition).lower())
     return next(videos, None)

@@ -1,6 +1,6 @@
 """`segments.json` (panoptic video annotations) and `tracks.json` (one record per entity), written frame by frame.
 
-Both writers keep only a few bytes per entity and frame in memory.
+Both writers keep only a few bytes per entity and frame in memory. `segments.jsonl` is there as soon as a frame is written.
 """
 
 import json
@@ -18,9 +18,15 @@ from scipy import ndimage
 
 from entitysam.io.files import output_errors, whole_file
 from entitysam.io.result_folder import unfinished
+from entitysam.io.writers.frame_lines import FrameLines, frame_line
 from entitysam.ops import rle_encode
+from entitysam.structures import Event
 
-ENTITY_CATEGORY = {"id": 1, "name": "entity", "isthing": 1}  # the single category of entities without a class
+ENTITY_CATEGORY: dict[str, Any] = {
+    "id": 1,
+    "name": "entity",
+    "isthing": 1,
+}  # the single category of entities without a class
 
 
 @dataclass(frozen=True)
@@ -66,64 +72,98 @@ def describe_entities(ids: np.ndarray) -> list[dict[str, Any]]:
 class SegmentsWriter:
     """Panoptic video annotations: {categories, annotations: [{video_id, annotations: [{file_name, time, segments_info}]}]}.
 
+    Until `write`, the frames stand in `FrameLines`, which name the masks that the run may have written.
+
     Args:
-        path: of the final file. Until `write`, frames are appended to the partial list `unfinished(path)`, which stays
-            after an interruption and names the masks that the run may have written.
+        path: of the final file.
         video_id: the video's name in the file.
         names: classes of the entities; None puts all entities into one category, "entity".
+        hidden: no `segments.jsonl`: the lines are hidden, and removed by `write`.
+        finished: frames of an interrupted run, whose lines stay (see `FrameLines`).
+
+    Attributes:
+        dropped: names of masks that an interrupted run has written and whose lines are removed.
 
     Raises:
         OutputError: the file cannot be written.
     """
 
-    def __init__(self, path: Path, video_id: str, names: EntityNames | None = None) -> None:
+    def __init__(
+        self, path: Path, video_id: str, names: EntityNames | None = None, *, hidden: bool = False, finished: int = 0
+    ) -> None:
         self._path = path
         self._video_id = video_id
         self._categories = [*names.categories, names.unknown] if names else [ENTITY_CATEGORY]
         self._category_of = names.category_of if names else {}
-        with output_errors(path):
-            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
-            self._lines = os.fdopen(os.open(unfinished(path), flags, 0o666), "a+b")
-            self._start = self._lines.seek(0, os.SEEK_END)  # lines of an interrupted run stay: their masks are there
-            if self._start:
-                self._lines.write(b"\n")  # its last line may be cut off
-                self._start = self._lines.tell()
+        self._hidden = hidden
+        self._is_replaced = path.exists()  # a result that gets names: the old lines stay until `write`
+        self._lines = FrameLines(path, finished, hidden or self._is_replaced)
+        self._num_frames = 0
+        self.dropped = self._lines.dropped
 
-    def add(self, file_name: str, entities: list[dict[str, Any]], time: float | None = None) -> None:
-        """Appends a frame.
+    def add(
+        self,
+        file_name: str,
+        entities: list[dict[str, Any]],
+        time: float | None = None,
+        scores: Mapping[int, float] | None = None,
+        events: Sequence[Event] | None = None,
+    ) -> None:
+        """Appends a frame; the first `finished` ones are there already.
 
         Args:
             file_name: of its id PNG.
             entities: what `describe_entities` found on it.
             time: seconds from the first frame, where known.
+            scores: score of each id on this frame.
+            events: of this frame.
         """
-        kept = ("id", "bbox", "area")
-        last = self._categories[-1]["id"]  # "entity", or "unknown"
-        infos = [
-            {**{k: e[k] for k in kept}, "category_id": self._category_of.get(e["id"], last), "iscrowd": 0}
-            for e in entities
-        ]
-        frame = {"file_name": file_name} if time is None else {"file_name": file_name, "time": round(time, 6)}
-        with output_errors(self._path):
-            self._lines.write(json.dumps({**frame, "segments_info": infos}).encode() + b"\n")
-            self._lines.flush()
+        self._num_frames += 1
+        if self._num_frames > self._lines.count:
+            infos = describe_segments(entities, scores, self._category_of, self._categories[-1]["id"])
+            self._lines.add(frame_line(self._num_frames - 1, file_name, time, infos, plain_events(events)))
 
     def write(self) -> None:
         """Writes the file; no frames can be added afterwards."""
-        self._lines.seek(self._start)
-        with whole_file(self._path) as temporary, temporary.open("wb") as file:
-            file.write(f'{{"categories": {json.dumps(self._categories)},\n'.encode())
-            file.write(f'"annotations": [{{"video_id": {json.dumps(self._video_id)}, "annotations": ['.encode())
+        kept = ("id", "bbox", "area", "category_id", "iscrowd")
+        with whole_file(self._path) as temporary, temporary.open("w", encoding="utf-8") as file:
+            file.write(f'{{"categories": {json.dumps(self._categories)},\n')
+            file.write(f'"annotations": [{{"video_id": {json.dumps(self._video_id)}, "annotations": [')
             for position, line in enumerate(self._lines):
-                file.write((b",\n" if position else b"\n") + line.rstrip())
-            file.write(b"\n]}]}\n")
+                frame = {key: line[key] for key in ("file_name", "time") if key in line}
+                infos = [{key: info[key] for key in kept} for info in line["segments_info"]]
+                file.write((",\n" if position else "\n") + json.dumps({**frame, "segments_info": infos}))
+            file.write("\n]}]}\n")
+        if not self._hidden:
+            self._lines.show()
         self.close()
         unfinished(self._path).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Closes the partial list, which stays."""
-        with suppress(OSError):  # on a full disk what is buffered cannot be written
-            self._lines.close()
+        """Closes the lines, which stay."""
+        self._lines.close()
+
+
+def describe_segments(
+    entities: list[dict[str, Any]],
+    scores: Mapping[int, float] | None,
+    category_of: Mapping[int, int],
+    other_category: int,
+) -> list[dict[str, Any]]:
+    """The `segments_info` of a line, of what `describe_entities` found."""
+    infos = []
+    for entity in entities:
+        number = entity["id"]
+        info = {key: entity[key] for key in ("id", "bbox", "area")}
+        info |= {"category_id": category_of.get(number, other_category), "iscrowd": 0}
+        info |= {} if scores is None else {"score": round(scores[number], 6)}
+        infos.append({**info, "segmentation": entity["segmentation"]})
+    return infos
+
+
+def plain_events(events: Sequence[Event] | None) -> list[dict[str, Any]] | None:
+    """Events as plain data."""
+    return None if events is None else [{"kind": event.kind, "id": event.id} for event in events]
 
 
 class TracksWriter:

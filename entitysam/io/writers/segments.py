@@ -5,6 +5,7 @@
 | `overlay.mp4` | the frames with their entities drawn, with the timing of the input |
 | `masks/<frame>.png` | entity ids, RGB, id = R + 256 G + 65536 B |
 | `segments.json` | panoptic video annotations: time and ids of every frame |
+| `segments.jsonl` | a line per frame, written as the frames come (see `frame_lines`) |
 | `tracks.json` | per entity: first and last frame, score, name (where given), box, area and run-length mask on every frame |
 | `contact_sheet.png` | a few frames, original above overlay |
 """
@@ -23,6 +24,7 @@ from entitysam.io.paths import join_inside
 from entitysam.io.result_folder import MASKS, OVERLAY, SEGMENT_FILES, SEGMENTS, SHEET, TRACKS
 from entitysam.io.writers.annotations import EntityNames, SegmentsWriter, TracksWriter, describe_entities
 from entitysam.io.writers.video import VideoWriter
+from entitysam.structures import Event
 from entitysam.visualization.contact_sheet import ContactSheet
 from entitysam.visualization.overlay import draw_entities
 
@@ -39,8 +41,8 @@ class WrittenResult:
 class ResultWriter:
     """Fills a result folder frame by frame; used in a `with` block that ends with `finish`.
 
-    Every file is complete or absent. Without `finish` (an error, Ctrl-C) the masks written so far stay, with a hidden
-    list of them.
+    Every file is complete or absent, but for `segments.jsonl`. Without `finish` (an error, Ctrl-C) the masks written so far
+    stay, with their lines.
 
     Args:
         folder: created if missing; see `result_folder.remove_results` for one with an earlier result.
@@ -50,6 +52,7 @@ class ResultWriter:
         source: what opens the frames again, as plain data for `tracks.json`; None where nothing does.
         names: classes of the entities, drawn and written.
         other_files: names of further files that the same run writes into the folder.
+        finished: frames that an interrupted run has written, whose lines stay; they are added again.
 
     Raises:
         OutputError: the folder cannot be written to.
@@ -65,6 +68,7 @@ class ResultWriter:
         source: Mapping[str, Any] | None = None,
         names: EntityNames | None = None,
         other_files: Sequence[str] = (),
+        finished: int = 0,
     ) -> None:
         self.folder = folder
         self._files = dict.fromkeys([*SEGMENT_FILES, *other_files])
@@ -72,7 +76,9 @@ class ResultWriter:
         self._masks = make_folder(folder / MASKS)
         self._sheet = ContactSheet()
         self._names = names.names if names else {}
-        self._segments = SegmentsWriter(folder / SEGMENTS, video_id, names)
+        self._segments = SegmentsWriter(folder / SEGMENTS, video_id, names, finished=finished)
+        for file_name in self._segments.dropped:
+            join_inside(self._masks, file_name, folder.name).unlink(missing_ok=True)
         self._tracks = TracksWriter(video_id, width, height, fps, source, names)
         self._overlay = VideoWriter(folder / OVERLAY, width, height, fps)
         self._num_frames = 0
@@ -84,6 +90,7 @@ class ResultWriter:
         ids: np.ndarray,
         frame_scores: Mapping[int, float],
         time: float | None = None,
+        events: Sequence[Event] | None = None,
     ) -> None:
         """Appends one frame.
 
@@ -93,11 +100,14 @@ class ResultWriter:
             ids: int [H, W]; 0 = no entity.
             frame_scores: score on this frame, 0..1, of (at least) the ids in `ids`.
             time: seconds from the first frame; None where the input has no times.
+            events: of this frame, where the run is online.
         """
         file_name = f"{name}.png"
         path = join_inside(self._masks, file_name, "frame")
         entities = describe_entities(ids)
-        self._segments.add(file_name, entities, time)  # before the mask, so that every mask is listed
+        self._segments.add(
+            file_name, entities, time, frame_scores, events
+        )  # before the mask, so that every mask is listed
         write_ids(path, ids)
         self._tracks.add(name, entities, dict(frame_scores), time)
         drawn = draw_entities(frame, ids, names=self._names)

@@ -206,7 +206,7 @@ class MapWriter:
             self._hidden.unlink()
         shutil.rmtree(self._hidden, ignore_errors=True)  # of a run that was killed
         make_folder(self._hidden)
-        segments = SegmentsWriter(self._folder / SEGMENTS, self._video_id)
+        segments = SegmentsWriter(self._folder / SEGMENTS, self._video_id, hidden=True)
         for name, size, time in self._waiting:
             self._write(segments, name, np.zeros(size, np.int32), time)
         return segments

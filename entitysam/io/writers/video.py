@@ -51,6 +51,7 @@ class VideoWriter:
                 f"no H.264 encoder in this build of FFmpeg: {path.name} is MPEG-4, which browsers may not play"
             )
         self._stream: Any = None
+        self._start: float | None = None
         self._ticks = -1  # time stamp of the last frame, in units of the time base
         with output_errors(path):
             create_file(self._temporary)  # FFmpeg opens files late, at the first frame
@@ -78,7 +79,7 @@ class VideoWriter:
 
         Args:
             frame: uint8 [height, width, 3] RGB.
-            time: seconds from the first frame, ascending; None places the frame 1 / fps after the one before. Either
+            time: seconds, ascending, of which the first frame's is the start; None places the frame 1 / fps after the one before. Either
                 all frames have times or none has.
 
         Raises:
@@ -94,7 +95,8 @@ class VideoWriter:
         encoded = av.VideoFrame.from_ndarray(np.ascontiguousarray(padded), format="rgb24")
         encoded = encoded.reformat(self._width, self._height, format="yuv420p", dst_colorspace="ITU709")
         time_base = self._stream.codec_context.time_base
-        self._ticks = max(self._ticks + 1, 0 if time is None else round(time / time_base))
+        self._start = (time or 0.0) if self._start is None else self._start
+        self._ticks = max(self._ticks + 1, 0 if time is None else round((time - self._start) / time_base))
         encoded.pts, encoded.time_base = self._ticks, time_base
         self._mux(encoded)
 

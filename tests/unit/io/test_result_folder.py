@@ -22,7 +22,6 @@ from entitysam.io.result_folder import (
     recorded_origin,
     remove_results,
     source_name,
-    unfinished,
 )
 from entitysam.io.writers.segments import ResultWriter
 from entitysam.io.writers.tracks import TrackWriter
@@ -183,18 +182,29 @@ def test_files_of_others_under_our_names_stay(tmp_path):
     assert listed_masks(tmp_path / "segments.json") == ["notes.png"]  # of masks/
 
 
-def test_masks_of_an_interrupted_run_are_known_although_its_list_is_cut_off(tmp_path):
+def test_masks_of_an_interrupted_run_are_known_although_its_last_line_is_cut_off(tmp_path):
     with ResultWriter(tmp_path, "clip", 24, 16, None) as writer:
         for name in ("a", "b"):
             writer.add(name, FRAME, np.ones((16, 24), np.int32), {1: 0.5})
-    with unfinished(tmp_path / "segments.json").open("a") as file:
+    with (tmp_path / "segments.jsonl").open("a") as file:
         file.write('{"file_name": "c.p')
-    with ResultWriter(tmp_path, "clip", 24, 16, None) as writer:  # resumed, and interrupted before the first frame
-        pass
     assert listed_masks(tmp_path / "segments.json") == ["a.png", "b.png"]
+    assert {path.name for path in read_earlier(tmp_path).files} == {"a.png", "b.png", "segments.jsonl"}
+    with ResultWriter(tmp_path, "clip", 24, 16, None, finished=1) as writer:  # resumed, and interrupted again
+        assert (tmp_path / "segments.jsonl").read_text().count("\n") == 1
+    assert os.listdir(tmp_path / "masks") == ["a.png"]  # no mask without a line
     write_segments(tmp_path, frames=["a", "b", "c"])
     (video,) = json.loads((tmp_path / "segments.json").read_text())["annotations"]
     assert [frame["file_name"] for frame in video["annotations"]] == ["a.png", "b.png", "c.png"]
+
+
+def test_lines_of_others_stay(tmp_path):
+    for text in ("", "mine\n", '{"rows": 1}\n', "[1]\n"):
+        (tmp_path / "segments.jsonl").write_text(text)
+        remove_results(tmp_path)
+        assert (tmp_path / "segments.jsonl").read_text() == text
+        frames = write_images(tmp_path.parent / f"{tmp_path.name} frames")
+        refused(tmp_path, frames, r"segments\.jsonl: exists and was not written by an earlier run")
 
 
 @pytest.mark.parametrize(

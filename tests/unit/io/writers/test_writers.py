@@ -69,7 +69,8 @@ def test_describe_entities_against_brute_force():
 
 def test_result_folder(tmp_path):
     write_result(tmp_path)
-    assert sorted(os.listdir(tmp_path)) == ["contact_sheet.png", "masks", "overlay.mp4", "segments.json", "tracks.json"]
+    names = ["contact_sheet.png", "masks", "overlay.mp4", "segments.json", "segments.jsonl", "tracks.json"]
+    assert sorted(os.listdir(tmp_path)) == names
     assert sorted(os.listdir(tmp_path / "masks")) == [f"{i:05d}.png" for i in range(6)]
     for index in range(6):
         np.testing.assert_array_equal(read_ids(tmp_path / "masks" / f"{index:05d}.png"), frame_and_ids(index)[1])
@@ -166,7 +167,7 @@ def test_an_interrupted_run_leaves_its_masks_and_no_half_files(tmp_path):
         for index in range(3):
             writer.add(f"{index:05d}", *frame_and_ids(index), {1: 0.5, 3: 0.5})
     visible = sorted(name for name in os.listdir(tmp_path) if not name.startswith("."))
-    assert visible == ["masks"]
+    assert visible == ["masks", "segments.jsonl"]
     np.testing.assert_array_equal(read_ids(tmp_path / "masks" / "00002.png"), frame_and_ids(2)[1])
     remove_results(tmp_path)
     assert os.listdir(tmp_path) == ["masks"]
@@ -275,7 +276,14 @@ def test_temporary_files_are_not_written_through_links(tmp_path):
         (out / name).symlink_to(victim)
     write_result(out)
     assert victim.read_bytes() == b"mine"
+    for name in ("segments.json", "segments.jsonl"):
+        (out / name).unlink()
     (out / ".segments.jsonl.part").symlink_to(victim)
+    write_result(out)
+    assert victim.read_bytes() == b"mine"
+    for name in ("segments.json", "segments.jsonl"):
+        (out / name).unlink()
+    (out / "segments.jsonl").symlink_to(victim)
     with pytest.raises(OutputError, match=r"segments\.json: cannot be written"):
         ResultWriter(out, "x", WIDTH, HEIGHT, None)
     assert victim.read_bytes() == b"mine"
@@ -308,4 +316,4 @@ def test_a_full_disk_is_named_and_leaves_no_half_files(tmp_path):
         write_result(tmp_path / "out", 60)
     assert os.listdir(tmp_path) == ["out"]
     left = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file() and path.parent.name != "masks"}
-    assert left == {".segments.jsonl.part"}
+    assert left == {"segments.jsonl"}
