@@ -1,10 +1,12 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
 PYTHON ?= python3
 BIN    := .venv/bin
-EXTRAS := dev,train,label,sam
+EXTRAS := dev,train,label,sam,serve
 UV     := PYTHONPATH=.venv/.uv $(PYTHON) -m uv
 
-.PHONY: install demo test test-slow test-floor lint format clean
+ROOT   := $(shell id -u)
+
+.PHONY: install chromium demo test test-slow test-floor lint format clean
 
 install: .venv/.installed
 
@@ -25,10 +27,16 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint
+# The browser tests need Chromium. Root on Debian gets it from there; elsewhere they skip without it, and say so.
+chromium:
+	@command -v chromium chromium-browser google-chrome >/dev/null || ! command -v apt-get >/dev/null || test "$(ROOT)" != 0 || \
+		{ echo "installing Chromium for the browser tests"; apt-get -qq update && apt-get -qq install -y chromium >/dev/null; } || \
+		echo "Chromium could not be installed: the browser tests skip"
+
+test: lint chromium
 	$(BIN)/python -m pytest -n auto --dist loadfile -m 'not slow' $(PYTEST_ARGS)
 
-test-slow: install
+test-slow: install chromium
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 # The same tests with the oldest versions that setup.py allows.

@@ -53,6 +53,7 @@ EXTRAS = {
     "wandb": ["wandb>=0.17"],
     "label": ["openai>=1.40", "open_clip_torch>=2.26"],
     "sam": ["segment-anything>=1.0"],
+    "serve": ["fastapi>=0.115", "uvicorn>=0.30"],
     "dev": [
         "pytest>=8",
         "pytest-timeout>=2.3",
@@ -63,6 +64,8 @@ EXTRAS = {
         "pre-commit>=3.8",
         "build>=1.2",
         "pip>=23",
+        "playwright>=1.45",
+        "axe-playwright-python>=0.1.4",
     ],
 }
 
@@ -75,7 +78,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["entitysam", "entitysam.*"]),
-    package_data={"entitysam": ["py.typed"]},
+    package_data={"entitysam": ["py.typed", "serve/static/*"]},
     install_requires=INSTALL,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["entitysam = entitysam.cli:main"]},

@@ -22,6 +22,7 @@ COMMANDS = {
     "track": "track given detections or proposals of a video by their embeddings (MASA)",
     "segment-image": "segment every entity of photos, without training",
     "label": "name the entities of an existing result",
+    "serve": "open a page to look at results, to correct and to export them",
     "demo": "segment a synthetic clip and print where the images are",
     "download": "download the published weights and check them",
     "doctor": "report versions, devices, codecs, data sets and weights",

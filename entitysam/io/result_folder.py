@@ -28,7 +28,8 @@ except ImportError:  # Windows: result folders are not locked
 OVERLAY, MASKS, SEGMENTS, TRACKS, SHEET = "overlay.mp4", "masks", "segments.json", "tracks.json", "contact_sheet.png"
 LINES = f"{SEGMENTS}l"
 MOT, EVENTS, CROPS, PANOPTIC = "tracks.txt", "events.json", "shown.jpg", "panoptic.json"
-VIDEO_FILES = (OVERLAY, SEGMENTS, LINES, TRACKS, SHEET, MOT, EVENTS, CROPS)  # all that runs over a video write
+CLIP = "clip.mp4"  # the input, where it is made by the run itself
+VIDEO_FILES = (OVERLAY, SEGMENTS, LINES, TRACKS, SHEET, MOT, EVENTS, CROPS, CLIP)  # all that runs over a video write
 SEGMENT_FILES = (OVERLAY, SEGMENTS, LINES, TRACKS, SHEET)
 TRACK_FILES = (OVERLAY, SEGMENTS, TRACKS, SHEET, MOT, EVENTS)
 LOCK = ".lock"

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
@@ -54,6 +54,7 @@ class Job:
         tiles: (R, C) grid of tiles; None = whole frames, unless `entities` asks for more.
         entities: number of entities on a frame for which tiles are chosen.
         reidentifier: gives returning entities their earlier ids; offline only.
+        other_files: names of files that the run writes into the folder besides those of the writer.
     """
 
     source: FrameSource
@@ -71,6 +72,7 @@ class Job:
     tiles: tuple[int, int] | None = None
     entities: int | None = None
     reidentifier: "Reidentifier | None" = None
+    other_files: Sequence[str] = ()
 
     @property
     def is_resumable(self) -> bool:
@@ -89,8 +91,8 @@ class Job:
         if self.out is None:
             return StdoutWriter()
         source = self.source
-        size = source.width, source.height
-        return ResultWriter(self.out, self.title, *size, source.fps, self.origin, names, other_files, finished)
+        size, files = (source.width, source.height), [*self.other_files, *other_files]
+        return ResultWriter(self.out, self.title, *size, source.fps, self.origin, names, files, finished)
 
     def open_online_writer(
         self, finished: int, resume: "ResumeFolder | None"

@@ -19,18 +19,21 @@ from entitysam.io.result_folder import MASKS, SEGMENTS, TRACKS, recorded_origin
 MAX_SCORES = 2**27  # entities x frames, 1 GiB
 Size = Annotated[int, Field(ge=1, le=2**16)]
 EntityId = Annotated[int, Field(ge=1, lt=2**24)]  # as many as an RGB PNG can hold
+Area = Annotated[int, Field(ge=0, lt=2**31)]
 FrameIndex = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class _TrackFrame(TypedDict):
     frame: FrameIndex
     score: Finite
+    area: NotRequired[Area]
 
 
 class _Track(TypedDict):
     id: EntityId
     score: Finite
     frames: list[_TrackFrame]
+    name: NotRequired[str | None]
 
 
 class _Source(TypedDict, total=False):
@@ -67,6 +70,8 @@ class SavedResult:
         ids: int64 [n] entity ids, ascending.
         scores: float [n] score over the video.
         frame_scores: float [n, T] score per frame, 0 where the entity is not visible.
+        areas: int32 [n, T] pixels per frame; 0 where the file has none.
+        names: of the entities, "" where there is none.
     """
 
     folder: Path
@@ -81,6 +86,8 @@ class SavedResult:
     ids: np.ndarray
     scores: np.ndarray
     frame_scores: np.ndarray
+    areas: np.ndarray
+    names: list[str]
 
     @classmethod
     def read(cls, folder: Path) -> "SavedResult":
@@ -109,11 +116,13 @@ class SavedResult:
         if len(ids) * len(frames) > MAX_SCORES:
             raise InputError(f"{path}: {len(ids)} entities on {len(frames)} frames are too many")
         frame_scores = np.zeros((len(ids), len(frames)))
-        for row, track in zip(frame_scores, tracks):
+        areas = np.zeros((len(ids), len(frames)), np.int32)
+        for row, area, track in zip(frame_scores, areas, tracks):
             for record in track["frames"]:
                 if record["frame"] >= len(frames):
                     raise InputError(f"{path}: track {track['id']}: frame {record['frame']} of {len(frames)} frames")
                 row[record["frame"]] = record["score"]
+                area[record["frame"]] = record.get("area", 0)
         head = {key: contents[key] for key in ("video_id", "width", "height", "fps")}
         times = contents.get("times", [None] * len(frames))
         if len(times) != len(frames):
@@ -129,6 +138,8 @@ class SavedResult:
             ids=ids,
             scores=scores,
             frame_scores=frame_scores,
+            areas=areas,
+            names=[track.get("name") or "" for track in tracks],
         )
 
     def local_source(self) -> dict[str, Any]:

@@ -61,8 +61,8 @@ class ImagesDecoder(Decoder):
                 first = f"{self.width}x{self.height} of the first, {self.files[0].name}"
                 raise InputError(f"{label}: frames differ in size: {file.name} is {width}x{height}, not {first}")
         step = -(-len(self.files) // SAMPLED)
-        self._levels = find_levels(_sample(self.files[::step]))
-        self.warnings = [f"{label}: {self._levels.guess}"] if self._levels.guess else []
+        self.levels = find_levels(_sample(self.files[::step]))
+        self.warnings = [f"{label}: {self.levels.guess}"] if self.levels.guess else []
         paged = next((f for f in self.files if f.suffix.lower() in PAGED_SUFFIXES and len(list_pages(f)) > 1), None)
         if paged is not None:
             self.warnings.append(f"{label}: only the first page of {paged.name} (and of other such files) is a frame")
@@ -71,7 +71,7 @@ class ImagesDecoder(Decoder):
         return self.files[index].stem
 
     def frames(self, stride: int) -> Generator[np.ndarray, None, None]:
-        return (read_image(file, self._levels) for file in self.files[::stride])
+        return (read_image(file, self.levels) for file in self.files[::stride])
 
 
 class PagesDecoder(Decoder):

@@ -71,11 +71,12 @@ class FrameSource:
         num_frames: estimated number of frames of a pass, None where it cannot be known.
         is_live: a camera or live stream: frames arrive in real time.
         files: local files that are read.
+        decoder, stride: what reads the input, and the step between the frames that are taken.
     """
 
     def __init__(self, decoder: Decoder, stride: int = 1, max_frames: int | None = None, drop_stale: bool = False):
-        self._decoder = decoder
-        self._stride = stride
+        self.decoder = decoder
+        self.stride = stride
         self._max_frames = max_frames
         self._drop_stale = drop_stale
         self._pass: Prefetcher[tuple[np.ndarray, float | None]] | None = None
@@ -93,10 +94,10 @@ class FrameSource:
 
     @property
     def num_frames(self) -> int | None:
-        total = self._decoder.num_frames
+        total = self.decoder.num_frames
         if total is None:
             return self._max_frames
-        total = -(-total // self._stride)
+        total = -(-total // self.stride)
         return total if self._max_frames is None else min(total, self._max_frames)
 
     @property
@@ -104,7 +105,7 @@ class FrameSource:
         """Problems of the last pass, e.g. "clip.mp4: 3 of 40 frames could not be decoded"; complete at its end."""
         dropped = self.dropped
         stale = [f"{dropped} of {dropped + self.decoded} frames were dropped: newer ones were there"] if dropped else []
-        return [*self._decoder.warnings, *stale]
+        return [*self.decoder.warnings, *stale]
 
     @property
     def dropped(self) -> int:
@@ -113,7 +114,7 @@ class FrameSource:
 
     def name(self, index: int) -> str:
         """Name of the `index`-th frame of a pass: an image's stem, otherwise its number in the video ("00000")."""
-        return self._decoder.name(index * self._stride)
+        return self.decoder.name(index * self.stride)
 
     def time(self, index: int) -> float | None:
         """Seconds from the first frame to the `index`-th frame of the current pass, which must have been given.
@@ -131,9 +132,9 @@ class FrameSource:
         return self._consume(self._pass, self._times)
 
     def _decode(self) -> Generator[tuple[np.ndarray, float | None], None, None]:
-        with closing(self._decoder.frames(self._stride)) as frames:
+        with closing(self.decoder.frames(self.stride)) as frames:
             for frame in islice(frames, self._max_frames):
-                yield frame, self._decoder.time
+                yield frame, self.decoder.time
 
     def _consume(
         self, frames: Prefetcher[tuple[np.ndarray, float | None]], times: list[float | None]
@@ -155,15 +156,15 @@ class FrameSource:
 
         May be called from another thread or a signal handler.
         """
-        self._decoder.stop()
+        self.decoder.stop()
         if self._pass is not None:
             self._pass.end()
 
     def close(self) -> None:
         """Stops decoding and releases the input."""
-        self._decoder.stop()
+        self.decoder.stop()
         self._end_pass()
-        self._decoder.close()
+        self.decoder.close()
 
     def __enter__(self) -> "FrameSource":
         return self

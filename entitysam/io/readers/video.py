@@ -38,7 +38,7 @@ class VideoDecoder(Decoder):
         # An absolute path: FFmpeg takes "12:30.mp4" for an address with the protocol "12".
         self._address = os.path.abspath(self.source) if is_local else self.source
         self.warnings: list[str] = []
-        with self._open() as container:
+        with self.open() as container:
             stream = video_stream(container)
             self.fps = float(stream.average_rate or stream.guessed_rate or 0) or None
             self._announced = stream.frames
@@ -49,8 +49,8 @@ class VideoDecoder(Decoder):
             self.num_frames = self._count_packets()
         if first is None:
             raise InputError(f"{self.label}: no frame could be decoded")
-        self._stored_size = first.width, first.height
-        self.height, self.width = upright(first, self._stored_size).shape[:2]
+        self.stored_size = first.width, first.height
+        self.height, self.width = upright(first, self.stored_size).shape[:2]
 
     def name(self, index: int) -> str:
         return f"{index:05d}"
@@ -59,14 +59,19 @@ class VideoDecoder(Decoder):
         """See `Decoder.frames`. Skipped frames are decoded (others depend on them) but not converted to RGB."""
         self.warnings = []
         counts = _Counts()
-        with self._open() as container:
+        with self.open() as container:
             for index, frame in enumerate(_decode(container, video_stream(container), counts)):
                 if index % stride == 0:
                     self.time = counts.time
-                    yield upright(frame, self._stored_size)
+                    yield upright(frame, self.stored_size)
         self._report_losses(counts)
 
-    def _open(self) -> Any:
+    def open(self) -> Any:
+        """A container of the input, which the caller closes.
+
+        Raises:
+            InputError: not a video.
+        """
         try:
             container = av.open(self._address)
         except (av.error.FFmpegError, OSError) as error:
@@ -78,7 +83,7 @@ class VideoDecoder(Decoder):
         return container
 
     def _count_packets(self) -> int | None:
-        with self._open() as container:
+        with self.open() as container:
             try:
                 return sum(packet.size > 0 for packet in container.demux(video_stream(container))) or None
             except av.error.FFmpegError:

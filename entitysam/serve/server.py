@@ -1,0 +1,115 @@
+"""Runs the server: in the foreground for the command, in a thread for notebooks and tests."""
+
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import uvicorn
+
+from entitysam.io.readers.base import InputError
+from entitysam.serve.app import Settings, build_app
+from entitysam.serve.security import is_loopback
+from entitysam.serve.workspace import Workspace
+
+
+def serve(results: Sequence[Path], source: str | None, host: str, port: int, token: str | None) -> int:
+    """Opens results, prints the address and serves until Ctrl-C.
+
+    Raises:
+        InputError: a folder without a result; the port is taken.
+    """
+    settings = _settings(host, token)
+    with _listen(host, port) as listener:
+        workspace = Workspace()
+        for folder in results:
+            workspace.open_folder(folder, None if source is None else _source(folder, source))
+        print(f"open {address(listener, settings)}   (Ctrl-C ends)", flush=True)
+        server = uvicorn.Server(_config(build_app(workspace, settings)))
+        server.run(sockets=[listener])
+    return 0
+
+
+class BackgroundServer:
+    """A server in a thread of this process; also a context manager.
+
+    Args:
+        workspace: what it shows.
+        settings: see `Settings`.
+        port: 0 = any that is free.
+
+    Attributes:
+        url: of the page, with the token.
+    """
+
+    def __init__(self, workspace: Workspace, settings: Settings | None = None, port: int = 0):
+        settings = settings or Settings()
+        self.workspace = workspace
+        self._listener = _listen("127.0.0.1", port)
+        self.url = address(self._listener, settings)
+        self._server = uvicorn.Server(_config(build_app(workspace, settings)))
+        self._thread = threading.Thread(target=self._server.run, args=([self._listener],), daemon=True)
+        self._thread.start()
+        while not self._server.started and self._thread.is_alive():
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        """Stops the server and closes its results."""
+        self._server.should_exit = True
+        self._thread.join(10)
+        self._listener.close()
+
+    def __enter__(self) -> "BackgroundServer":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _settings(host: str, token: str | None) -> Settings:
+    if is_loopback(host):
+        return Settings(token=token or "")
+    token = token or secrets.token_urlsafe(24)
+    if len(token) < 16:
+        raise InputError("the token needs at least 16 characters where other machines reach the server")
+    return Settings(hosts=None, token=token)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(128)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{host}:{port}: cannot be listened on ({reason}); --port 0 takes any free port") from error
+    return listener
+
+
+def _config(app: Any) -> uvicorn.Config:
+    return uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, date_header=False,
+                          timeout_graceful_shutdown=1, limit_concurrency=64, h11_max_incomplete_event_size=32_768,
+                          ws="none", lifespan="on")  # fmt: skip
+
+
+def address(listener: socket.socket, settings: Settings) -> str:
+    """Of the page; the token is behind "#", which browsers do not send."""
+    host, port = listener.getsockname()[:2]
+    host = f"[{host}]" if ":" in host else host
+    return f"http://{host}:{port}/" + (f"#token={settings.token}" if settings.token else "")
+
+
+def _source(folder: Path, source: str) -> dict[str, Any]:
+    """Of an input that the user types; stride and length are those of the result."""
+    from entitysam.engine.labelling.saved_result import SavedResult
+
+    return {**(SavedResult.read(folder).source or {}), "source": source}

@@ -1,0 +1,224 @@
+// Draws a frame and its entities on the canvas, and says which entity is at a point.
+
+const MAX_SIDE = 1280; // of the overlay; larger maps are drawn at every n-th pixel
+const GAP = 6; // between original and overlay, in CSS pixels
+
+export class Picture {
+  constructor(canvas, box) {
+    Object.assign(this, { canvas, box, shown: null, overlay: document.createElement("canvas"), stroke: null });
+    this.options = { opacity: 0.45, outlines: true, labels: true, alone: false, side: false };
+    this.entities = new Map();
+    this.selected = 0;
+    this.other = 0;
+  }
+
+  open(width, height) {
+    this.width = width;
+    this.height = height;
+    this.step = Math.ceil(Math.max(width, height) / MAX_SIDE);
+    this.overlay.width = Math.ceil(width / this.step);
+    this.overlay.height = Math.ceil(height / this.step);
+    this.ids = new Uint32Array(width * height);
+    this.small = this.step === 1 ? this.ids : new Uint32Array(this.overlay.width * this.overlay.height);
+    this.image = this.overlay.getContext("2d").createImageData(this.overlay.width, this.overlay.height);
+    this.pixels = new Uint32Array(this.image.data.buffer);
+    this.shown = null;
+  }
+
+  // `map` = {ids, lengths}; `bitmap` may be null.
+  show(map, bitmap) {
+    this.shown = { map, bitmap };
+    let at = 0;
+    for (let k = 0; k < map.ids.length; k++) {
+      this.ids.fill(map.ids[k], at, at + map.lengths[k]);
+      at += map.lengths[k];
+    }
+    if (this.step > 1) {
+      const { width, height } = this.overlay;
+      for (let y = 0, o = 0; y < height; y++) {
+        const row = y * this.step * this.width;
+        for (let x = 0; x < width; x++) this.small[o++] = this.ids[row + x * this.step];
+      }
+    }
+    this.draw();
+  }
+
+  colours() {
+    const alpha = Math.round(255 * this.options.opacity);
+    const table = new Map([[0, 0]]);
+    for (const [id, entity] of this.entities) {
+      const hidden = this.options.alone && this.selected && id !== this.selected;
+      const value = parseInt(entity.colour.slice(1), 16);
+      const swapped = ((value & 255) << 16) | (value & 0xff00) | (value >> 16); // little-endian: A B G R
+      const own = id === this.selected ? Math.min(255, alpha + 50) : alpha;
+      table.set(id, hidden ? 0 : ((own << 24) | swapped) >>> 0);
+    }
+    return table;
+  }
+
+  tint() {
+    const { width, height } = this.overlay;
+    const { small, pixels } = this;
+    const table = this.colours();
+    let id = -1;
+    let colour = 0;
+    for (let i = 0; i < small.length; i++) {
+      if (small[i] !== id) {
+        id = small[i];
+        colour = table.get(id) ?? 0;
+      }
+      pixels[i] = colour;
+    }
+    if (!this.options.outlines) return;
+    for (let y = 0; y < height; y++) {
+      const start = y * width;
+      for (let x = 0, i = start; x < width; x++, i++) {
+        if (!pixels[i]) continue;
+        const own = small[i];
+        const edge =
+          (x > 0 && small[i - 1] !== own) ||
+          (x + 1 < width && small[i + 1] !== own) ||
+          (y > 0 && small[i - width] !== own) ||
+          (y + 1 < height && small[i + width] !== own);
+        if (edge) pixels[i] = own === this.selected ? 0xffffffff : (pixels[i] | 0xff000000) >>> 0;
+      }
+    }
+  }
+
+  // Places of the picture (and of the original beside it) on the canvas, in CSS pixels.
+  layout() {
+    const box = this.box.getBoundingClientRect();
+    const across = box.width > box.height * 0.8;
+    const side = this.options.side;
+    const columns = side && across ? 2 : 1;
+    const rows = side && !across ? 2 : 1;
+    const scale = Math.min((box.width - GAP * (columns - 1)) / columns / this.width, (box.height - GAP * (rows - 1)) / rows / this.height);
+    const width = Math.max(1, Math.floor(this.width * scale));
+    const height = Math.max(1, Math.floor(this.height * scale));
+    const x = columns === 2 ? width + GAP : 0;
+    const y = rows === 2 ? height + GAP : 0;
+    return { width, height, x, y, scale: width / this.width, full: [width * columns + GAP * (columns - 1), height * rows + GAP * (rows - 1)] };
+  }
+
+  draw() {
+    if (!this.shown) return;
+    const place = this.layout();
+    const ratio = window.devicePixelRatio || 1;
+    const { canvas } = this;
+    const [fullWidth, fullHeight] = place.full;
+    if (canvas.width !== Math.round(fullWidth * ratio) || canvas.height !== Math.round(fullHeight * ratio)) {
+      canvas.width = Math.round(fullWidth * ratio);
+      canvas.height = Math.round(fullHeight * ratio);
+      canvas.style.width = `${fullWidth}px`;
+      canvas.style.height = `${fullHeight}px`;
+    }
+    const context = canvas.getContext("2d");
+    context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    context.fillStyle = "#24272e";
+    context.clearRect(0, 0, fullWidth, fullHeight);
+    for (const [x, y] of this.options.side ? [[0, 0], [place.x, place.y]] : [[0, 0]]) {
+      if (this.shown.bitmap) context.drawImage(this.shown.bitmap, x, y, place.width, place.height);
+      else context.fillRect(x, y, place.width, place.height);
+    }
+    this.tint();
+    this.overlay.getContext("2d").putImageData(this.image, 0, 0);
+    context.imageSmoothingEnabled = place.scale * this.step < 1;
+    context.drawImage(this.overlay, place.x, place.y, (this.overlay.width * this.step * place.width) / this.width, (this.overlay.height * this.step * place.height) / this.height);
+    if (this.options.labels) this.drawLabels(context, place);
+    if (this.stroke) this.drawStroke(context, place);
+  }
+
+  drawLabels(context, place) {
+    context.font = "600 12px system-ui, sans-serif";
+    context.textAlign = "center";
+    context.textBaseline = "middle";
+    context.lineJoin = "round";
+    for (const [id, spot] of this.labelSpots()) {
+      const entity = this.entities.get(id);
+      if (!entity || (this.options.alone && this.selected && id !== this.selected)) continue;
+      const text = entity.name ? `${entity.name} ${id}` : String(id);
+      const half = context.measureText(text).width / 2 + 3;
+      const x = Math.min(Math.max(spot.x * place.scale, half), place.width - half) + place.x;
+      const y = Math.min(Math.max(spot.y * place.scale, 9), place.height - 9) + place.y;
+      context.lineWidth = 3;
+      context.strokeStyle = "rgb(0 0 0 / 0.85)";
+      context.strokeText(text, x, y);
+      context.fillStyle = "#fff";
+      context.fillText(text, x, y);
+    }
+  }
+
+  // For each entity the middle of its longest run near the row of its centre.
+  labelSpots() {
+    const sums = new Map();
+    const each = (visit) => {
+      let at = 0;
+      const { ids, lengths } = this.shown.map;
+      for (let k = 0; k < ids.length; k++) {
+        let left = lengths[k];
+        if (ids[k]) {
+          let start = at;
+          while (left > 0) {
+            const y = Math.floor(start / this.width);
+            const x = start - y * this.width;
+            const length = Math.min(left, this.width - x);
+            visit(ids[k], x, y, length);
+            start += length;
+            left -= length;
+          }
+        }
+        at += lengths[k];
+      }
+    };
+    each((id, x, y, length) => {
+      const sum = sums.get(id) ?? { area: 0, y: 0 };
+      sum.area += length;
+      sum.y += length * y;
+      sums.set(id, sum);
+    });
+    const best = new Map();
+    const least = this.width * this.height * 0.0015;
+    each((id, x, y, length) => {
+      const sum = sums.get(id);
+      if (sum.area < least) return;
+      const value = length - 0.6 * Math.abs(y - sum.y / sum.area);
+      const found = best.get(id);
+      if (!found || value > found.value) best.set(id, { value, x: x + length / 2, y: y + 0.5 });
+    });
+    return best;
+  }
+
+  drawStroke(context, place) {
+    const { points, radius, colour } = this.stroke;
+    context.save();
+    context.translate(place.x, place.y);
+    context.scale(place.scale, place.scale);
+    context.strokeStyle = context.fillStyle = colour;
+    context.globalAlpha = 0.7;
+    context.lineWidth = 2 * radius;
+    context.lineCap = context.lineJoin = "round";
+    context.beginPath();
+    context.moveTo(points[0][0], points[0][1]);
+    for (const [x, y] of points) context.lineTo(x, y);
+    if (points.length === 1) context.lineTo(points[0][0] + 0.01, points[0][1]);
+    context.stroke();
+    context.restore();
+  }
+
+  // (x, y) in pixels of the frame of a pointer event; null outside.
+  position(event) {
+    const place = this.layout();
+    const box = this.canvas.getBoundingClientRect();
+    let x = event.clientX - box.left;
+    let y = event.clientY - box.top;
+    if (this.options.side && place.x && x >= place.x) x -= place.x;
+    if (this.options.side && place.y && y >= place.y) y -= place.y;
+    x /= place.scale;
+    y /= place.scale;
+    return x < 0 || y < 0 || x >= this.width || y >= this.height ? null : [x, y];
+  }
+
+  entityAt([x, y]) {
+    return this.ids[Math.floor(y) * this.width + Math.floor(x)];
+  }
+}

@@ -1,0 +1,198 @@
+// Corrections: the selected entity, the brush, and the list of edits.
+
+import { getJson } from "./server.js";
+
+const $ = (id) => document.getElementById(id);
+
+export class Tools {
+  constructor(app, picture, on) {
+    Object.assign(this, { app, picture, on, brush: "", fresh: 0, busy: Promise.resolve() });
+    const click = (id, action) => $(id).addEventListener("click", action);
+    click("undo", () => this.step("undo"));
+    click("redo", () => this.step("redo"));
+    for (const [id, action] of Object.entries(this.actions())) click(id, action);
+    click("brush", () => this.setBrush("brush"));
+    click("eraser", () => this.setBrush("eraser"));
+    click("new-entity", () => this.newEntity());
+    $("name").addEventListener("change", () => this.rename());
+    $("name").addEventListener("keydown", (event) => {
+      if (event.key === "Enter" || event.key === "Escape") {
+        if (event.key === "Escape") $("name").value = this.entity?.name ?? "";
+        $("name").blur();
+        event.stopPropagation();
+      }
+    });
+    $("colour").addEventListener("change", () => this.edit({ kind: "recolour", id: app.selected, colour: $("colour").value }));
+    $("other").addEventListener("change", () => on.select(Number($("other").value), true));
+    this.listen();
+  }
+
+  get entity() {
+    return this.picture.entities.get(this.app.selected);
+  }
+
+  actions() {
+    const { app } = this;
+    const own = () => app.selected;
+    const other = (kind, more) => {
+      if (!app.other) return this.on.notice("Choose the other entity first: Shift + click, or the list.");
+      return this.edit({ kind, ...more });
+    };
+    return {
+      lock: () => this.edit({ kind: "lock", id: own(), locked: !this.entity.locked }),
+      split: () => this.edit({ kind: "split", id: own(), frame: app.frame, new: app.state.next_id }),
+      "delete-frame": () => this.edit({ kind: "delete", id: own(), first: app.frame, last: app.frame }),
+      delete: () => this.edit({ kind: "delete", id: own(), first: 0, last: app.meta.frames - 1 }),
+      "delete-range": () => this.edit({ kind: "delete", id: own(), first: Number($("range-first").value), last: Number($("range-last").value) }),
+      merge: () => other("merge", { id: app.other, into: own() }),
+      swap: () => other("swap", { id: own(), other: app.other, frame: app.frame }),
+      join: () => other("join", { id: own(), other: app.other }),
+    };
+  }
+
+  key(key, event) {
+    const chosen = {
+      s: "split", m: "merge", x: "swap", j: "join", l: "lock",
+      Delete: event.shiftKey ? "delete" : "delete-frame",
+      Backspace: event.shiftKey ? "delete" : "delete-frame",
+    }[key];
+    if (key === "n") this.newEntity();
+    else if (key === "b") this.setBrush("brush");
+    else if (key === "e") this.setBrush("eraser");
+    else if (key === "[" || key === "]") $("radius").value = Number($("radius").value) + (key === "]" ? 2 : -2);
+    else if (key === "r" && this.entity) $("name").select();
+    else if (chosen && this.entity) this.actions()[chosen]();
+    else return Boolean(chosen);
+    return true;
+  }
+
+  rename() {
+    const name = $("name").value.trim();
+    if (this.entity && name !== this.entity.name) this.edit({ kind: "rename", id: this.app.selected, name });
+  }
+
+  newEntity() {
+    this.fresh = this.app.state.next_id;
+    this.app.selected = this.fresh;
+    this.picture.selected = this.fresh;
+    this.setBrush("brush", true);
+    this.on.notice("Paint the new entity on this frame; Esc ends.");
+  }
+
+  // -- edits go one after the other, each on the state that the one before has left
+
+  edit(edit) {
+    return this.queue(() => ["edits", { edit }]);
+  }
+
+  step(kind) {
+    return this.queue(() => [kind, {}]);
+  }
+
+  queue(make) {
+    this.busy = this.busy.then(async () => {
+      const { app } = this;
+      const [path, body] = make();
+      try {
+        const state = await getJson(`results/${app.key}/${path}`, { json: { revision: app.state.revision, ...body } });
+        await this.on.changed(state);
+      } catch (error) {
+        this.on.notice(error.message);
+        if (error.status === 409) await this.on.changed(await getJson(`results/${app.key}/state`));
+        else this.update();
+      }
+    });
+    return this.busy;
+  }
+
+  // -- brush
+
+  setBrush(kind, isOn = this.brush !== kind) {
+    if (isOn && !this.app.selected) {
+      this.on.notice("Select an entity to paint, or start a new one.");
+      return;
+    }
+    this.brush = isOn ? kind : "";
+    if (!this.brush && this.fresh && !this.entity) this.on.select(0);
+    if (!this.brush) this.fresh = 0;
+    this.picture.canvas.classList.toggle("brush", Boolean(this.brush));
+    for (const id of ["brush", "eraser"]) $(id).setAttribute("aria-pressed", String(this.brush === id));
+    this.update();
+  }
+
+  listen() {
+    const { picture, app } = this;
+    const { canvas } = picture;
+    canvas.addEventListener("pointerdown", (event) => {
+      const point = app.meta && picture.position(event);
+      if (!point || event.button) return;
+      canvas.setPointerCapture(event.pointerId);
+      if (!this.brush) {
+        this.on.select(picture.entityAt(point), event.shiftKey);
+        return;
+      }
+      const colour = this.brush === "eraser" ? "#000000" : (this.entity?.colour ?? "#ffffff");
+      picture.stroke = { points: [point], radius: Number($("radius").value), colour, frame: app.frame };
+      picture.draw();
+    });
+    canvas.addEventListener("pointermove", (event) => {
+      if (!picture.stroke) return;
+      const point = picture.position(event);
+      const last = picture.stroke.points.at(-1);
+      if (!point || Math.hypot(point[0] - last[0], point[1] - last[1]) < 1) return;
+      picture.stroke.points.push(point);
+      picture.draw();
+    });
+    const end = () => {
+      const { stroke } = picture;
+      if (!stroke) return;
+      const points = stroke.points.slice(0, 10000).map(([x, y]) => [Math.round(x * 4) / 4, Math.round(y * 4) / 4]);
+      const edit = { kind: "paint", id: app.selected, frame: stroke.frame, erase: this.brush === "eraser", points, radius: stroke.radius };
+      this.edit(edit).then(() => {
+        if (picture.stroke === stroke) picture.stroke = null;
+        picture.draw();
+      });
+    };
+    canvas.addEventListener("pointerup", end);
+    canvas.addEventListener("pointercancel", () => {
+      picture.stroke = null;
+      picture.draw();
+    });
+  }
+
+  // -- what is shown
+
+  moved() {
+    for (const id of ["range-first", "range-last"]) if (document.activeElement !== $(id)) $(id).value = this.app.frame;
+  }
+
+  update() {
+    const { app, entity } = this;
+    const { state } = app;
+    $("undo").disabled = !state?.done.length;
+    $("redo").disabled = !state?.undone.length;
+    $("entity").hidden = !entity;
+    $("none-selected").hidden = Boolean(entity);
+    if (!state) return;
+    if (entity) this.describe(entity);
+    $("no-edits").hidden = Boolean(state.done.length + state.undone.length);
+    const item = (text, className) => Object.assign(document.createElement("li"), { textContent: text, className });
+    $("edits").replaceChildren(...state.undone.toReversed().map((text) => item(text, "undone")), ...state.done.toReversed().map((text) => item(text, "")));
+  }
+
+  describe(entity) {
+    const { app } = this;
+    if (document.activeElement !== $("name")) $("name").value = entity.name;
+    $("colour").value = entity.colour;
+    $("lock").setAttribute("aria-pressed", String(entity.locked));
+    $("lock").textContent = entity.locked ? "Locked" : "Lock";
+    const facts = { Id: entity.id, Frames: entity.first === entity.last ? entity.first : `${entity.first} to ${entity.last}, ${entity.count} of them`, Size: `${entity.area.toLocaleString("en")} pixels`, Score: entity.score.toFixed(2) };
+    $("facts").replaceChildren(...Object.entries(facts).flatMap(([name, value]) => [Object.assign(document.createElement("dt"), { textContent: name }), Object.assign(document.createElement("dd"), { textContent: value })]));
+    const others = app.state.entities.filter((one) => one.id !== entity.id);
+    const text = (one) => (one.name ? `${one.name} ${one.id}` : `Entity ${one.id}`);
+    $("other").replaceChildren(new Option("Choose…", 0), ...others.map((one) => new Option(text(one), one.id)));
+    $("other").value = app.other;
+    for (const id of ["merge", "swap", "join"]) $(id).disabled = entity.locked || !app.other;
+    for (const id of ["split", "delete-frame", "delete", "delete-range", "brush", "eraser"]) $(id).disabled = entity.locked;
+  }
+}
