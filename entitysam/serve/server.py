@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -30,7 +31,8 @@ def serve(results: Sequence[Path], source: str | None, host: str, port: int, tok
             workspace.open_folder(folder, None if source is None else _source(folder, source))
         print(f"open {address(listener, settings)}   (Ctrl-C ends)", flush=True)
         server = uvicorn.Server(_config(build_app(workspace, settings)))
-        server.run(sockets=[listener])
+        with suppress(KeyboardInterrupt):  # is how it ends
+            server.run(sockets=[listener])
     return 0
 
 
