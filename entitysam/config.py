@@ -10,9 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -147,6 +144,10 @@ def load_config(config: str | Path, overrides: Sequence[str] = ()) -> DictConfig
     Raises:
         ConfigError: no such file, unknown key (named by its path), wrong type, bad or too large YAML.
     """
+    from hydra import compose, initialize_config_dir  # slow to import, and few commands compose a config
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+
     shipped = shipped_folder("configs").resolve()
     path = Path(config)
     if not path.is_file() and path.suffix != ".yaml":
@@ -240,7 +241,7 @@ def _forced(override: str, roots: Sequence[Path]) -> str:
 
 def _one_line(error: Exception) -> str:
     """The first informative line of a message of Hydra or OmegaConf, with the full path of the key."""
-    cause = error.__cause__ if isinstance(error, HydraException) and error.__cause__ else error
+    cause = error.__cause__ or error  # Hydra wraps the errors of OmegaConf
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()] or [type(cause).__name__]
     full_key = getattr(cause, "full_key", None)
     if full_key:

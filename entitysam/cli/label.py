@@ -49,9 +49,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     if others:
         raise ConfigError(f"{others[0]}: overrides start with 'classifier.', unless there is a --config")
-    labelling = open_labeller(arguments, overrides)
-    if labelling is None:
+    if arguments.labels is None:
         raise ConfigError("--labels is missing: give names, a shipped list, or 'free'")
+    if not arguments.folder.is_dir():
+        raise FileNotFoundError(f"{arguments.folder}: no such folder")
+    labelling = open_labeller(arguments, overrides)
+    assert labelling is not None
 
     from entitysam.cli.shared.labelling import label_folder
     from entitysam.engine.labelling.saved_result import SavedResult

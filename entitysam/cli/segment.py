@@ -90,7 +90,6 @@ def read_grid(text: str) -> tuple[int, int]:
 def run(arguments: argparse.Namespace) -> int:
     """Opens the input, then the output, then the model, so that cheap checks fail first."""
     from entitysam.cli.shared.models import check_model_options, open_model
-    from entitysam.cli.shared.settings import read_settings
     from entitysam.io.readers.source import InputError, open_frames
     from entitysam.io.result_folder import (
         CROPS,
@@ -113,6 +112,9 @@ def run(arguments: argparse.Namespace) -> int:
         prompts = _read_prompts(arguments, source) if arguments.prompts else None
         classifier_overrides, arguments.overrides = split_classifier_overrides(arguments.overrides)
         check_model_options(arguments)
+
+        from entitysam.cli.shared.settings import read_settings  # imports the config's packages
+
         overrides, inference = read_settings(arguments)
         labelling = open_labeller(arguments, classifier_overrides)
         if source.is_live and labelling:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from entitysam.cli.shared.arguments import add_output_arguments
+from entitysam.shipped import RANDOM
 
 if TYPE_CHECKING:
     from entitysam.esam.results import ImageResults
@@ -53,12 +54,14 @@ def run(arguments: argparse.Namespace) -> int:
 
     files = find_images(arguments.input)
     out = check_folder(arguments.out or Path("out") / as_stem(Path(arguments.input).stem))
+    if arguments.weights not in (None, RANDOM) and not Path(arguments.weights).is_file():
+        raise FileNotFoundError(f"no weight file {arguments.weights}")
 
     from entitysam.cli.shared.progress import note, warn
     from entitysam.cli.shared.resume import ResumeFolder, input_identity
     from entitysam.config import load_config, to_dict
     from entitysam.esam.results import ImageResults
-    from entitysam.esam.settings import RANDOM
+    from entitysam.io.result_folder import hold_folder
     from entitysam.registry import METHODS, build
 
     check_results(files, out)
@@ -67,21 +70,20 @@ def run(arguments: argparse.Namespace) -> int:
     if node["segmenter"]["weights"] == RANDOM:
         warn(f"SAM {node['segmenter']['model']} has random weights: its masks are meaningless")
     identity = {"input": input_identity(arguments.input), "model": node, "explain": arguments.explain}
-    resume = ResumeFolder(out, identity, arguments.resume)
     started = time.monotonic()
-    results = ImageResults(out, resume.path / "images")
-    try:
-        failed = segment_files(files, method, results, arguments)
-        entities = results.finish(files)
-    except BaseException:
-        if len(results):
-            note(f"{out}: unfinished; the same command with --resume continues")
-        else:
-            resume.remove()
-            if not any(out.iterdir()):
-                out.rmdir()
-        raise
-    resume.remove()
+    with hold_folder(out):
+        resume = ResumeFolder(out, identity, arguments.resume)
+        results = ImageResults(out, resume.path / "images")
+        try:
+            failed = segment_files(files, method, results, arguments)
+            entities = results.finish(files)
+        except BaseException:
+            if len(results):
+                note(f"{out}: unfinished; the same command with --resume continues")
+            else:
+                resume.remove()
+            raise
+        resume.remove()
     done = len(files) - len(failed)
     print(f"{done} of {len(files)} images, {entities} entities in {time.monotonic() - started:.1f} s: {out}")
     return 1 if failed else 0

@@ -2,7 +2,7 @@
 
 INPUT is a video, a folder or quoted glob of images (natural order), an image, a camera's number or a stream's address.
 Detections are boxes or masks per frame: COCO, CocoVID, TAO or Scalabel (BDD100K) json, COCO results, MOT txt.
-Frames are found by the names of their pictures, else by their numbers.
+Frames are found by the names of their images, else by their numbers.
 
 written to the result folder:
   overlay.mp4        the frames with their tracks drawn; colours stay with ids
@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from entitysam.cli.shared.arguments import add_output_arguments
+from entitysam.shipped import RANDOM
 
 if TYPE_CHECKING:
     from entitysam.io.readers.source import FrameSource
@@ -77,10 +78,13 @@ def run(arguments: argparse.Namespace) -> int:
         if source.is_live and arguments.resume:
             raise InputError(f"{arguments.input}: a live input cannot be resumed")
         title = source_name(arguments.input)
+        read = [Path(file) for file in (arguments.detections, arguments.weights) if file and file != RANDOM]
+        missing = next((file for file in read if not file.exists()), None)
+        if missing is not None:
+            raise FileNotFoundError(f"{missing}: no such file")
         given = open_detections(arguments, source)
         origin = None if source.is_live else origin_of(arguments.input, arguments.stride, arguments.max_frames)
         out = arguments.out or default_folder(arguments.input)
-        read = [Path(file) for file in (arguments.detections, arguments.weights) if file]
         stack.enter_context(claim_folder(out, TRACK_FILES, source, arguments.input, origin, read))
 
         from entitysam.cli.shared.progress import note, warn
@@ -156,7 +160,7 @@ def open_tracker(arguments: argparse.Namespace, fps: float | None) -> "VideoTrac
     """
     from entitysam.cli.shared.progress import warn
     from entitysam.engine.build import pick_device
-    from entitysam.engine.methods.masa import PROPOSAL_LIMIT, RANDOM, needs_model, open_masa, tracker_settings
+    from entitysam.engine.methods.masa import PROPOSAL_LIMIT, needs_model, open_masa, tracker_settings
     from entitysam.masa.tracker import Tracker
     from entitysam.masa.video import VideoTracker
 

@@ -7,13 +7,13 @@ from entitysam.esam.mask_generation import MaskGenerationConfig
 from entitysam.esam.prompting import PromptingConfig
 from entitysam.esam.recovery import RecoveryConfig
 from entitysam.esam.refinement import RefinementConfig
-from entitysam.esam.sam_backend import RANDOM, sam_segmenter
+from entitysam.esam.sam_backend import sam_segmenter
 from entitysam.esam.segmenter import ESAM
 from entitysam.esam.superpixels import SuperpixelConfig
 from entitysam.registry import METHODS, ConfigError, Registry, build
 from entitysam.settings import read_settings
 
-__all__ = ["RANDOM", "SEGMENTERS", "esam", "method_from_options", "plain_sam"]
+__all__ = ["SEGMENTERS", "esam", "method_from_options", "plain_sam"]
 
 Node = Mapping[str, Any]
 

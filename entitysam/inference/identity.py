@@ -13,7 +13,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.ndimage import find_objects
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from entitysam.structures import Event
@@ -161,6 +160,8 @@ class EntityRegistry:
         partners: list[Entity | None] = [None] * len(seen)
         if not seen or not known:
             return partners
+        from scipy.optimize import linear_sum_assignment  # slow to import; not every run needs it
+
         affinity = self._affinity(seen, known)
         for row, column in zip(*linear_sum_assignment(-affinity)):
             if affinity[row, column] > 0:

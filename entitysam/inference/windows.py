@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch.nn.functional as F
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from entitysam.inference.identity import appearance_of, has_returned
@@ -259,6 +258,8 @@ class WindowStitcher:
         known = sorted({*self._embeddings, *(int(i) for ids in before for i in np.unique(ids) if i)})
         id_of = np.zeros(count + 1, np.int32)
         if known and count:
+            from scipy.optimize import linear_sum_assignment  # slow to import; not every run needs it
+
             affinity = self._affinity(known, tube_iou(before, after, known, count), embeddings)
             for row, column in zip(*linear_sum_assignment(-affinity)):
                 if affinity[row, column] > 0:

@@ -188,7 +188,7 @@ def claim_folder(
     """Checks that a run may write to a result folder, creates it and holds its lock while the block runs.
 
     Args:
-        out: the folder. One that is created here is removed again where it stays empty.
+        out: the folder; see `hold_folder`.
         files: names of the files that the run writes there, besides `masks/<frame>.png`.
         frames: the opened input.
         source: the input as the user gave it.
@@ -206,11 +206,24 @@ def claim_folder(
     if _reads_from(source, out):
         raise OutputError(f"{out}: the next run would read the images of the result as frames of {source}; {ELSEWHERE}")
     _check_source(out, origin)
+    with hold_folder(out):
+        yield out
+
+
+@contextmanager
+def hold_folder(out: Path) -> Iterator[None]:
+    """Creates a result folder and holds its lock while the block runs.
+
+    A folder that is created here is removed again where it stays empty.
+
+    Raises:
+        OutputError: the folder cannot be written to; another run writes there.
+    """
     created = not out.exists()
     make_folder(out)
     try:
         with _lock(out):
-            yield out
+            yield
     finally:
         if created:
             with suppress(OSError):  # not empty

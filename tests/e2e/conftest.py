@@ -7,7 +7,7 @@ from entitysam.data.synthetic.writer import SyntheticSet, write_synthetic
 
 @pytest.fixture(scope="session")
 def synthetic(tmp_path_factory):
-    """A handful of synthetic pictures in COCO's layout, three short videos in VIPSeg's."""
+    """A handful of synthetic images in COCO's layout, three short videos in VIPSeg's."""
     folder = tmp_path_factory.mktemp("synthetic")
     plan = SyntheticSet(
         train_images=6,

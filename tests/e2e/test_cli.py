@@ -66,13 +66,13 @@ def assert_same_results(a: Path, b: Path) -> None:
     for file in files:
         if file.suffix != ".mp4":
             assert (a / file).read_bytes() == (b / file).read_bytes(), file
-    # The encoder does not always give the same bytes for the same pictures.
-    ours, theirs = pictures_of(a / "overlay.mp4"), pictures_of(b / "overlay.mp4")
+    # The encoder does not always give the same bytes for the same images.
+    ours, theirs = frames_of(a / "overlay.mp4"), frames_of(b / "overlay.mp4")
     assert ours.shape == theirs.shape
     assert np.abs(ours.astype(int) - theirs).mean() < 8  # other ids would be other colours: tens of grey levels
 
 
-def pictures_of(video: Path) -> np.ndarray:
+def frames_of(video: Path) -> np.ndarray:
     with open_frames(video) as source:
         return np.stack(list(source))
 
@@ -219,7 +219,7 @@ class FakeCamera:
     """Stands in for `cv2.VideoCapture`: never ends."""
 
     def __init__(self, index):
-        self.picture = np.random.default_rng(index).integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+        self.image = np.random.default_rng(index).integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)
 
     def isOpened(self):
         return True
@@ -231,10 +231,10 @@ class FakeCamera:
         return True
 
     def retrieve(self):
-        return True, self.picture
+        return True, self.image
 
     def read(self):
-        return True, self.picture
+        return True, self.image
 
     def release(self):
         pass
@@ -254,8 +254,8 @@ def test_a_camera_is_segmented_online_until_ctrl_c(tmp_path, monkeypatch, capsys
 
 def test_folder_stride_and_names(tmp_path, capsys):
     for number in (1, 2, 10, 20):
-        picture = np.full((40, 50, 3), number * 10, np.uint8)
-        Image.fromarray(picture).save(tmp_path / f"img{number}.jpg")
+        image = np.full((40, 50, 3), number * 10, np.uint8)
+        Image.fromarray(image).save(tmp_path / f"img{number}.jpg")
     assert main(["segment", str(tmp_path), "-o", str(tmp_path / "out"), "--stride", "2", *SMALL]) == 0
     assert sorted(path.name for path in (tmp_path / "out" / "masks").iterdir()) == ["img1.png", "img10.png"]
     captured = capsys.readouterr()

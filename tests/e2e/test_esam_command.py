@@ -1,6 +1,7 @@
 """`entitysam segment-image` from the command line to the files, on a tiny SAM with random weights."""
 
 import json
+import os
 import zlib
 
 import numpy as np
@@ -14,6 +15,7 @@ from entitysam.cli import main
 from entitysam.esam.sam_backend import SAMArchitecture, SAMSegmenter, build_sam
 from entitysam.esam.settings import SEGMENTERS
 from entitysam.io.id_maps import read_ids
+from entitysam.io.result_folder import hold_folder
 
 ANY_MASK = [
     "model.segmenter.name=tiny_sam",
@@ -79,11 +81,11 @@ def test_folder_in_order_with_every_file(photos, tmp_path, capsys):
 def test_explain_shows_every_step(photos, tmp_path):
     out = tmp_path / "out"
     assert main(["segment-image", str(photos / "noise2.png"), "-o", str(out), "-q", "--explain", *ANY_MASK]) == 0
-    pictures = sorted(path.name for path in (out / "explain" / "noise2").iterdir())
-    assert pictures == ["0_superpixels.jpg", "1_amg.jpg", "2_mmg.jpg", "3_emr.jpg", "4_prompts.jpg", "5_usr.jpg"]
-    for name in pictures:
-        with Image.open(out / "explain" / "noise2" / name) as picture:
-            assert picture.size == (80, 60)
+    names = sorted(path.name for path in (out / "explain" / "noise2").iterdir())
+    assert names == ["0_superpixels.jpg", "1_amg.jpg", "2_mmg.jpg", "3_emr.jpg", "4_prompts.jpg", "5_usr.jpg"]
+    for name in names:
+        with Image.open(out / "explain" / "noise2" / name) as image:
+            assert image.size == (80, 60)
 
 
 def test_plain_sam_switches_the_modules_off(photos, tmp_path):
@@ -220,3 +222,13 @@ def test_offline_without_weights(photos, tmp_path, capsys, monkeypatch):
     error = capsys.readouterr().err
     assert "sam_vit_b_01ec64.pth" in error
     assert "--weights" in error
+
+
+def test_two_runs_do_not_write_into_one_folder(photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    with hold_folder(out):
+        assert main(["segment-image", str(photos / "dot.png"), "-o", str(out), "-q", *ANY_MASK]) == 2
+        assert f"another run (process {os.getpid()}) is writing there" in capsys.readouterr().err
+    assert not out.exists()
+    assert main(["segment-image", str(photos / "dot.png"), "-o", str(out), "-q", *ANY_MASK]) == 0
+    assert not list(out.glob(".*"))

@@ -136,6 +136,17 @@ def test_dry_run_free_names_and_another_folder(result, small_video, capsys, tmp_
     np.testing.assert_array_equal(read_ids(tmp_path / "named/masks/003.png"), maps_of(8)[3])
 
 
+def test_an_estimate_needs_no_key(result, capsys, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY")
+    command = ["label", result[1], "--labels", "dog, cat", "--quiet"]
+    code, said, _ = run(capsys, *command, "--dry-run")
+    assert code == 0
+    assert said.startswith("2 images, ")
+    code, _, error = run(capsys, *command)
+    assert code == 2
+    assert "no key in $OPENAI_API_KEY" in error
+
+
 def test_segment_with_labels(small_video, capsys, tmp_path):
     clip, out = write_clip(tmp_path / "clip", small_video), tmp_path / "out"
 

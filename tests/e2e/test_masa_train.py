@@ -1,4 +1,4 @@
-"""MASA trained as a user trains it, on a handful of synthetic pictures; and the shipped weights, where they are."""
+"""MASA trained as a user trains it, on a handful of synthetic images; and the shipped weights, where they are."""
 
 import json
 from pathlib import Path
@@ -66,7 +66,7 @@ def test_training_resumes_bit_for_bit_and_gives_a_model(synthetic, tmp_path):
 
 
 def test_training_on_overlapping_proposals(synthetic, tmp_path):
-    """The synthetic pictures with boxes of halves and wholes as masks: any COCO instances file will do."""
+    """The synthetic images with boxes of halves and wholes as masks: any COCO instances file will do."""
     annotations = []
     images = json.loads((synthetic / "annotations/panoptic_train2017.json").read_text())["images"]
     for image in images:

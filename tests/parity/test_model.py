@@ -19,7 +19,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 SHARED = Path(__file__).parents[2] / ".." / "shared" / "golden"
 TOLERANCE = 1e-4
 pytestmark = pytest.mark.timeout(3600)  # a minute of work, but for machines that are busy with more
-# Recorded frame lists that mix every 20th or 30th picture of SAM 2's demo clip (jpg) with the synthetic clip (png).
+# Recorded frame lists that mix every 20th or 30th frame of SAM 2's demo clip (jpg) with the synthetic clip (png).
 MIXED = {
     "vits256": ["00000.jpg", "00000.png", "00020.jpg", "00001.png", "00040.jpg", "00002.png", "00060.jpg", "00003.png"],
     "vits1024": ["00000.jpg", "00000.png"],

@@ -19,7 +19,7 @@ RATE = 20  # frames per second
 SILENCE = 3600
 
 
-def picture(index, size):
+def image_at(index, size):
     return np.full((size[1], size[0], 3), 40 + 2 * (index % 90), np.uint8)
 
 
@@ -30,7 +30,7 @@ def send_video(address, container_format, size, first, count):
         stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
         stream.codec_context.gop_size = 5
         for index in range(first, first + count):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(index, size), format="rgb24")))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image_at(index, size), format="rgb24")))
             time.sleep(1 / RATE)
         time.sleep(SILENCE)
 
@@ -54,7 +54,7 @@ def serve_mjpeg(port, size, first, count):
     connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=next\r\n\r\n")
     for index in range(count):
         shown = size if index < count // 2 else (size[0] // 2, size[1] // 2)
-        jpeg = cv2.imencode(".jpg", picture(first + index, shown))[1].tobytes()
+        jpeg = cv2.imencode(".jpg", image_at(first + index, shown))[1].tobytes()
         head = f"--next\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
         connection.sendall(head.encode() + jpeg + b"\r\n")
         time.sleep(1 / RATE)

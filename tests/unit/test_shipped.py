@@ -38,6 +38,10 @@ def test_names():
         ("segment", "IMAGE", "--stride", "0"),
         ("segment", "IMAGE", "speed=3"),
         ("segment", "IMAGE", "inference.warmup=3"),
+        ("track", "IMAGE", "--detections", "nowhere.json"),
+        ("track", "IMAGE", "--weights", "nowhere.pt"),
+        ("segment-image", "IMAGE", "--weights", "nowhere.pt"),
+        ("label", "nowhere", "--labels", "dog"),
         ("download", "vit-m"),
         ("--help",),
     ],
@@ -47,7 +51,7 @@ def test_a_refused_argument_is_refused_before_torch_is_imported(tmp_path, words)
 
     Image.new("RGB", (40, 40)).save(tmp_path / "IMAGE.png")
     command = [word.replace("IMAGE", str(tmp_path / "IMAGE.png")) for word in words]
-    if words[0] == "segment":
+    if words[0] in ("segment", "track", "segment-image"):
         command += ["-o", str(tmp_path / "out")]
     program = (
         "import sys\nfrom entitysam.cli import main\n"
@@ -65,7 +69,7 @@ def test_segment_imports_what_it_needs():
         "import sys, torch, timm\nbefore = set(sys.modules)\n"
         "import entitysam, entitysam.cli.shared.results\n"
         "entitysam.load_model('tiny', 'cpu')\n"
-        "heavy = ('entitysam.masa', 'entitysam.esam', 'torchvision', 'torch._dynamo', 'matplotlib', 'skimage')\n"
+        "heavy = ('entitysam.masa', 'scipy.optimize', 'entitysam.esam', 'torchvision', 'torch._dynamo', 'matplotlib', 'skimage')\n"
         "print([name for name in sys.modules if name not in before and name.startswith(heavy)])"
     )
     done = subprocess.run(

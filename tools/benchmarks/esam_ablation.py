@@ -57,9 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         nargs=2,
         metavar=("IMAGE", "PNG"),
-        help="a picture and its panoptic PNG; may be given several times",
+        help="an image and its panoptic PNG; may be given several times",
     )
-    parser.add_argument("--synthetic", type=int, default=4, help="number of synthetic pictures of 427 x 640")
+    parser.add_argument("--synthetic", type=int, default=4, help="number of synthetic images of 427 x 640")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--errors", action="append", default=[], help="override of the simulation, e.g. swallows=0.1")
     parser.add_argument("--mmg", action="append", default=[], help="override where MMG is on, e.g. object_best_iou=0")
@@ -122,9 +122,9 @@ class _SharedPrompts(ESAM):
 
 
 def _examples(arguments: argparse.Namespace) -> Iterator[Example]:
-    for picture, truth in arguments.panoptic:
+    for image, truth in arguments.panoptic:
         ids = read_id_map(truth)
-        yield Example(Path(picture).name, read_image(picture, ids.shape), ids)
+        yield Example(Path(image).name, read_image(image, ids.shape), ids)
     for index in range(arguments.synthetic):
         frames, ids, _ = render_video([arguments.seed, index], 1, (427, 640))
         yield Example(f"synthetic {index}", frames[0], ids[0])

@@ -35,6 +35,7 @@ def vision_language_classifier(
     parameters: Mapping[str, Any] | None = None,
     prices: Mapping[str, float] | None = None,
     cache: str = "",
+    estimate_only: bool = False,
 ) -> VisionLanguageClassifier:
     """A `VisionLanguageClassifier` from a config node.
 
@@ -50,6 +51,7 @@ def vision_language_classifier(
             supports it, the confidence of an answer is the probability of its tokens; otherwise it is 1.
         prices: see `Prices`.
         cache: folder of the answers; empty = `answer_cache.default_folder`.
+        estimate_only: only `estimate` is called, which needs no key.
 
     Raises:
         ConfigError: a number out of its range, no key, or the package is missing.
@@ -63,7 +65,7 @@ def vision_language_classifier(
     if json_mode:
         fields["response_format"] = {"type": "json_object"}
     prompts = Prompts(labels, visual_prompt.kind, wording)
-    client = ChatClient(model, base_url, key_env, timeout, fields)
+    client = ChatClient(model, base_url, key_env, timeout, fields, key_needed=not estimate_only)
     question = json.dumps([model, prompts.fingerprint(), detail, fields], sort_keys=True)
     return VisionLanguageClassifier(
         prompts,

@@ -43,6 +43,7 @@ class ChatClient:
         key_env: environment variable with the key. The key is never stored in a config, written or logged.
         timeout: seconds for a whole request.
         parameters: optional fields of the request, such as `temperature`. Fields that the server refuses are removed.
+        key_needed: refuse a missing key here rather than at the first request.
 
     Raises:
         ConfigError: the package is missing, or there is no key for OpenAI's own server.
@@ -55,6 +56,7 @@ class ChatClient:
         key_env: str = "OPENAI_API_KEY",
         timeout: float = 60.0,
         parameters: Mapping[str, Any] | None = None,
+        key_needed: bool = True,
     ) -> None:
         try:
             import openai  # noqa: F401 - optional dependency
@@ -66,7 +68,7 @@ class ChatClient:
         self._base_url = base_url or os.environ.get("OPENAI_BASE_URL") or None
         self._key = os.environ.get(key_env, "")
         self._key_env = key_env
-        if not self._key and not self._base_url:
+        if key_needed and not self._key and not self._base_url:
             raise ConfigError(f"classifier 'vlm': no key in ${key_env}; set it, or give the base_url of a server")
 
     @property

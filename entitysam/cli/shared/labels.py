@@ -61,6 +61,8 @@ def classifier_node(
         node["model"] = arguments.vlm
     if arguments.base_url:
         node["base_url"] = arguments.base_url
+    if node["name"] == "vlm" and getattr(arguments, "dry_run", False):
+        node["estimate_only"] = True
     try:
         given = OmegaConf.merge(OmegaConf.create(node), OmegaConf.from_dotlist(list(overrides)))
         return OmegaConf.to_container(given)  # type: ignore[return-value]

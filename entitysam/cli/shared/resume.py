@@ -32,7 +32,6 @@ class ResumeFolder:
     """
 
     def __init__(self, out: Path, fingerprint: dict[str, Any], resume: bool) -> None:
-        self._out = out
         self.path = out / FOLDER
         if not resume:
             shutil.rmtree(self.path, ignore_errors=True)
@@ -47,10 +46,8 @@ class ResumeFolder:
         self.records.remove()
 
     def keep_progress(self) -> bool:
-        """After an error: whether there are records to resume from. If there are none, every trace of the run is removed."""
+        """After an error: whether there are records to resume from. If there are none, the store is removed."""
         if len(self.records):
             return True
         self.remove()
-        if not any(self._out.iterdir()):
-            self._out.rmdir()
         return False

@@ -20,7 +20,7 @@ READ_TIMEOUT = 10.0  # seconds without data after which a connection counts as l
 PATIENCE = 60.0  # seconds without a frame after which a stream has ended
 DELAYS = (0.5, 8.0)  # seconds until the first attempt to connect again, doubled after each, up to the second value
 MAX_GAP = 10.0  # seconds: a larger step of a stream's clock that the local clock does not show is a jump
-# Streams of cameras lose packets over UDP, which damages pictures: TCP where the server has it.
+# Streams of cameras lose packets over UDP, which damages images: TCP where the server has it.
 OPTIONS = {"rtsp_flags": "prefer_tcp", "analyzeduration": "2000000"}
 
 

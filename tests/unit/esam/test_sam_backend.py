@@ -26,13 +26,13 @@ def tiny():
     return build_sam(TINY)
 
 
-def picture(height: int, width: int) -> np.ndarray:
+def noise_image(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
 
 
 @pytest.mark.parametrize("size", [(96, 128), (128, 96), (300, 300), (256, 200)])
 def test_same_as_the_package(tiny, size):
-    image = picture(*size)
+    image = noise_image(*size)
     points = torch.tensor([[10.0, 20.0], [size[1] - 5.0, size[0] / 2]])
     predictor = SamPredictor(tiny)
     predictor.set_image(image)
@@ -55,7 +55,7 @@ def test_same_as_the_package(tiny, size):
 
 def test_fractional_cells_are_stretched_to_the_border(tiny):
     """A 256 x 250 input covers 62.5 of 64 cells: sampling at 63 must read between them, up to 62.5."""
-    image = picture(256, 250)
+    image = noise_image(256, 250)
     ours = SAMSegmenter(tiny, "cpu").encode(torch.from_numpy(image).permute(2, 0, 1))
     assert ours.mask_size == (64, 63)
     ramp = torch.arange(64.0).expand(64, 64)
@@ -67,7 +67,7 @@ def test_fractional_cells_are_stretched_to_the_border(tiny):
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 90), (120, 40), (64, 80)])
 def test_end_to_end_with_random_weights(tiny, size):
-    image = picture(*size)
+    image = noise_image(*size)
     method = ESAM(SAMSegmenter(tiny, "cpu"), prompting=ANY_MASK)
     found = method.segment(image)
     assert found.ids.shape == size
@@ -148,5 +148,5 @@ def test_vit_b_at_its_own_size():
     torch.manual_seed(0)
     settings = PromptingConfig(points_per_side=2, gallery_points_per_side=2, min_score=-100.0, min_stability=0.0)
     method = ESAM(sam_segmenter("vit_b", "random", "cpu"), prompting=settings)
-    found = method.segment(picture(120, 160))
+    found = method.segment(noise_image(120, 160))
     assert found.ids.shape == (120, 160)

@@ -26,8 +26,8 @@ def test_pooling_reads_each_box_from_its_level():
     maps = [torch.randn(2, 3, 512 // stride, 512 // stride, requires_grad=True) for stride in STRIDES]
     boxes = [torch.tensor([[8.0, 8, 60, 70], [10, 20, 330, 340]]), torch.tensor([[100.0, 100, 280, 260]])]
     pooled = PyramidRoIAlign(STRIDES)(maps, boxes)
-    for row, (picture, level, box) in enumerate([(0, 0, boxes[0][0]), (0, 2, boxes[0][1]), (1, 1, boxes[1][0])]):
-        expected = roi_align(maps[level][picture : picture + 1], [box[None]], 7, 1 / STRIDES[level], 0, aligned=True)
+    for row, (image, level, box) in enumerate([(0, 0, boxes[0][0]), (0, 2, boxes[0][1]), (1, 1, boxes[1][0])]):
+        expected = roi_align(maps[level][image : image + 1], [box[None]], 7, 1 / STRIDES[level], 0, aligned=True)
         torch.testing.assert_close(pooled[row], expected[0])
     pooled.sum().backward()
     assert maps[3].grad.abs().sum() == 0  # read by no box, but in the graph
@@ -48,8 +48,8 @@ def test_track_head_without_hidden_layer():
 def test_anchors_stand_at_the_corners_of_cells():
     anchors = StridedAnchors((8, 16))
     maps = [torch.zeros(1, 1, 2, 3), torch.zeros(1, 1, 1, 2)]
-    pictures = type("Pictures", (), {"image_sizes": [(16, 24)]})
-    (found,) = anchors(pictures, maps)
+    images = type("Images", (), {"image_sizes": [(16, 24)]})
+    (found,) = anchors(images, maps)
     assert len(found) == 3 * (6 + 2)
     assert found[1].tolist() == [-32, -32, 32, 32]  # square, of 8 cells
     assert found[4].tolist() == [-24, -32, 40, 32]  # one cell to the right

@@ -72,7 +72,7 @@ def test_encode_embed_propose(model):
 
 
 def test_embeddings_belong_to_boxes_of_the_image(model):
-    """The same picture, twice as large: boxes twice as large have nearly the same embeddings."""
+    """The same image, twice as large: boxes twice as large have nearly the same embeddings."""
     smooth = F.interpolate(torch.rand(1, 3, 6, 6), size=(96, 96), mode="bicubic")[0].clamp(0, 1) * 255
     larger = F.interpolate(smooth[None], scale_factor=2, mode="bilinear")[0]
     boxes = torch.tensor([[10.0, 10, 50, 60], [40, 30, 90, 90]])

@@ -40,7 +40,7 @@ def test_pngs_may_stand_in_the_annotations_folder(tmp_path):
     assert CocoPanoptic(tmp_path).load(0).categories == {1: 7, 2: 1}
 
 
-def test_a_picture_of_crowds_only_has_no_entities(tmp_path):
+def test_an_image_of_crowds_only_has_no_entities(tmp_path):
     ids = np.full((20, 20), 3, np.int32)
     write_coco(tmp_path, ids, [{"id": 3, "category_id": 1, "iscrowd": 1, "area": 400}])
     sample = CocoPanoptic(tmp_path).load(0)
@@ -176,7 +176,7 @@ def test_a_json_that_contradicts_itself_is_refused_at_once(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["missing image", "missing png", "truncated image", "other size"])
-def test_reading_a_bad_picture_names_it(tmp_path, name):
+def test_reading_a_bad_image_names_it(tmp_path, name):
     spoil, message = DISAGREEMENTS[name]
     dataset = CocoPanoptic(write_coco(tmp_path))
     spoil(tmp_path)

@@ -80,7 +80,7 @@ def test_impossible_ranges(changes, message):
 
 
 @pytest.mark.parametrize(("height", "width", "scale"), [(480, 640, 1.0), (640, 427, 0.25), (100, 1000, 4.0)])
-def test_a_picture_fits_into_the_scaled_box(height, width, scale):
+def test_an_image_fits_into_the_scaled_box(height, width, scale):
     resized = resized_shape(height, width, 256, scale)
     assert max(resized) == round(256 * scale)
     assert abs(resized[0] / resized[1] - height / width) < 1 / min(resized)
@@ -141,7 +141,7 @@ def test_the_composed_warp_is_the_steps_one_by_one(seed):
         np.testing.assert_array_equal((pixels == 0).all(-1)[~near_tie], ~inside[~near_tie])
 
 
-def test_picture_and_ids_stay_together():
+def test_image_and_ids_stay_together():
     """Paints each id's colour as the image: away from borders between ids, the warped colours are those of the ids."""
     ids = np.kron(np.arange(1, 13).reshape(3, 4), np.ones((40, 40), int)).astype(np.int32)
     image = np.repeat((ids * 20).astype(np.uint8)[..., None], 3, axis=2)

@@ -42,13 +42,13 @@ def go(videos, out, *words, **options):
 
 
 def mot(folder, lines, frames=3, size=(40, 60)):
-    """A MOT text and its pictures."""
-    pictures = folder / "img"
-    pictures.mkdir(parents=True)
+    """A MOT text and its images."""
+    images = folder / "img"
+    images.mkdir(parents=True)
     for index in range(frames):
-        Image.new("RGB", (size[1], size[0])).save(pictures / f"{index + 1:06d}.png")
+        Image.new("RGB", (size[1], size[0])).save(images / f"{index + 1:06d}.png")
     (folder / "gt.txt").write_text("\n".join(lines))
-    return folder / "gt.txt", pictures
+    return folder / "gt.txt", images
 
 
 GT = ["1,7,0,0,10,10,1", "2,7,2,0,10,10,1", "3,7,4,0,10,10,1", "1,9,30,5,8,8,1", "3,9,30,5,8,8,1"]

@@ -56,12 +56,12 @@ def test_small_regions_and_holes_go():
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     for name in ("a.png", "deep/b.png", "c.jpg"):
-        path = tmp_path / "pictures" / name
+        path = tmp_path / "images" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(path)
-    return tmp_path / "pictures"
+    return tmp_path / "images"
 
 
 def two_masks(pixels):
@@ -70,8 +70,8 @@ def two_masks(pixels):
     return [outer, inner], [0.95, 0.9]
 
 
-def test_written_and_read_with_overlaps(pictures, tmp_path):
-    assert write_proposals(two_masks, pictures, tmp_path / "out") == 6
+def test_written_and_read_with_overlaps(images, tmp_path):
+    assert write_proposals(two_masks, images, tmp_path / "out") == 6
     dataset = Proposals(tmp_path / "out")
     assert len(dataset) == 3
     sample = dataset.load(2)
@@ -79,7 +79,7 @@ def test_written_and_read_with_overlaps(pictures, tmp_path):
     assert [(*outline.min(0), *outline.max(0)) for outline in sample.outlines] == [(5, 5, 45, 35), (10, 10, 20, 20)]
 
 
-def test_a_stopped_run_goes_on(pictures, tmp_path):
+def test_a_stopped_run_goes_on(images, tmp_path):
     seen = []
 
     def stops(pixels):
@@ -89,19 +89,19 @@ def test_a_stopped_run_goes_on(pictures, tmp_path):
         return two_masks(pixels)
 
     with pytest.raises(KeyboardInterrupt):
-        write_proposals(stops, pictures, tmp_path / "out")
+        write_proposals(stops, images, tmp_path / "out")
     partial = tmp_path / "out/annotations/instances_train.partial.jsonl"
     partial.write_text(partial.read_text() + '{"torn')
     calls = []
-    write_proposals(lambda pixels: calls.append(1) or two_masks(pixels), pictures, tmp_path / "out")
+    write_proposals(lambda pixels: calls.append(1) or two_masks(pixels), images, tmp_path / "out")
     assert len(calls) == 1
     assert len(json.loads((tmp_path / "out/annotations/instances_train.json").read_text())["annotations"]) == 6
     assert not partial.exists()
 
 
-def test_folders_that_cannot_be_used(pictures, tmp_path):
+def test_folders_that_cannot_be_used(images, tmp_path):
     with pytest.raises(DataError, match="no images in it"):
         write_proposals(two_masks, tmp_path / "nothing", tmp_path / "out")
     (tmp_path / "out/train").mkdir(parents=True)
     with pytest.raises(DataError, match="exists already and leads to"):
-        write_proposals(two_masks, pictures, tmp_path / "out")
+        write_proposals(two_masks, images, tmp_path / "out")

@@ -14,7 +14,7 @@ NUM_FRAMES = 20
 HEIGHT, WIDTH = 48, 64
 
 
-def picture(index: int) -> np.ndarray:
+def image_at(index: int) -> np.ndarray:
     """Grey that rises with the index; the top left corner is red, the top right one blue."""
     frame = np.full((HEIGHT, WIDTH, 3), 40 + 8 * index, np.uint8)
     frame[:16, :16] = (255, 0, 0)
@@ -23,7 +23,7 @@ def picture(index: int) -> np.ndarray:
 
 
 def write_video(path: Path, codec: str, pixel_format: str = "yuv420p", times=None, **options: str) -> Path:
-    """An upright video of `NUM_FRAMES` pictures at 10 frames/s, or at the given times in 1/100 s."""
+    """An upright video of `NUM_FRAMES` frames at 10 frames/s, or at the given times in 1/100 s."""
     if codec not in av.codec.codecs_available:
         pytest.skip(f"this build of FFmpeg has no codec {codec}")
     with av.open(path, "w", options=options) as container:
@@ -32,7 +32,7 @@ def write_video(path: Path, codec: str, pixel_format: str = "yuv420p", times=Non
         if times is not None:
             stream.codec_context.time_base = Fraction(1, 100)
         for index in range(NUM_FRAMES):
-            frame = av.VideoFrame.from_ndarray(picture(index), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(image_at(index), format="rgb24")
             if times is not None:
                 frame.pts, frame.time_base = times[index], Fraction(1, 100)
             container.mux(stream.encode(frame))

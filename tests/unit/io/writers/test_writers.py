@@ -116,18 +116,18 @@ def test_a_result_without_entities(tmp_path):
 
 
 def test_overlay_plays_in_browsers(tmp_path):
-    """H.264, yuv420p, even size, every frame, the index before the pictures."""
+    """H.264, yuv420p, even size, every frame, the index before the frames."""
     write_result(tmp_path)
     data = (tmp_path / "overlay.mp4").read_bytes()
     assert data.index(b"moov") < data.index(b"mdat")
     with av.open(tmp_path / "overlay.mp4") as container:
         stream = container.streams.video[0]
-        pictures = list(container.decode(stream))
+        frames = list(container.decode(stream))
         assert (stream.codec_context.name, stream.pix_fmt) == ("h264", "yuv420p")
         assert (stream.width, stream.height) == (WIDTH + 1, HEIGHT + 1)
         assert float(stream.average_rate) == 5.0
-    assert len(pictures) == 6
-    shown = pictures[5].to_ndarray(format="rgb24").astype(int)
+    assert len(frames) == 6
+    shown = frames[5].to_ndarray(format="rgb24").astype(int)
     np.testing.assert_allclose(shown[2, 5], 60, atol=6)  # background keeps its colour
     assert np.ptp(shown[12, 30]) > 40  # the entity is tinted
 
@@ -138,12 +138,12 @@ def test_videos_of_any_size(tmp_path, width, height):
         for value in (0, 100, 200):
             writer.add(np.full((height, width, 3), value, np.uint8))
     with av.open(tmp_path / "v.mp4") as container:
-        pictures = list(container.decode(video=0))
+        frames = list(container.decode(video=0))
         assert float(container.streams.video[0].average_rate) == pytest.approx(29.97, abs=0.01)
-    assert len(pictures) == 3
-    assert pictures[0].width % 2 == pictures[0].height % 2 == 0
-    assert abs(pictures[0].width - min(width, 3840)) <= 1
-    np.testing.assert_allclose(pictures[2].to_ndarray(format="rgb24"), 200, atol=4)
+    assert len(frames) == 3
+    assert frames[0].width % 2 == frames[0].height % 2 == 0
+    assert abs(frames[0].width - min(width, 3840)) <= 1
+    np.testing.assert_allclose(frames[2].to_ndarray(format="rgb24"), 200, atol=4)
 
 
 def test_without_an_h264_encoder_the_video_is_mpeg4_and_says_so(tmp_path, monkeypatch):
