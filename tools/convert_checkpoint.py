@@ -23,7 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("input", type=Path, help="weights: .safetensors, .pt or .pth")
     parser.add_argument("-o", "--output", type=Path, required=True, help=".safetensors; with --to published also .pth")
-    parser.add_argument("--model", help="tiny, vits, vitl, masa_r50, ..., for a file that does not say what it is")
+    parser.add_argument("--model", help="tiny, vits, vitl, masa_r50, ..., for a file without a config")
     parser.add_argument("--to", choices=["entitysam", "published"], default="entitysam", help="tensor names to write")
     arguments = parser.parse_args()
     try:
@@ -36,7 +36,7 @@ def convert(source: Path, target: Path, name: str | None, names: str) -> str:
     """Writes `target` and returns a line about it.
 
     Raises:
-        ConfigError, CheckpointError, OSError: input that cannot be read or is no whole model; output of another kind.
+        ConfigError, CheckpointError, OSError: an input that cannot be read or is not a complete model; another suffix of the output.
     """
     suffixes = (".safetensors", ".pth") if names == "published" else (".safetensors",)
     if target.suffix not in suffixes:
@@ -46,7 +46,7 @@ def convert(source: Path, target: Path, name: str | None, names: str) -> str:
     report = load_weights(model, source)
     if report.untouched:
         some = ", ".join(report.untouched[:3])
-        raise CheckpointError(f"{source}: a {report.kind} release is no whole model; it lacks {some}, ...")
+        raise CheckpointError(f"{source}: a {report.kind} release is not a complete model; it lacks {some}, ...")
     if names == "entitysam":
         save_weights(target, model, config)
     else:
@@ -55,7 +55,7 @@ def convert(source: Path, target: Path, name: str | None, names: str) -> str:
 
 
 def save_published(target: Path, model: entitysam.EntitySAM) -> None:
-    """Published names: safetensors, or the published files' own form {"model": tensors}."""
+    """Writes published names: safetensors, or the layout of the published files {"model": tensors}."""
     target.parent.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.contiguous() for name, tensor in to_published(model.state_dict()).items()}
     if target.suffix == ".pth":

@@ -1,4 +1,4 @@
-"""SAM 2's memory attention: the current map looks at what is remembered, for every entity on its own."""
+"""SAM 2's memory attention: conditions the current feature map on the memories, for every entity separately."""
 
 import torch
 import torch.nn.functional as F
@@ -55,7 +55,7 @@ class RotaryAttention(nn.Module):
         if tokens is not None and tokens_position is not None:
             key = torch.cat([key, self.k_proj(tokens + tokens_position)], dim=1)
             context = torch.cat([context, tokens.to(context.dtype)], dim=1)
-        # softmax(QK) (M W) = (softmax(QK) M) W: values stay as they were remembered, and W joins the output layer.
+        # softmax(QK) (M W) = (softmax(QK) M) W: values stay at Cm channels through the attention, and W is folded into the output layer.
         mixed = attend(query.expand(len(context), -1, -1), key, context.to(key.dtype))
         weight = self.out_proj.weight @ self.v_proj.weight
         bias = self.out_proj.weight @ self.v_proj.bias + self.out_proj.bias
@@ -100,8 +100,8 @@ class MemoryAttention(nn.Module):
         depth: number of layers.
         hidden: width of the MLPs.
 
-    The map enters without a batch of entities: until the first cross-attention all entities see the same, so the first
-    self-attention runs once. Entities then go through in groups of `group`, which keeps the MLP's activations small.
+    The map enters without a batch of entities: up to the first cross-attention it is the same for all, so the
+    first self-attention runs once. The rest runs on `group` entities at a time, which bounds the MLP's activations.
     """
 
     group = 10

@@ -1,4 +1,4 @@
-"""SAM 2's memory encoder: a mask and the frame's map -> what is remembered of the entity."""
+"""SAM 2's memory encoder: a mask and the frame's map -> the entity's memory of that frame."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -56,7 +56,7 @@ class MemoryEncoder(nn.Module):
         depth: ConvNeXt blocks of the fuser.
         mask_widths: of the mask downsampler; with fewer than four, masks are encoded at a lower resolution.
 
-    Entities go through in groups of `group`: their masks are encoded at full image size, by far the largest activations.
+    Encodes `group` entities at a time: their masks have the full image size, by far the largest activations.
     """
 
     group = 10

@@ -149,7 +149,7 @@ def interrupt_after(monkeypatch, frames: int, number: int = signal.SIGINT) -> No
 
 @pytest.fixture(autouse=True)
 def ctrl_c_interrupts():
-    """Python ignores Ctrl-C where it was started in the background of a shell; the command is tested as in the foreground."""
+    """Restores Ctrl-C: Python ignores it when a shell starts it in the background."""
     former = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, former)
@@ -157,7 +157,7 @@ def ctrl_c_interrupts():
 
 @pytest.mark.parametrize("frames", [3, FRAMES + 3])
 def test_offline_run_interrupted_and_resumed_gives_the_same(clip, offline, tmp_path, monkeypatch, capsys, frames):
-    """Interrupted in the network's pass, or in the drawing pass."""
+    """Interrupted in the first pass (network) or the second (drawing)."""
     out = tmp_path / "result"
     command = ["segment", str(clip), "-o", str(out), *SMALL]
     with monkeypatch.context() as patch:
@@ -175,7 +175,7 @@ def test_offline_run_interrupted_and_resumed_gives_the_same(clip, offline, tmp_p
 
 
 def count_steps(monkeypatch) -> dict[str, int]:
-    """Counts the frames that the network sees from now on."""
+    """Counts the frames that pass through the network."""
     steps = {"network": 0}
     passes = VideoSegmenter._passes
 

@@ -173,7 +173,7 @@ def test_bad_checkpoints(image, small_weights, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_weight_file_brings_its_own_config(image, small_weights, tmp_path, capsys):
+def test_a_weight_file_contains_its_config(image, small_weights, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["segment", str(image), "-o", str(out), "--model", str(small_weights), "-q", "--threshold", "0"]) == 0
     assert "random weights" not in capsys.readouterr().err
@@ -187,7 +187,7 @@ def test_random_weights_are_the_same_in_every_run():
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
 
-def test_settings_from_options_and_words():
+def test_settings_from_options_and_overrides():
     words = ["segment", "x", "--warmup-frames", "2", "--threshold", "0.2", "--dtype", "bf16", "--image-size", "128"]
     words += ["inference.score_threshold=0.3", "model.entity_decoder.depth=6", "inference.max_entities=9"]
     model, inference = settings.read_settings(parse(words))
@@ -292,7 +292,7 @@ def test_doctor(tmp_path, monkeypatch, capsys):
     assert "missing package   no-such-package is not installed" in capsys.readouterr().out
 
 
-def test_first_difference_in_words():
+def test_the_message_of_the_first_difference():
     before = {"a": {"b": 1, "c": [1, 2]}, "d": "x"}
     assert first_difference(before, {"a": {"b": 1, "c": [1, 2]}, "d": "x"}) == ""
     assert first_difference(before, {"a": {"b": 2, "c": [1, 2]}, "d": "x"}) == "a.b was 1, is 2"
@@ -300,7 +300,7 @@ def test_first_difference_in_words():
     assert first_difference({"a": "x" * 99}, {"a": "y"}) == "a changed"
 
 
-def test_a_weight_file_of_unknown_make_needs_a_name(tmp_path):
+def test_a_weight_file_without_a_config_needs_a_model_name(tmp_path):
     torch.save({"w": torch.zeros(2)}, tmp_path / "w.pt")
     with pytest.raises(CheckpointError, match="--model NAME --weights"):
         config_of(tmp_path / "w.pt")

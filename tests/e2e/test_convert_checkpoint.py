@@ -1,4 +1,4 @@
-"""tools/convert_checkpoint.py: there and back, and one line for what cannot be converted."""
+"""tools/convert_checkpoint.py: conversion in both directions, and refused files."""
 
 import subprocess
 import sys
@@ -41,7 +41,7 @@ def assert_same(state, expected):
     assert all(torch.equal(state[name], value) for name, value in expected.items())
 
 
-def test_there_and_back(tmp_path, tensors):
+def test_conversion_in_both_directions(tmp_path, tensors):
     config = {"model": model_config("tiny_scratch", num_entities=24)}
     torch.save({"model": tensors, "config": config, "iteration": 3}, tmp_path / "run.pt")
     done = convert(tmp_path, "run.pt", "-o", "own.safetensors")
@@ -59,7 +59,7 @@ def test_there_and_back(tmp_path, tensors):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b.safetensors", "own.safetensors", "run.pt", "theirs"]
 
 
-def test_what_cannot_be_converted(tmp_path, tensors):
+def test_refused_files(tmp_path, tensors):
     (tmp_path / "empty.pth").touch()
     assert_refused(convert(tmp_path, "empty.pth", "-o", "a.safetensors"), "empty.pth: cannot be read as weights")
     assert_refused(convert(tmp_path, "nowhere.pt", "-o", "a.safetensors"), "no weight file nowhere.pt")
@@ -70,7 +70,7 @@ def test_what_cannot_be_converted(tmp_path, tensors):
     release = {name.removeprefix("dinov2_feature_extractor."): v for name, v in part.items() if "extractor" in name}
     torch.save(release, tmp_path / "dinov2.pth")
     partly = convert(tmp_path, "dinov2.pth", "-o", "a.safetensors", "--model", "tiny_scratch")
-    assert_refused(partly, "dinov2.pth: a DINOv2 release is no whole model; it lacks dual_encoder.")
+    assert_refused(partly, "dinov2.pth: a DINOv2 release is not a complete model; it lacks dual_encoder.")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dinov2.pth", "empty.pth", "plain.pt"]
 
 

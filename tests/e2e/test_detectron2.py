@@ -1,4 +1,4 @@
-"""The detectron2 engine: run where detectron2 is installed; elsewhere its absence is one clear line."""
+"""The detectron2 engine, where detectron2 is installed; the error where it is not."""
 
 import importlib.util
 import json
@@ -115,7 +115,7 @@ def training_start(values):
 
 
 @needs_detectron2
-def test_resume_goes_on_at_the_clip_where_it_stopped(synthetic, tmp_path):
+def test_resume_continues_with_the_next_clip(synthetic, tmp_path):
     straight = {"train.save_period": 1, "optim.max_iters": 3}
     train(config(synthetic, tmp_path / "straight", **straight))
     parts = config(synthetic, tmp_path / "parts", **straight)

@@ -120,7 +120,7 @@ def test_resume_skips_finished_images(photos, tmp_path, monkeypatch):
     assert (whole / "panoptic.json").read_text() == (out / "panoptic.json").read_text()
 
 
-def test_a_broken_image_among_others_costs_a_warning(photos, tmp_path, capsys):
+def test_a_broken_image_among_others_is_skipped_with_a_warning(photos, tmp_path, capsys):
     (photos / "broken.png").write_bytes(b"no image")
     out = tmp_path / "out"
     assert main(["segment-image", str(photos), "-o", str(out), "-q", *ANY_MASK]) == 1

@@ -38,7 +38,7 @@ NAMES = ("person", "dog", "grass")
 
 
 class EveryName(dict):
-    """Knows a name for every image, by its digest."""
+    """A name for every image, by its digest."""
 
     def __contains__(self, digest):
         return True

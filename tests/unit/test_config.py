@@ -1,4 +1,4 @@
-"""Config files: composed, typed, and every mistake named by the key's full path."""
+"""Config files: composition, types, and messages with the full path of the key."""
 
 import subprocess
 import sys
@@ -45,7 +45,7 @@ def test_defaults_are_those_of_the_schema(tmp_path):
     assert to_dict(config) == {**to_dict(OmegaConf.structured(Config)), "seed": 3}
 
 
-def test_a_file_of_ones_own_uses_shipped_groups(tmp_path):
+def test_a_user_file_uses_shipped_groups(tmp_path):
     text = "defaults:\n  - model: vitl\n  - schedule: stage2\n  - _self_\nmodel: {num_entities: 7}\n"
     config = load_config(write(tmp_path, text))
     assert config.model.image_encoder.trunk == "sam2_hiera_large"
@@ -53,7 +53,7 @@ def test_a_file_of_ones_own_uses_shipped_groups(tmp_path):
     assert config.optim.max_iters == load_config("entitysam_vitl_stage2").optim.max_iters
 
 
-def test_a_file_of_ones_own_brings_groups(tmp_path):
+def test_a_user_file_has_groups_of_its_own(tmp_path):
     (tmp_path / "model").mkdir()
     write(tmp_path, "defaults: [tiny_scratch]\nnum_entities: 3\n", "model/mine.yaml")
     config = load_config(write(tmp_path, "defaults:\n  - model: mine\n  - _self_\n"))
@@ -151,7 +151,7 @@ def test_printed_config_is_read_back(tmp_path):
     assert to_dict(load_config(write(tmp_path, to_yaml(config)))) == to_dict(config)
 
 
-def test_plain_python_there_and_back():
+def test_to_dict_and_from_dict():
     config = load_config("tiny_scratch_stage2")
     assert to_dict(from_dict(to_dict(config))) == to_dict(config)
     with pytest.raises(ConfigError, match=r"optim\.speed"):

@@ -171,7 +171,7 @@ def _load(network: nn.Module, file: str, partial: bool) -> None:
     lacking = [name for name in report.untouched if not name.endswith("num_batches_tracked")]
     if lacking and not partial:
         raise CheckpointError(
-            f"{file}: a {report.kind} release is no whole model; it lacks {', '.join(lacking[:3])}, ..."
+            f"{file}: a {report.kind} release is not a complete model; it lacks {', '.join(lacking[:3])}, ..."
         )
 
 

@@ -1,4 +1,4 @@
-"""Weights in and out: four kinds of names, files with and without a config, and every way a file can be wrong."""
+"""Loading and saving weights: four naming schemes, files with and without a config, and bad files."""
 
 import copy
 import json
@@ -58,13 +58,13 @@ def dinov2_names(size):
 
 
 def zeros(shapes):
-    """Tensors of a shape each that take no memory."""
+    """Zeros of the given shapes that share one element of memory."""
     return {name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}
 
 
 @pytest.fixture(scope="module")
 def meta_vits():
-    """vits without memory: what is loaded into it is checked and vanishes."""
+    """vits on the meta device: loading checks names and shapes and stores nothing."""
     with torch.device("meta"):
         return entitysam.build_model("vits", image_size=64)
 
@@ -88,7 +88,7 @@ def assert_holds(model, expected):
 
 
 def fails(model, weights):
-    """The message of a load that fails, and the assurance that it left the model alone."""
+    """The message of a load that fails; asserts that the model is unchanged."""
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(CheckpointError) as error:
         load_weights(model, weights)
@@ -98,7 +98,7 @@ def fails(model, weights):
     return str(error.value)
 
 
-# Kinds of names -------------------------------------------------------------------------------------------------------
+# Naming schemes -------------------------------------------------------------------------------------------------------
 
 
 def test_our_own_names(model, other):
@@ -120,7 +120,7 @@ def test_published_manifest(meta_vits):
     assert report.loaded == len(meta_vits.state_dict()) < len(names)
 
 
-def test_sam2_release_brings_its_parts(meta_vits):
+def test_a_sam2_release_fills_its_parts(meta_vits):
     report = load_weights(meta_vits, {"model": zeros(sam2_names("vits"))})
     assert report.kind == "SAM 2.1"
     theirs = ("dual_encoder.image_encoder.", "memory.", "prompt_generator.prompt_encoder.")
@@ -130,7 +130,7 @@ def test_sam2_release_brings_its_parts(meta_vits):
     assert "dual_encoder.semantic_encoder.trunk.cls_token" in report.untouched
 
 
-def test_dinov2_release_brings_its_part(meta_vits):
+def test_a_dinov2_release_fills_its_part(meta_vits):
     report = load_weights(meta_vits, zeros(dinov2_names("vits")))
     assert report.kind == "DINOv2"
     loaded = set(meta_vits.state_dict()) - set(report.untouched)
@@ -150,7 +150,7 @@ def test_sam2_release_starts_models_that_lack_some_of_its_parts():
     assert not any(name.startswith("dual_encoder.image_encoder.") for name in report.untouched)
 
 
-def test_values_of_a_release_arrive_where_the_table_says(model, other):
+def test_values_of_a_release_are_loaded_into_the_tensors_of_the_table(model, other):
     """tiny's tensors under SAM 2.1's names."""
     prefixes = ("dual_encoder.image_encoder.", "memory.", "prompt_generator.prompt_encoder.")
     theirs = {published_name(name): value for name, value in other.items() if name.startswith(prefixes)}
@@ -165,7 +165,7 @@ def test_low_precision_weights_are_converted(model, other):
     assert_holds(model, {name: value.bfloat16().float() for name, value in other.items()})
 
 
-# What does not belong -------------------------------------------------------------------------------------------------
+# Names and shapes that do not fit -------------------------------------------------------------------------------------------------
 
 
 def test_missing(model, other):
@@ -211,7 +211,7 @@ def test_something_else(model):
     assert "state dict: holds no tensors" in fails(model, {"model": {}})
 
 
-def test_parts_that_published_files_do_not_know_are_named(model):
+def test_parts_that_published_files_do_not_have_are_named(model):
     lone = entitysam.build_model("tiny_scratch", image_size=64, num_entities=6, prompt_generator=None)
     with pytest.raises(
         CheckpointError, match=r"entity_decoder\.entity_head\.\S+: has no place in a published checkpoint"
@@ -222,7 +222,7 @@ def test_parts_that_published_files_do_not_know_are_named(model):
 # Files ----------------------------------------------------------------------------------------------------------------
 
 
-def test_own_file_carries_its_config(model, other, tmp_path):
+def test_our_files_contain_their_config(model, other, tmp_path):
     config = model_config("tiny_scratch", image_size=64, num_entities=6)
     path = tmp_path / "new" / "mine.safetensors"
     load_weights(model, other)
@@ -265,8 +265,8 @@ def test_truncated_files(model, other, tmp_path, name):
     assert "cannot be read as weights" in fails(model, path)
 
 
-class Mischief:
-    """What a pickle could do when it is opened."""
+class RunsCode:
+    """A pickle that runs code when it is opened."""
 
     def __reduce__(self):
         return (Path.touch, (Path("entitysam_was_here"),))
@@ -277,7 +277,7 @@ class Mischief:
 )
 def test_code_in_a_file_never_runs(model, tmp_path, monkeypatch, save):
     monkeypatch.chdir(tmp_path)
-    save({"model": Mischief()}, tmp_path / "a.pth")
+    save({"model": RunsCode()}, tmp_path / "a.pth")
     assert "cannot be read as weights" in fails(model, tmp_path / "a.pth")
     assert not Path("entitysam_was_here").exists()
 

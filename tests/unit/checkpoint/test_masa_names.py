@@ -1,4 +1,4 @@
-"""Published names -> ours, strictly: names made up from the public configurations fill every tensor of the models."""
+"""Published names -> ours: names derived from the public configurations fill every tensor of the models."""
 
 import pytest
 import torch
@@ -178,8 +178,8 @@ def test_a_release_fills_the_backbone(name, source):
     assert {key: tuple(one.shape) for key, one in translated.items()} == backbone
 
 
-def test_merged_cells_come_into_swins_order():
-    """mmdetection merges cells by `nn.Unfold`; weights in its order, brought into ours, give timm's merging the same result."""
+def test_patch_merging_has_the_order_of_timm():
+    """mmdetection merges cells by `nn.Unfold`; its reordered weights give the same result with timm's merging."""
     from timm.models.swin_transformer import PatchMerging
 
     torch.manual_seed(0)
@@ -193,7 +193,7 @@ def test_merged_cells_come_into_swins_order():
     torch.testing.assert_close(merging(x).flatten(1, 2), expected)
 
 
-def test_own_weights_go_and_come(tmp_path):
+def test_our_weights_are_saved_and_loaded(tmp_path):
     from support.masa_small import small
 
     from entitysam.checkpoint import read_weights, save_weights

@@ -83,7 +83,7 @@ def test_timm_without_a_second_encoder():
 
 def test_a_release_of_a_part_is_no_whole_model(release):
     with pytest.raises(
-        CheckpointError, match=r"sam2\.1_hiera_tiny\.pt: a SAM 2\.1 release is no whole model; it lacks "
+        CheckpointError, match=r"sam2\.1_hiera_tiny\.pt: a SAM 2\.1 release is not a complete model; it lacks "
     ):
         open_model(model_config("tiny_scratch", **SMALL), str(release[0]))
 

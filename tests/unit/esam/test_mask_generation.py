@@ -1,4 +1,4 @@
-"""MMG: Eq. (1) to (4) on hand-made masks."""
+"""MMG: Eq. (1) to (4), computed by hand."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ from entitysam.registry import ConfigError
 
 
 class ScriptedImage:
-    """Answers the n-th point with the n-th of the given triples."""
+    """Returns the n-th of the given triples of masks for the n-th point."""
 
     mask_size = (40, 60)
     features = torch.zeros(1, 4, 6)

@@ -1,4 +1,4 @@
-"""EMR: Eq. (5) to (8) on hand-made masks."""
+"""EMR: Eq. (5) to (8), computed by hand."""
 
 import itertools
 
@@ -33,7 +33,7 @@ def nothing() -> Gallery:
 
 
 @pytest.mark.parametrize("first_is_larger", [True, False])
-def test_small_overlap_leaves_the_larger_mask(first_is_larger):
+def test_a_small_overlap_is_removed_from_the_larger_mask(first_is_larger):
     large, small = rectangle(0, 0, 40, 40), rectangle(39, 0, 50, 20)  # 20 of 1600 cells
     masks = [large, small] if first_is_larger else [small, large]
     labels = labels_after(make_set(masks, [0.95, 0.9]), nothing())
@@ -41,7 +41,7 @@ def test_small_overlap_leaves_the_larger_mask(first_is_larger):
     assert owner.tolist() == [2 if first_is_larger else 1]
 
 
-def test_large_overlap_goes_to_the_mask_like_its_guidance():
+def test_a_large_overlap_goes_to_the_mask_that_its_points_vote_for():
     p, q = rectangle(0, 0, 30, 30), rectangle(20, 0, 50, 30)
     overlap = p & q
     # Two points vote for a mask like q, one for a mask like p.
@@ -58,7 +58,7 @@ def test_a_tied_vote_goes_to_the_higher_score():
     assert labels[p & q].unique().tolist() == [1]
 
 
-def test_without_points_the_larger_mask_yields():
+def test_without_points_the_smaller_mask_keeps_the_overlap():
     p, q = rectangle(0, 0, 30, 40), rectangle(20, 0, 45, 40)
     gallery = gallery_of([p], [(5.0, 5.0)], [0])
     labels = labels_after(make_set([p, q], [0.95, 0.9]), gallery)
@@ -123,7 +123,7 @@ def test_split_is_disjoint_keeps_the_union_and_follows_the_order():
 
 
 def test_similarity_is_the_mean_number_of_neighbours_in_the_other_mask():
-    """Four superpixels in a row; features tie the first three together, the fourth stands apart."""
+    """Four superpixels in a row; the first three have similar features, the fourth another one."""
     labels = torch.arange(4).repeat_interleave(10)[None].expand(8, 40).contiguous()
     superpixels = describe(labels)
     angle = torch.tensor([0.0, 0.1, 0.25, 2.0])
@@ -148,7 +148,7 @@ def test_adjacency_spans_one_free_cell():
 
 
 def halves(gap_feature: float = 0.0):
-    """Two halves of one entity, 10 superpixels each, with like features; a third mask that is unlike."""
+    """Two halves of one entity, 10 superpixels each, with similar features; a third mask with others."""
     left, right, other = rectangle(0, 0, 15, 40), rectangle(15, 0, 30, 40), rectangle(30, 0, 60, 40)
     y, x = torch.meshgrid(torch.arange(40), torch.arange(60), indexing="ij")
     superpixels = describe((y // 10) * 12 + x // 5)
@@ -171,7 +171,7 @@ def test_similar_neighbours_merge_when_a_gallery_mask_covers_both():
 
 
 @pytest.mark.parametrize("reason", ["no gallery mask", "too little covered", "not similar", "not adjacent"])
-def test_others_stay_apart(reason):
+def test_other_neighbours_do_not_merge(reason):
     left, right, other, superpixels, features = halves()
     gallery = gallery_of([left | right], [], [])
     if reason == "no gallery mask":
@@ -187,7 +187,7 @@ def test_others_stay_apart(reason):
 
 
 @pytest.mark.parametrize(("min_left", "names"), [(0.5, [0, 1, 3]), (0.2, [0, 1, 2, 3]), (0.0, [0, 1, 2, 3])])
-def test_what_is_left_of_a_rejected_mask_is_no_entity(min_left, names):
+def test_the_remnant_of_a_rejected_mask_is_no_entity(min_left, names):
     big, beside, far = rectangle(0, 0, 20, 20), rectangle(20, 0, 35, 20), rectangle(40, 0, 50, 10)
     mostly_big = rectangle(0, 0, 20, 25)  # keeps its lowest fifth
     layers = stack_masks(make_set([big, beside, mostly_big, far], [0.95, 0.94, 0.93, 0.92]))
@@ -198,7 +198,7 @@ def test_what_is_left_of_a_rejected_mask_is_no_entity(min_left, names):
         assert torch.equal(after == number + 1, before == name + 1)
 
 
-def test_pixels_of_a_remnant_fall_back_to_the_mask_below():
+def test_pixels_of_a_remnant_go_to_the_mask_below():
     below, remnant, above = rectangle(0, 0, 20, 20), rectangle(18, 0, 40, 20), rectangle(22, 0, 45, 20)
     objects = make_set([below, remnant, above], [0.95, 0.94, 0.93])
     gallery = gallery_of([below, remnant, above], [(19, 5), (30, 5)], [1, 2])

@@ -83,7 +83,7 @@ def test_architectures_have_the_published_tensors(name):
     assert ours == published
 
 
-def test_unknown_model_and_arithmetic(tiny):
+def test_unknown_model_and_precision(tiny):
     with pytest.raises(ConfigError, match=r"unknown SAM 'vit_x'; known: vit_b, vit_l, vit_h"):
         sam_segmenter("vit_x")
     with pytest.raises(ConfigError, match="fp32, bf16 or fp16, not 'int8'"):
@@ -117,7 +117,7 @@ def test_weights_are_checked(tiny, tmp_path, monkeypatch):
     ],
     ids=["number", "mapping", "sparse", "complex", "expanded", "meta", "none", "nan"],
 )
-def test_hostile_weight_files_are_one_line(tiny, tmp_path, value, message):
+def test_hostile_weight_files_give_one_line(tiny, tmp_path, value, message):
     name, path, state = "image_encoder.pos_embed", tmp_path / "sam.pth", dict(tiny.state_dict())
     state[name] = state[name] * value if isinstance(value, float) else value
     torch.save(state, path)
@@ -128,13 +128,13 @@ def test_hostile_weight_files_are_one_line(tiny, tmp_path, value, message):
     assert "\n" not in str(error.value)
 
 
-def test_names_of_tensors_are_texts(tiny, tmp_path):
+def test_tensor_names_must_be_strings(tiny, tmp_path):
     torch.save({**tiny.state_dict(), 5: torch.zeros(1)}, tmp_path / "sam.pth")
     with pytest.raises(CheckpointError, match="holds tensors whose names are not text"):
         sam_backend._load(build_sam(TINY), tmp_path / "sam.pth", "vit_b")
 
 
-def test_offline_says_what_to_do(tmp_path, monkeypatch):
+def test_the_offline_error_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *names, **options: None)
     monkeypatch.setattr(hub, "hub_is_reachable", lambda: False)
     with pytest.raises(CheckpointError, match=r"sam_vit_l_0b3195.pth.*put it at"):

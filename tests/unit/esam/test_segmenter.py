@@ -1,4 +1,4 @@
-"""E-SAM as a whole on the simulated SAM, and what holds for every image."""
+"""E-SAM on the simulated SAM: invariants, odd sizes, and images with a known result."""
 
 import sys
 from pathlib import Path
@@ -55,8 +55,8 @@ def method(
 
 
 @pytest.mark.parametrize("modules", MODULES)
-def test_result_is_whole(modules):
-    """Disjoint by its form; ids without gaps by descending score; every id has pixels; the same twice."""
+def test_invariants_of_a_result(modules):
+    """Ids have no gaps, are in order of descending score and have pixels; a second run gives the same."""
     image, ids = scene()
     found = method(ids, *modules).segment(image)
     assert found.ids.shape == ids.shape
@@ -68,7 +68,7 @@ def test_result_is_whole(modules):
     assert np.array_equal(again.scores, found.scores)
 
 
-def test_batches_do_not_matter():
+def test_the_result_does_not_depend_on_the_batch_size():
     image, ids = scene()
     one = method(ids)
     other = method(ids)
@@ -76,8 +76,8 @@ def test_batches_do_not_matter():
     assert np.array_equal(one.segment(image).ids, other.segment(image).ids)
 
 
-def test_what_the_modules_may_do_to_the_covered_area():
-    """EMR divides, unites and drops remnants, it covers nothing new; USR only adds."""
+def test_emr_covers_nothing_new_and_usr_only_adds():
+    """EMR splits, merges and drops masks inside the covered area; USR only adds to it."""
     image, ids = scene()
     for seed in range(3):
         trace = Trace()
@@ -109,7 +109,7 @@ def test_tracing_does_not_change_the_result():
 
 
 def test_no_device_is_synchronised(monkeypatch):
-    """Timing is the benchmark's business; a GPU runs ahead of the host while an image is segmented."""
+    """Only the benchmark measures time: segmenting an image does not wait for the device."""
 
     def refuse(*_):
         raise AssertionError("a device was synchronised")
@@ -120,8 +120,8 @@ def test_no_device_is_synchronised(monkeypatch):
     assert method(ids).segment(image, Trace()).ids.max() > 0
 
 
-def test_mends_what_comes_in_pieces():
-    """With nothing hidden and nothing swallowed, entities that mostly come as parts are whole again after EMR."""
+def test_emr_merges_the_parts_of_an_entity():
+    """Where no entity is missed or merged with another, EMR restores entities of which SAM gives parts."""
 
     def agreement(found: np.ndarray) -> float:
         """Mean best IoU of true entities with found ones and of found ones with true ones."""
@@ -142,8 +142,8 @@ def one_hot(ids: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(ids == np.unique(ids[ids > 0])[:, None, None])
 
 
-def test_a_perfect_segmenter_is_left_alone():
-    """Where every point answers with its entity at all levels, E-SAM gives back the truth, at the image's resolution."""
+def test_perfect_masks_are_kept():
+    """If every point gives its entity at all levels, the result is the ground truth at the image's resolution."""
 
     class Perfect:
         features = torch.ones(1, 8, 8)
@@ -170,8 +170,8 @@ def test_a_perfect_segmenter_is_left_alone():
     assert pairs.shape[1] == 4
 
 
-def test_nothing_found():
-    """All points fail the filters: no entity, and no error."""
+def test_no_mask_passes_the_filters():
+    """The result has no entity; there is no error."""
     image, ids = scene()
     found = method(np.zeros_like(ids)).segment(image)
     assert found.ids.sum() == 0
@@ -190,7 +190,7 @@ def test_odd_sizes(size, modules):
 
 @pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (10, 200, 30)])
 def test_one_colour(colour):
-    """One superpixel: no density, no neighbours, still a result."""
+    """One superpixel, hence neither density nor neighbours."""
     ids = np.ones((60, 90), np.int32)
     ids[20:40, 30:60] = 2
     image = np.broadcast_to(np.array(colour, np.uint8), (60, 90, 3))
@@ -198,7 +198,7 @@ def test_one_colour(colour):
 
 
 def test_a_large_image_is_drawn_in_strips(monkeypatch):
-    """The strips join without a seam, and the borders follow the truth to a few pixels."""
+    """The strips fit together, and borders are within a few pixels of the truth."""
     from entitysam.esam import layers
 
     image, ids = scene(600, 800)

@@ -1,4 +1,4 @@
-"""Configs of E-SAM: every key, its default, and what is wrong with a wrong one."""
+"""Configs of E-SAM: every key, its default, and the messages of wrong ones."""
 
 import dataclasses
 
@@ -26,7 +26,7 @@ SECTIONS = {
 
 @pytest.fixture
 def no_sam(monkeypatch):
-    """Building SAM only notes what was asked for."""
+    """Records the arguments with which SAM is built."""
     monkeypatch.setitem(SEGMENTERS._obj_map, "segment_anything", lambda **keys: keys)
 
 
@@ -60,7 +60,7 @@ def test_a_config_becomes_a_method(no_sam):
     assert method.segmenter == {"model": "vit_h", "weights": None, "device": "auto", "amp": "fp32"}
 
 
-def test_words_of_a_baseline(no_sam):
+def test_options_of_a_baseline(no_sam):
     method = method_from_options(
         {"name": "esam", "model": "vit_b", "refinement.tolerance": 0.2, "prompting.min_score": 0.5}
     )
@@ -91,7 +91,7 @@ def test_wrong_settings_are_named_by_path(kind, node, message):
         read_settings(kind, node, "model.x")
 
 
-def test_a_wrong_key_costs_no_download(monkeypatch):
+def test_a_wrong_key_is_refused_before_the_download(monkeypatch):
     def built(**_):
         raise AssertionError("SAM was built first")
 

@@ -1,4 +1,4 @@
-"""E-SAM frame by frame: the links between frames."""
+"""E-SAM frame by frame: linking of entities between frames."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def test_iou_of_all_pairs():
     assert overlap_iou(a, b, 2, np.zeros(0, np.int64)).shape == (2, 0)
 
 
-def test_ids_stay_although_the_order_changes():
+def test_ids_do_not_depend_on_the_order():
     linker = IoULinker()
     first = linker.link(frame((0, 0, 10, 10), (15, 0, 25, 10)), np.array([0.9, 0.8]))
     second = linker.link(frame((16, 0, 26, 10), (1, 0, 11, 10)), np.array([0.95, 0.7]))
@@ -40,7 +40,7 @@ def test_too_little_overlap_is_a_new_entity():
     assert list(moved.scores) == [2]
 
 
-def test_one_to_one_by_the_highest_total():
+def test_the_matching_with_the_highest_total_is_used():
     """Both new entities overlap the first old one most; one of them must take the second."""
     linker = IoULinker(min_iou=0.1)
     linker.link(frame((0, 0, 10, 10), (10, 0, 20, 10)), np.array([0.9, 0.9]))
@@ -50,7 +50,7 @@ def test_one_to_one_by_the_highest_total():
 
 
 @pytest.mark.parametrize(("max_gap", "expected"), [(0, 2), (1, 1)])
-def test_gaps(max_gap, expected):
+def test_an_entity_keeps_its_id_over_gaps_of_max_gap_frames(max_gap, expected):
     linker = IoULinker(max_gap=max_gap)
     linker.link(frame((0, 0, 10, 10)), np.array([0.9]))
     linker.link(frame(), np.zeros(0))
@@ -64,7 +64,7 @@ def test_frames_of_another_size():
         linker.link(np.zeros((4, 8), np.int32), np.zeros(0))
 
 
-def test_frames_are_segmented_one_by_one():
+def test_frames_are_segmented_independently():
     class Counting:
         seen = 0
 

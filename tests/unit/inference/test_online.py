@@ -107,7 +107,7 @@ def test_an_entity_that_drops_out_for_a_frame_stays():
         assert entities.update(strips(0)[:1], SIZE)[0].any()
 
 
-def test_nothing_found():
+def test_no_mask_passes_the_filters():
     ((ids, scores, events),) = play(OnlineEntities(), [[0, 1]], scores=(0.0, 0.0, 0.0, 0.0))
     assert not ids.any()
     assert (scores, events) == ({}, [])

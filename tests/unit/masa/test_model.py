@@ -156,7 +156,7 @@ def test_two_views_can_be_learned():
         ({"fusion": {"name": "deformable_fusion", "blocks": 3}}, r"model\.fusion\.blocks: unknown key"),
     ],
 )
-def test_configs_that_cannot_be_built(change, words):
+def test_bad_configs_built(change, words):
     with pytest.raises(ConfigError, match=words):
         build_model(small("masa_tiny") | change)
 

@@ -1,4 +1,4 @@
-"""Baselines of the class-agnostic table, on frames made by hand."""
+"""Baselines of the class-agnostic table, on small frames."""
 
 from types import SimpleNamespace
 

@@ -42,7 +42,7 @@ def go(videos, out, *words, **options):
 
 
 def mot(folder, lines, frames=3, size=(40, 60)):
-    """A MOT text and its images."""
+    """A MOT file and its images."""
     images = folder / "img"
     images.mkdir(parents=True)
     for index in range(frames):
@@ -54,7 +54,7 @@ def mot(folder, lines, frames=3, size=(40, 60)):
 GT = ["1,7,0,0,10,10,1", "2,7,2,0,10,10,1", "3,7,4,0,10,10,1", "1,9,30,5,8,8,1", "3,9,30,5,8,8,1"]
 
 
-def test_a_mot_text_as_a_data_set(tmp_path):
+def test_a_mot_file_as_a_data_set(tmp_path):
     dataset = AnnotatedTracks(*mot(tmp_path, GT))
     (video,) = dataset.videos
     assert (video.video_id, len(video), video.height, video.width) == ("gt", 3, 40, 60)
@@ -74,7 +74,7 @@ def test_a_mot_text_as_a_data_set(tmp_path):
         ([*GT, "4,7,0,0,5,5,1"], "frame 4 has no image in .*, which has 3"),
     ],
 )
-def test_files_of_tracks_that_are_wrong(tmp_path, lines, message):
+def test_bad_track_files(tmp_path, lines, message):
     with pytest.raises(DataError, match=message):
         AnnotatedTracks(*mot(tmp_path, lines))
 
@@ -109,11 +109,11 @@ def test_a_run_with_annotated_boxes_and_iou(videos, tmp_path):
     assert metrics["DetA"] == pytest.approx(100)  # the boxes are given
     assert 50 < metrics["AssA"] <= 100
     assert (tmp_path / "a" / "plots" / "worst_videos.png").is_file()
-    # What was saved scores the same, on all digits.
+    # The saved predictions give the same scores, to all digits.
     again, _ = go(videos, tmp_path / "b", predictions=str(tmp_path / "a"))
     assert again["metrics"] == metrics
     assert 0 <= metrics["IDSW"] == int(metrics["IDSW"]) < 40  # a count, no percentage
-    # Nothing overlaps by 0.99: every box is a track of its own.
+    # No IoU reaches 0.99: every box is its own track.
     strict, _ = go(videos, tmp_path / "c", "evaluation.tracker.association=iou", "evaluation.tracker.beta=0.99")
     assert strict["metrics"]["DetA"] == pytest.approx(100)
     assert strict["metrics"]["AssA"] < metrics["AssA"] - 20
@@ -186,12 +186,12 @@ def test_masks_of_youtube_vis_with_given_detections(tmp_path):
         ("evaluation.dataset.step=0", "step: must be at least 1"),
     ],
 )
-def test_configs_that_cannot_be(videos, tmp_path, word, message):
+def test_bad_configs(videos, tmp_path, word, message):
     with pytest.raises(ValueError, match=message):
         go(videos, tmp_path, "evaluation.tracker.association=iou", word)
 
 
-def test_saved_tracks_that_are_wrong(videos, tmp_path):
+def test_bad_saved_tracks(videos, tmp_path):
     prediction_format = TracksFormat(tmp_path, PanopticTracks(videos), class_agnostic=True)
     with pytest.raises(PredictionError, match="no such file"):
         prediction_format.read_index()
@@ -224,7 +224,7 @@ def test_annotations_that_are_not_finite_are_named(tmp_path):
         annotated_tracks("gt", dataset.videos[0].annotation["frames"])
 
 
-def test_boxes_are_painted_small_before_large():
+def test_smaller_boxes_are_drawn_above_larger_ones():
     tracks = Tracks.from_rows([[0, 4, 1, 2, 2, 3, 3], [0, 5, 1, -5, -5, 15, 15], [1, 6, 1, 0, 0, 20, 20]])
     painted = paint_boxes(tracks, 0, (12, 20))
     assert (painted == 4).sum() == 9
@@ -232,7 +232,7 @@ def test_boxes_are_painted_small_before_large():
     assert painted.max() == 5
 
 
-def test_entities_with_their_old_ids(videos, tmp_path):
+def test_reid_in_an_evaluation(videos, tmp_path):
     nodes = "evaluation.evaluators=[{name: veq, windows: [1]}, {name: tracking, metrics: [IDF1, CLR_TP]}]"
     words = ["model=tiny_scratch", "model.image_size=64", "model.num_entities=6", "inference.score_threshold=0", nodes,
              f"evaluation.dataset.root={videos}"]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Masks of everything: what a segmenter finds is cleaned, written as COCO instances, and read with its overlaps."""
+"""Mask proposals: cleaned, written as COCO instances, and read with their overlaps."""
 
 import json
 
@@ -14,7 +14,7 @@ from entitysam.esam.everything import clean, everything
 
 
 class Discs:
-    """A segmenter that answers every point with three discs around the nearest of two centres."""
+    """A segmenter that gives three discs around the nearest of two centres for every point."""
 
     def encode(self, image):
         return _Discs(image.shape[1:])
@@ -42,7 +42,7 @@ def test_everything_keeps_parts_and_drops_duplicates():
     assert all(mask.shape == (80, 128) for mask in masks)
 
 
-def test_small_regions_and_holes_go():
+def test_small_regions_and_holes_are_removed():
     mask = np.zeros((60, 60), bool)
     mask[10:40, 10:40] = True
     whole = mask.copy()
@@ -79,7 +79,7 @@ def test_written_and_read_with_overlaps(images, tmp_path):
     assert [(*outline.min(0), *outline.max(0)) for outline in sample.outlines] == [(5, 5, 45, 35), (10, 10, 20, 20)]
 
 
-def test_a_stopped_run_goes_on(images, tmp_path):
+def test_a_stopped_run_is_resumed(images, tmp_path):
     seen = []
 
     def stops(pixels):
