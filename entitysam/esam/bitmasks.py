@@ -21,8 +21,8 @@ def pack(masks: Tensor) -> Tensor:
     padded = F.pad(masks, (0, -masks.shape[-1] % WORD))
     if masks.device.type == "cpu":  # torch has no packing operation; numpy's is vectorised
         return _from_octets(np.packbits(padded.numpy(), bitorder="little"), padded.shape)
-    octets = (padded.contiguous().view(torch.int64) * _GATHER_BITS) >> 56
-    return octets.to(torch.uint8).view(torch.int64)
+    octets = (padded.contiguous().view(torch.int64) * _GATHER_BITS) >> 56  # 8 bools of a byte each -> 8 bits
+    return octets.to(torch.uint8).view(torch.int64)  # 8 octets -> a word
 
 
 def pack_above(logits: Tensor, threshold: float, index: Tensor | None = None) -> Tensor:
@@ -66,6 +66,7 @@ def popcount(words: Tensor) -> Tensor:
     if words.device.type == "cpu" and hasattr(np, "bitwise_count"):  # numpy >= 2: one instruction per word
         # For signed words numpy counts the bits of the absolute value.
         return torch.from_numpy(np.bitwise_count(words.numpy().view(np.uint64)).astype(np.int64))
+    # Counts of 2, 4 and 8 bits side by side; the product adds the eight bytes up in the top one.
     words = words - ((words >> 1) & 0x5555555555555555)
     words = (words & 0x3333333333333333) + ((words >> 2) & 0x3333333333333333)
     words = (words + (words >> 4)) & 0x0F0F0F0F0F0F0F0F
@@ -82,8 +83,8 @@ def boxes(words: Tensor, width: int) -> Tensor:
     count = len(words)
     if not count:
         return torch.zeros(0, 4, dtype=torch.int64, device=words.device)
-    columns = unpack(_or_reduce(words), width)
-    rows = (words != 0).any(2)
+    columns = unpack(_or_reduce(words), width)  # [N, w] columns with a cell
+    rows = (words != 0).any(2)  # [N, h] rows with a cell
     x0, x1 = _span(columns)
     y0, y1 = _span(rows)
     return torch.stack([x0, y0, x1, y1], 1) * rows.any(1, keepdim=True)
@@ -194,10 +195,10 @@ def label_counts(masks: MaskSet, labels: Tensor, num_labels: int) -> Tensor:
         float32 [N, num_labels], exact.
     """
     values = torch.arange(num_labels, device=labels.device)[:, None, None]
-    regions = pack(labels == values)
+    regions = pack(labels == values)  # [num_labels, h, W]
     counts = torch.zeros(len(masks), num_labels, device=labels.device)
     step = max(1, (1 << 21) // max(1, regions.numel()))  # bounds the intersections to 16 MB
     for start in range(0, len(masks), step):
-        shared = masks.words[start : start + step, None] & regions
+        shared = masks.words[start : start + step, None] & regions  # [step, num_labels, h, W]
         counts[start : start + step] = popcount(shared).sum((2, 3)).float()
     return counts

@@ -48,12 +48,12 @@ class EntityLayers:
 
     def render(self, height: int, width: int) -> Tensor:
         """The entity map: int64 [height, width], 0 = none, e + 1 = entity e."""
-        layers = torch.zeros(height, width, dtype=torch.int32, device=self.logits.device)
+        layers = torch.zeros(height, width, dtype=torch.int32, device=self.logits.device)  # layer number + 1
         found = boxes(pack_above(self.logits, 0.0), self.size[1]).tolist()
         rows = max(1, STRIP_PIXELS // width)
         for top in range(0, height, rows):
             self._draw_strip(layers[top : top + rows], top, height, found)
-        entity_of = torch.cat([self.entity.new_zeros(1), self.entity + 1])
+        entity_of = torch.cat([self.entity.new_zeros(1), self.entity + 1])  # layer number + 1 -> entity number + 1
         return entity_of[layers]
 
     def _draw_strip(self, strip: Tensor, top: int, height: int, found: list[list[int]]) -> None:
@@ -66,6 +66,7 @@ class EntityLayers:
             if first >= last or x0 == x1:
                 continue
             grid = self.logits[number].float().clamp(-1e4, 1e4)  # half-precision logits may be infinite
+            # Only the window of the mask is resampled, not the whole strip.
             values = resample(grid, (first, last), (left, right), h / height, w / strip.shape[1])
             window = strip[first - top : last - top, left:right]
             window.masked_fill_((values > 0) & self.beats[number + 1][window], number + 1)
@@ -120,8 +121,9 @@ def regroup(layers: EntityLayers, group: Tensor, scores: Tensor) -> EntityLayers
 def keep_entities(layers: EntityLayers, keep: Tensor) -> EntityLayers:
     """Removes entities where `keep` bool [E] is False; their pixels go to the masks below them."""
     stay = keep[layers.entity].nonzero().squeeze(1)
+    # Row and column 0 of `beats` are the free pixels, which always stay.
     rows = torch.cat([stay.new_zeros(1), stay + 1])
-    number = keep.long().cumsum(0) - 1
+    number = keep.long().cumsum(0) - 1  # [E] new number of each kept entity
     return EntityLayers(
         layers.logits[stay], layers.beats[rows][:, rows], number[layers.entity[stay]], layers.scores[keep]
     )

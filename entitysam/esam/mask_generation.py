@@ -67,13 +67,14 @@ def object_masks(prompted: PromptedMasks, config: MaskGenerationConfig) -> MaskS
     bare = replace(prompted.masks, logits=None)
     index = (prompted.level == OBJECT).nonzero().squeeze(1)
     index = index[mask_nms(bare[index], config.object_nms)[0]]
+    # Object-level masks that merge several entities match no best mask.
     index = index[matches_any(bare[index], bare[prompted.is_best], config.object_best_iou)]
     return prompted.masks[index]
 
 
 def detail_masks(masks: MaskSet, density: Tensor, config: MaskGenerationConfig) -> MaskSet:
     """Adaptive NMS (Eq. 4): a kept mask suppresses others above max(N_t, mean density over it)."""
-    return masks[mask_nms(masks, (mean_density(masks, density)).clamp(min=config.base_nms))[0]]
+    return masks[mask_nms(masks, (mean_density(masks, density)).clamp(min=config.base_nms))[0]]  # max(N_t, D)
 
 
 def mean_density(masks: MaskSet, density: Tensor) -> Tensor:

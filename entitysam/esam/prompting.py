@@ -105,7 +105,8 @@ def _prompt_batch(
     best = torch.zeros_like(rank, dtype=torch.bool).scatter_(1, scores[asked].argmax(1, keepdim=True), True)
     wanted = torch.ones_like(best) if every_level else best | (rank == OBJECT)
     wanted &= (scores[asked] >= config.min_score) & (area > 0)
-    index = wanted.flatten().nonzero().squeeze(1)
+    index = wanted.flatten().nonzero().squeeze(1)  # into the 3 A masks
+    # Stability last: it thresholds every mask twice.
     index = index[stability(flat, config.stability_offset, triples[index]) >= config.min_stability]
     source, point = triples[index], asked[index // 3]
     masks = MaskSet(

@@ -41,9 +41,9 @@ def uncovered_regions(labels: Tensor, superpixels: Superpixels, min_uncovered: f
         int64 [h, w], 0 = none, r + 1 = the uncovered part of the r-th such superpixel.
     """
     free = labels == 0
-    free_area = torch.bincount(superpixels.labels[free], minlength=len(superpixels))
+    free_area = torch.bincount(superpixels.labels[free], minlength=len(superpixels))  # [K] uncovered cells
     remaining = free_area > min_uncovered * superpixels.areas
-    number = remaining.long().cumsum(0) * remaining
+    number = remaining.long().cumsum(0) * remaining  # [K] 1..R for those that remain, else 0
     return number[superpixels.labels] * free
 
 
@@ -63,15 +63,17 @@ def prompt_points(regions: Tensor, details: MaskSet, min_inside: float) -> Tenso
     count = int(regions.max())
     if not count:
         return torch.zeros(0, 2, device=regions.device)
-    area = torch.bincount(regions.flatten(), minlength=count + 1)[1:]
+    area = torch.bincount(regions.flatten(), minlength=count + 1)[1:]  # [R]
     own = torch.arange(1, count + 1, device=regions.device)
     around = torch.full((count,), -1, dtype=torch.int64, device=regions.device)
     if len(details):
         inside = label_counts(details, regions, count + 1)[:, 1:] >= min_inside * area  # [N, R]
+        # Of the masks around a region, the one of highest score.
         score, mask = torch.where(inside, details.scores[:, None], -torch.inf).max(0)
         around = torch.where(score > -torch.inf, mask, around)
     named = around.unique()
     named = named[named >= 0]
+    # Groups of 64 masks bound the memory of the distance maps.
     points = [inner_centroids(part) for part in details[named].masks.split(64)] if len(named) else []
     points += [inner_centroids(regions == part[:, None, None]) for part in own[around < 0].split(64)]
     return torch.cat(points)
@@ -82,7 +84,7 @@ def inner_centroids(masks: Tensor) -> Tensor:
     height, width = masks.shape[1:]
     y = torch.arange(height, device=masks.device) + 0.5
     x = torch.arange(width, device=masks.device) + 0.5
-    area = masks.sum((1, 2))
+    area = masks.sum((1, 2))  # [N]
     centre_x = (masks.sum(1) * x).sum(1) / area
     centre_y = (masks.sum(2) * y).sum(1) / area
     # Squared distance of each cell to the centroid, [N, h, w]
@@ -141,9 +143,10 @@ class _Cover:
         scores: list[float] = []
         while heap and -heap[0][0] >= least:
             stale, number = heapq.heappop(heap)
-            gained = masks[number] & (self.labels == 0)
+            gained = masks[number] & (self.labels == 0)  # [h w] free cells of the mask
             gain = int(gained.sum())
             if gain < -stale:
+                # An earlier mask took some of its cells: it goes back with its true gain.
                 heapq.heappush(heap, (-gain, number))
                 continue
             entity = self._entity(masks[number])
@@ -159,7 +162,7 @@ class _Cover:
         """The entity with the highest IoU if that exceeds rho (Eq. 10), else the number of a new entity."""
         area = torch.bincount(self.labels, minlength=self.entities + 1)
         shared = torch.bincount(self.labels[mask], minlength=self.entities + 1)
-        iou = (shared / (area + mask.sum() - shared).clamp(min=1))[1:]
+        iou = (shared / (area + mask.sum() - shared).clamp(min=1))[1:]  # [entities]; label 0 is free
         if len(iou) and float(iou.max()) > self.config.join_iou:
             return int(iou.argmax())
         return self.entities

@@ -57,7 +57,7 @@ def drop_remnants(layers: EntityLayers, min_left: float) -> EntityLayers:
     """Removes entities that lost more than 1 - `min_left` of the area of their masks to others."""
     if not len(layers) or not min_left:
         return layers
-    left = torch.bincount(layers.grid_labels().flatten(), minlength=len(layers) + 1)[1:]
+    left = torch.bincount(layers.grid_labels().flatten(), minlength=len(layers) + 1)[1:]  # [E] visible cells
     masks = layers.logits > 0
     area = torch.stack([masks[layers.entity == entity].any(0).sum() for entity in range(len(layers))])
     return keep_entities(layers, left >= min_left * area)
@@ -92,6 +92,7 @@ class _OverlapResolver:
         self.guide_area = gallery.masks.areas.cpu()
         self.guidance = gallery.guidance.cpu()
         cell_x, cell_y = _cells(gallery.points.cpu(), objects.size, image_size)
+        # Where the cell of each gallery point is among the packed words.
         self.row, self.word, self.bit = cell_y, cell_x // 64, cell_x % 64
 
     def overlapping_after(self, p: int) -> list[int]:
@@ -99,6 +100,7 @@ class _OverlapResolver:
         y0, y1 = int(self.box[p, 1]), int(self.box[p, 3])
         low = torch.maximum(self.box[p, :2], self.box[p + 1 :, :2])
         high = torch.minimum(self.box[p, 2:], self.box[p + 1 :, 2:])
+        # Boxes first: most pairs are apart.
         near = (low < high).all(1).nonzero().squeeze(1) + p + 1
         shares = (self.words[near, y0:y1] & self.words[p, y0:y1]).flatten(1).any(1)
         return near[shares].tolist()
@@ -126,7 +128,7 @@ class _OverlapResolver:
         """The most frequent guidance mask of the points inside the overlap (ties: higher score); -1 without points."""
         row = self.row - y0
         inside = ((row >= 0) & (row < len(overlap))).nonzero().squeeze(1)
-        bits = overlap[row[inside], self.word[inside]] >> self.bit[inside]
+        bits = overlap[row[inside], self.word[inside]] >> self.bit[inside]  # bit 0 = the cell of the point
         votes = self.guidance[inside[(bits & 1).bool()]]
         return int(torch.bincount(votes).argmax()) if len(votes) else -1
 
@@ -155,10 +157,10 @@ def merge(
         return layers
     labels = layers.grid_labels()
     count = len(layers)
-    one_way = mask_similarity(labels, count, superpixels, features, config.neighbours)
+    one_way = mask_similarity(labels, count, superpixels, features, config.neighbours)  # [E, E]
     similarity = ((one_way + one_way.T) / 2).cpu().numpy()
     area = torch.bincount(labels.flatten(), minlength=count + 1)[1:].float()
-    shared = label_counts(gallery.masks, labels, count + 1)[:, 1:]
+    shared = label_counts(gallery.masks, labels, count + 1)[:, 1:]  # [R, E] cells of entity e in gallery mask r
     covers = (shared >= config.min_cover * area).cpu().numpy()  # [R, E]
     first, second = adjacent_pairs(labels, count).cpu().numpy().nonzero()
     value = similarity[first, second]
@@ -167,6 +169,7 @@ def merge(
     for pair in order[value[order] > config.min_similarity]:
         a, b = sorted((group[first[pair]], group[second[pair]]))
         if a != b and (covers[:, a] & covers[:, b]).any():
+            # Merged entities must still fit one gallery mask together.
             covers[:, a] &= covers[:, b]
             group[group == b] = a
     names, group = np.unique(group, return_inverse=True)

@@ -22,9 +22,10 @@ def mask_similarity(labels: Tensor, count: int, superpixels: Superpixels, featur
     size = torch.tensor([labels.shape[1], labels.shape[0]], device=labels.device)
     at_centroids = point_sample(features[None].float(), (superpixels.centroids / size)[None])[0].T  # [K, C]
     x, y = superpixels.centroids.long().T
-    mask_of = labels[y.clamp(max=labels.shape[0] - 1), x.clamp(max=labels.shape[1] - 1)]
-    nearest = most_similar(at_centroids, k)
+    mask_of = labels[y.clamp(max=labels.shape[0] - 1), x.clamp(max=labels.shape[1] - 1)]  # [K] mask at each centroid
+    nearest = most_similar(at_centroids, k)  # [K, k]
     pairs = mask_of[:, None] * (count + 1) + mask_of[nearest]  # [K, k] index into the table of votes
+    # One count per (mask, mask of the neighbour); row and column 0 are free cells.
     votes = torch.bincount(pairs.flatten(), minlength=(count + 1) ** 2).view(count + 1, count + 1)[1:, 1:]
     centroids = torch.bincount(mask_of, minlength=count + 1)[1:]
     return votes.float() / centroids.clamp(min=1)[:, None]
@@ -34,7 +35,7 @@ def most_similar(vectors: Tensor, k: int) -> Tensor:
     """Indices of the min(k, K - 1) others of highest cosine similarity to each of K vectors [K, C]: int64 [K, .]."""
     unit = torch.nn.functional.normalize(vectors, dim=1)
     cosine = unit @ unit.T
-    cosine.fill_diagonal_(-torch.inf)
+    cosine.fill_diagonal_(-torch.inf)  # no superpixel is its own neighbour
     return cosine.topk(min(k, len(vectors) - 1), dim=1).indices
 
 
@@ -48,7 +49,7 @@ def adjacent_pairs(labels: Tensor, count: int) -> Tensor:
         bool [count, count], upper triangle.
     """
     touching = torch.zeros(count + 1, count + 1, dtype=torch.bool, device=labels.device)
-    for step in (1, 2):
+    for step in (1, 2):  # 2: across one free cell
         for a, b in ((labels[step:], labels[:-step]), (labels[:, step:], labels[:, :-step])):
             differ = a != b
             touching[torch.minimum(a, b)[differ], torch.maximum(a, b)[differ]] = True

@@ -73,20 +73,21 @@ def compute_superpixels(
     else:
         found = felzenszwalb(pixels, scale=config.scale, sigma=config.sigma, min_size=config.min_size)
     found = torch.from_numpy(np.asarray(found, dtype=np.float32)).to(device or image.device)
-    on_grid = F.interpolate(found[None, None], size, mode="nearest-exact")[0, 0].long()
+    on_grid = F.interpolate(found[None, None], size, mode="nearest-exact")[0, 0].long()  # [H', W'] -> [h, w]
     return describe(on_grid)
 
 
 def describe(labels: Tensor) -> Superpixels:
     """Areas, centroids and density of a label map [h, w] with any non-negative labels."""
     height, width = labels.shape
-    _, flat = labels.flatten().unique(return_inverse=True)
+    _, flat = labels.flatten().unique(return_inverse=True)  # [h w] numbered 0..K-1
     area = torch.bincount(flat).float()
     y, x = torch.meshgrid(
         torch.arange(height, device=labels.device) + 0.5, torch.arange(width, device=labels.device) + 0.5, indexing="ij"
     )
+    # In double precision: float32 sums of coordinates lose digits on large superpixels.
     centroids = torch.stack([torch.bincount(flat, weights=c.flatten().double()) for c in (x, y)], 1) / area[:, None]
-    labels = flat.view(height, width)
+    labels = flat.view(height, width)  # [h w] -> [h, w]
     return Superpixels(labels, area, centroids.float(), superpixel_weights(area)[labels])
 
 

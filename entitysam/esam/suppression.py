@@ -30,6 +30,7 @@ def iou_bound(area: np.ndarray, box: np.ndarray, areas: np.ndarray, all_boxes: n
     """
     width = np.minimum(box[..., 2], all_boxes[..., 2]) - np.maximum(box[..., 0], all_boxes[..., 0])
     height = np.minimum(box[..., 3], all_boxes[..., 3]) - np.maximum(box[..., 1], all_boxes[..., 1])
+    # The intersection is at most the smaller mask and at most the intersection of the boxes.
     most = np.minimum(np.minimum(area, areas), width.clip(0) * height.clip(0))
     return most / np.maximum(area + areas - most, 1)
 
@@ -70,10 +71,12 @@ def _greedy(masks: MaskSet, limits: list[float]) -> tuple[list[int], np.ndarray]
         if not alive[current]:
             continue
         owner[current] = len(kept)
+        # Exact IoUs only where the boxes allow one above the limit: a few masks of thousands.
         bound = iou_bound(area[current], box[current], area[current + 1 :], box[current + 1 :])
         near = np.flatnonzero(alive[current + 1 :] & (bound > limits[current])) + current + 1
         if len(near):
             y0, y1 = box[current, 1], box[current, 3]
+            # [near], rows of the box alone
             shared = popcount(words[near, y0:y1] & words[current, y0:y1]).sum((1, 2)).numpy()
             suppressed = near[shared / (area[near] + area[current] - shared) > limits[current]]
             alive[suppressed] = False
@@ -89,7 +92,7 @@ def matches_any(masks: MaskSet, others: MaskSet, threshold: float) -> Tensor:
         return found
     box, other_box = (boxes(m.words, m.width).cpu().numpy() for m in (masks, others))
     area, other_area = masks.areas.cpu().numpy()[:, None], others.areas.cpu().numpy()
-    bound = iou_bound(area, box[:, None], other_area, other_box)
+    bound = iou_bound(area, box[:, None], other_area, other_box)  # [N, M]
     rows, columns = (torch.from_numpy(i).to(found.device) for i in np.nonzero((bound >= threshold) & (area > 0)))
     shared = pair_intersections(masks, others, rows, columns)
     iou = shared / (masks.areas[rows] + others.areas[columns] - shared)

@@ -46,18 +46,19 @@ class RotaryAttention(nn.Module):
             [B, hw, C].
         """
         cells = x.shape[1]
-        query = rotate(self.q_proj(x), *rotation)
+        query = rotate(self.q_proj(x), *rotation)  # [B or 1, hw, C]
         if context_position is None:
             key = self.k_proj(context)
         else:  # linear, so the part that all entities share is projected once
             key = F.linear(context, self.k_proj.weight).add_(self.k_proj(context_position))
-        key = rotate(key.unflatten(1, (-1, cells)), *rotation).flatten(1, 2)
+        key = rotate(key.unflatten(1, (-1, cells)), *rotation).flatten(1, 2)  # [B, M, hw, C] rotated -> [B, M * hw, C]
         if tokens is not None and tokens_position is not None:
             key = torch.cat([key, self.k_proj(tokens + tokens_position)], dim=1)
             context = torch.cat([context, tokens.to(context.dtype)], dim=1)
-        # softmax(QK) (M W) = (softmax(QK) M) W: values stay at Cm channels through the attention, and W is folded into the output layer.
+        # softmax(QK) (M W) = (softmax(QK) M) W: values stay at Cm channels through the attention, and W is folded into the
+        # output layer.
         mixed = attend(query.expand(len(context), -1, -1), key, context.to(key.dtype))
-        weight = self.out_proj.weight @ self.v_proj.weight
+        weight = self.out_proj.weight @ self.v_proj.weight  # [C, C] [C, Cm] -> [C, Cm]
         bias = self.out_proj.weight @ self.v_proj.bias + self.out_proj.bias
         return F.linear(mixed, weight, bias)
 
@@ -131,7 +132,7 @@ class MemoryAttention(nn.Module):
         """
         size = round(cells.shape[0] ** 0.5)
         rotation = axial_rotation(size, cells.shape[1], cells)
-        shared = (cells + 0.1 * sine_position(size, cells.shape[1], cells))[None]
+        shared = (cells + 0.1 * sine_position(size, cells.shape[1], cells))[None]  # [1, hw, C]
         groups = []
         token_groups = [None] * len(memory) if tokens is None else tokens.split(self.group)
         for some, some_tokens in zip(memory.split(self.group), token_groups):

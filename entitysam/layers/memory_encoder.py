@@ -22,7 +22,7 @@ class ConvNeXtBlock(nn.Module):
         self.gamma = nn.Parameter(1e-6 * torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.norm(self.dwconv(x)).permute(0, 2, 3, 1)
+        y = self.norm(self.dwconv(x)).permute(0, 2, 3, 1)  # [B, C, h, w] -> [B, h, w, C] for the linear layers
         y = self.gamma * self.pwconv2(F.gelu(self.pwconv1(y)))
         return x + y.permute(0, 3, 1, 2)
 
@@ -83,11 +83,12 @@ class MemoryEncoder(nn.Module):
 
     def _encode(self, pixels: Tensor, mask_logits: Tensor, binarize: bool) -> Tensor:
         size = self.mask_cells * pixels.shape[-1]
-        masks = mask_logits[:, None].to(self.out_proj.weight.dtype)
+        masks = mask_logits[:, None].to(self.out_proj.weight.dtype)  # [Q, 1, S/4, S/4]
         if masks.shape[-1] != size:
             masks = F.interpolate(masks, size=(size, size), mode="bilinear", align_corners=False)
         probability = (masks > 0).to(masks.dtype) if binarize else masks.sigmoid()
         masks = probability * self.mask_scale + self.mask_bias
+        # Convolutions of few channels on large maps are faster in this layout.
         masks = masks.contiguous(memory_format=torch.channels_last)
         fused = self.fuser(pixels + self.mask_downsampler(masks))
-        return self.out_proj(fused).flatten(2).transpose(1, 2).contiguous()
+        return self.out_proj(fused).flatten(2).transpose(1, 2).contiguous()  # [Q, Cm, h, w] -> [Q, hw, Cm]

@@ -21,7 +21,8 @@ def sine_position(size: int, channels: int, like: Tensor, temperature: float = 1
     coordinate = torch.arange(1, size + 1, device=like.device, dtype=torch.float32)
     coordinate = coordinate / (size + 1e-6) * (2 * math.pi)
     pair = torch.arange(half, device=like.device) // 2
-    angle = coordinate[:, None] / temperature ** (2 * pair / half)
+    angle = coordinate[:, None] / temperature ** (2 * pair / half)  # [size, C / 2]
+    # [size, C / 2], sine and cosine in turn
     code = torch.stack([angle[:, 0::2].sin(), angle[:, 1::2].cos()], dim=2).flatten(1)
     rows = code[:, None].expand(size, size, half)
     columns = code[None].expand(size, size, half)
@@ -42,7 +43,7 @@ def position_table(size: int, channels: int) -> Tensor:
     """
     turns = torch.linspace(0.5, 4, channels // 4)
     angle = 2 * math.pi * torch.linspace(0, 1, size)[:, None] * turns
-    waves = 0.5 * torch.cat([angle.sin(), angle.cos()], dim=1)
+    waves = 0.5 * torch.cat([angle.sin(), angle.cos()], dim=1)  # [size, channels / 2]
     columns, rows = waves[None].expand(size, -1, -1), waves[:, None].expand(-1, size, -1)
     return torch.cat([columns, rows], dim=2).flatten(0, 1)
 
@@ -62,7 +63,7 @@ class RandomFourierPosition(nn.Module):
 
     def forward(self, points_norm: Tensor) -> Tensor:
         """Code of points (x, y) in [0, 1]: [..., 2] -> [..., C]."""
-        angle = 2 * math.pi * ((2 * points_norm - 1) @ self.frequencies.to(points_norm.dtype))
+        angle = 2 * math.pi * ((2 * points_norm - 1) @ self.frequencies.to(points_norm.dtype))  # [..., C / 2]
         return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
     def grid(self, size: int) -> Tensor:
@@ -78,7 +79,7 @@ def axial_rotation(size: int, channels: int, like: Tensor, theta: float = 10000.
     Returns:
         two float32 tensors [size * size, C / 2], for `rotate`.
     """
-    frequency = 1.0 / theta ** (torch.arange(0, channels, 4, device=like.device).float() / channels)
+    frequency = 1.0 / theta ** (torch.arange(0, channels, 4, device=like.device).float() / channels)  # [C / 4]
     cell = torch.arange(size * size, device=like.device)
     angle = torch.cat(
         [torch.outer((cell % size).float(), frequency), torch.outer((cell // size).float(), frequency)], dim=1
@@ -97,7 +98,7 @@ def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
         [.., N, C] in the dtype of x, computed in float32. On a CPU by complex numbers, in one pass over x; compilers and
         MPS are faster without them.
     """
-    pairs = x.float().unflatten(-1, (-1, 2))
+    pairs = x.float().unflatten(-1, (-1, 2))  # [.., N, C] -> [.., N, C / 2, 2]
     if x.device.type == "cpu":
         turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.complex(cosine, sine))  # [.., N, C/2, 2]
     else:

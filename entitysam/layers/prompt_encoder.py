@@ -24,5 +24,6 @@ class PromptEncoder(nn.Module):
 
     def forward(self, points: Tensor, image_size: int) -> Tensor:
         """Points (x, y) [.., Q, 2] in pixels of the S x S input -> sparse tokens [.., Q, 2, C]."""
-        code = self.position((points + 0.5) / image_size) + self.positive.weight
+        code = self.position((points + 0.5) / image_size) + self.positive.weight  # pixel centres; [.., Q, C]
+        # SAM adds a padding point where there is no box.
         return torch.stack([code, self.padding.weight.expand_as(code)], dim=-2)

@@ -58,8 +58,10 @@ class TwoWayLayer(nn.Module):
             tokens [.., Q, K, C] and cells [.., Q, hw, C].
         """
         placed_cells = cells + cells_position
+        # [.., Q, K, C]
         tokens = tokens + self.cross_attn_token_to_image.tokens_to_cells(tokens + position, placed_cells, cells)
         tokens = self.norm2(tokens)
         tokens = self.norm3(tokens + self.mlp(tokens))
+        # [.., Q, hw, C]
         cells = cells + self.cross_attn_image_to_token.cells_to_tokens(placed_cells, tokens + position, tokens)
         return tokens, self.norm4(cells)

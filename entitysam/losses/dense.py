@@ -41,6 +41,7 @@ def _cells(masks: Tensor, size: int) -> Tensor:
     """bool [..., S, S] -> float32 [..., size * size], averages over cells."""
     if not masks.numel():
         return torch.zeros(*masks.shape[:-2], size * size, device=masks.device)
+    # Pooling is much faster than `area` interpolation, and equal where the sizes divide.
     factor = masks.shape[-1] // size
     if masks.shape[-1] == factor * size:
         return F.avg_pool2d(masks.float().flatten(0, -3)[:, None], factor).view(*masks.shape[:-2], -1)
@@ -55,8 +56,8 @@ def dense_cost(mask_logits: Tensor, targets: DenseTargets) -> tuple[Tensor, Tens
     Args:
         mask_logits: [Q, T, h, w].
     """
-    logits, known = mask_logits.flatten(1), targets.known.flatten()
-    cover = (targets.cover * targets.known).flatten(1)
+    logits, known = mask_logits.flatten(1), targets.known.flatten()  # [Q, T P], [T P]
+    cover = (targets.cover * targets.known).flatten(1)  # [N, T P]
     # bce(x, t) = softplus(x) - x t, so that the sum over cells is a matrix product.
     mask = ((F.softplus(logits) * known).sum(1, keepdim=True) - logits @ cover.T) / known.sum().clamp(min=1)
     prob = logits.sigmoid() * known
@@ -82,10 +83,10 @@ def best_iou(mask_logits: Tensor, targets: DenseTargets) -> Tensor:
     """
     predicted = (mask_logits.flatten(2) > 0).float() * targets.known  # [Q, T, P]
     cover = (targets.cover > 0.5).float() * targets.known
-    shared = torch.einsum("qtp,ntp->tqn", predicted, cover)
-    union = predicted.sum(2).T[:, :, None] + cover.sum(2).T[:, None] - shared
+    shared = torch.einsum("qtp,ntp->tqn", predicted, cover)  # [T, Q, N] cells
+    union = predicted.sum(2).T[:, :, None] + cover.sum(2).T[:, None] - shared  # [T, Q, 1] + [T, 1, N]
     iou = shared / union.clamp(min=1e-3)
-    return iou.amax(2).T if iou.shape[2] else predicted.new_zeros(predicted.shape[:2])
+    return iou.amax(2).T if iou.shape[2] else predicted.new_zeros(predicted.shape[:2])  # [T, Q] -> [Q, T]
 
 
 @torch.no_grad()

@@ -35,9 +35,10 @@ def entity_loss(entity_logits: Tensor, query_index: Tensor, counted: Tensor | No
     logits = entity_logits.float()
     if not len(query_index):
         return 0 * logits.sum()
-    labels = torch.zeros_like(logits)
+    labels = torch.zeros_like(logits)  # [Q, 2]; all zero: neither "entity" nor "no entity"
     labels[query_index, 1] = 1
     cross_entropy = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+    # 1 - sigmoid(x) = sigmoid(-x), without cancellation for large logits.
     prob_of_label = torch.where(labels > 0, logits.sigmoid(), (-logits).sigmoid())
     alpha = torch.where(labels > 0, FOCAL_ALPHA, 1 - FOCAL_ALPHA)
     terms = alpha * (1 - prob_of_label) ** FOCAL_GAMMA * cross_entropy
@@ -74,7 +75,7 @@ def target_iou(mask_logits: Tensor, target_masks: Tensor) -> Tensor:
     """IoU [N, T] of predictions [N, T, h, w] > 0 with targets [N, T, H, W] at h x w (nearest); 0 where both are empty."""
     target = F.interpolate(target_masks.to(torch.uint8), size=mask_logits.shape[-2:], mode="nearest").bool()
     predicted = mask_logits > 0
-    intersection = (predicted & target).sum((-2, -1))
+    intersection = (predicted & target).sum((-2, -1))  # [N, T]
     return intersection / (predicted | target).sum((-2, -1)).clamp(min=1)
 
 
@@ -198,10 +199,11 @@ class EntityCriterion(nn.Module):
         queries, order = self._match_cells(output.entity_logits, mask_logits, dense)
         counted = None
         if self.ignore_void:
+            # A matched query always counts, also where most of its mask is unlabelled.
             counted = void_share(mask_logits, dense) < 0.5
             counted[queries] = True
         losses = {"entity": entity_loss(output.entity_logits, queries, counted)}
-        target = best_iou(mask_logits, dense)
+        target = best_iou(mask_logits, dense)  # [Q, T]
         error = (output.iou.float() - target) ** 2
         if self.iou_of_all:
             losses["iou"] = 0.5 * error.mean()
@@ -229,13 +231,13 @@ class EntityCriterion(nn.Module):
     ) -> dict[str, Tensor]:
         """Losses of the matched tubes, and with `unmatched_masks` of (query, frame, entity) pairs beside them."""
         logits = mask_logits.flatten(2)  # [Q, T, P]
-        known = dense.known.expand(len(queries), -1, -1)
-        cover = dense.cover[order]
-        mask, dice = dense_losses(logits[queries].flatten(0, 1), cover.flatten(0, 1), known.flatten(0, 1))
+        known = dense.known.expand(len(queries), -1, -1)  # [T, P] -> [N, T, P]
+        cover = dense.cover[order]  # [N, T, P] in the order of the matched queries
+        mask, dice = dense_losses(logits[queries].flatten(0, 1), cover.flatten(0, 1), known.flatten(0, 1))  # [N T] each
         mask, dice = mask.sum() / num_masks, dice.sum() / num_masks
         query, frame, entity = pairs
         if len(query):
-            more = dense_losses(logits[query, frame], dense.cover[entity, frame], dense.known[frame])
+            more = dense_losses(logits[query, frame], dense.cover[entity, frame], dense.known[frame])  # [pairs] each
             mask = mask + self.unmatched_masks * more[0].mean()
             dice = dice + self.unmatched_masks * more[1].mean()
         return {"mask": mask, "dice": dice}
@@ -246,7 +248,7 @@ class EntityCriterion(nn.Module):
         if not self.unmatched_masks or output.points is None or not len(targets):
             none = queries.new_zeros(0)
             return none, none, none
-        under = entity_at(output.points, targets)
+        under = entity_at(output.points, targets)  # [Q, T]
         under[queries] = -1
         query, frame = (under >= 0).nonzero(as_tuple=True)
         return query, frame, under[query, frame]

@@ -42,9 +42,9 @@ def matching_cost(
         targets = sample_masks(target_masks.flatten(0, 1)[None], points[None]).view(len(target_masks), logits.shape[1])
         # bce(x, t) = softplus(x) - x t
         mask = (F.softplus(logits).sum(1, keepdim=True) - logits @ targets.T) / logits.shape[1]
-        probs = logits.sigmoid()
+        probs = logits.sigmoid()  # [Q, T P]
         dice = 1 - (2 * probs @ targets.T + 1) / (probs.sum(1)[:, None] + targets.sum(1)[None] + 1)
-        entity = entity_cost(entity_logits).expand_as(mask)
+        entity = entity_cost(entity_logits).expand_as(mask)  # [Q, 1] -> [Q, N]
         total = weights["mask"] * mask + weights["dice"] * dice + weights["entity"] * entity
     return {"mask": mask, "dice": dice, "entity": entity, "total": total}
 

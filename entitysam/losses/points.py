@@ -21,7 +21,8 @@ def sample_masks(masks: Tensor, points_norm: Tensor) -> Tensor:
     """
     height, width = masks.shape[-2:]
     batch, channels = masks.shape[:2]
-    flat = masks.reshape(batch, channels, height * width)
+    flat = masks.reshape(batch, channels, height * width)  # [B, C, HW]
+    # pixel centres at whole numbers
     position = points_norm.float() * points_norm.new_tensor([width, height], dtype=torch.float32) - 0.5
     corner = position.floor()
     fraction = position - corner
@@ -33,8 +34,8 @@ def sample_masks(masks: Tensor, points_norm: Tensor) -> Tensor:
             inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
             weight_x = fraction[..., 0] if dx else 1 - fraction[..., 0]
             weight_y = fraction[..., 1] if dy else 1 - fraction[..., 1]
-            index = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
-            neighbour = flat.gather(2, index[:, None].expand(-1, channels, -1))
+            index = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)  # [B, P]
+            neighbour = flat.gather(2, index[:, None].expand(-1, channels, -1))  # [B, C, P]
             values += neighbour * (weight_x * weight_y * inside)[:, None]
     return values
 
@@ -56,6 +57,6 @@ def most_uncertain_points(mask_logits: Tensor, candidates: Tensor, count: int) -
     Returns:
         [B, count, 2].
     """
-    uncertainty = -point_sample(mask_logits[:, None], candidates)[:, 0].abs()
+    uncertainty = -point_sample(mask_logits[:, None], candidates)[:, 0].abs()  # [B, P]
     chosen = uncertainty.topk(count, dim=1).indices
     return candidates.gather(1, chosen[..., None].expand(-1, -1, 2))

@@ -59,6 +59,7 @@ class FeaturePyramid(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """[B, C_i, h_i, w_i], finest first -> [B, C, h_i, w_i], `num_levels` of them."""
         levels = [lateral(one) for lateral, one in zip(self.lateral, maps)]  # [B, C, h_i, w_i]
+        # Top-down: every level adds the coarser one, upsampled.
         for i in range(len(levels) - 1, 0, -1):
             levels[i - 1] = levels[i - 1] + F.interpolate(levels[i], size=levels[i - 1].shape[-2:], mode="nearest")
         levels = [output(level) for output, level in zip(self.output, levels)]

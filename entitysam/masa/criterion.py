@@ -52,7 +52,7 @@ def margin_loss(cosine: Tensor, positive: Tensor, margin: float = 0.1, negatives
     """
     if not positive.any():
         return 0 * cosine.float().sum()
-    attracted = (1 - cosine[positive].float().clamp(0, 1)) ** 2
+    attracted = (1 - cosine[positive].float().clamp(0, 1)) ** 2  # [number of positives]
     repelled = (cosine[~positive].float() - margin).clamp(0, 1) ** 2
     hardest = repelled.topk(min(len(repelled), negatives_per_positive * len(attracted))).values
     return torch.cat([attracted, hardest]).mean()
@@ -97,8 +97,8 @@ class MasaCriterion(nn.Module):
     ) -> dict[str, Tensor]:
         """Losses of one pair of views by name, and "total". Only `output` is used: it contains the matched instances."""
         key, reference = output.key.float(), output.reference.float()
-        positive = output.key_instances[:, None] == output.reference_instances
-        cosine = F.normalize(key, dim=1) @ F.normalize(reference, dim=1).T
+        positive = output.key_instances[:, None] == output.reference_instances  # [K, R]
+        cosine = F.normalize(key, dim=1) @ F.normalize(reference, dim=1).T  # [K, R]
         losses = {
             "contrastive": contrastive_loss(key @ reference.T, positive),
             "margin": margin_loss(cosine, positive, self.margin, self.negatives_per_positive),

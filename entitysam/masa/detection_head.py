@@ -149,6 +149,7 @@ class BoxPredictor(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        # torchvision has background first and a box code per class.
         return self.classes(x).flip(1), self.box(x).repeat(1, 2)
 
 
@@ -165,6 +166,7 @@ class StridedAnchors(AnchorGenerator):
 
     def generate_anchors(self, scales, aspect_ratios, dtype=torch.float32, device="cpu") -> Tensor:  # type: ignore[override]
         """[A, 4] anchors centred on (0, 0); aspect ratio = height / width."""
+        # equal areas: h = s sqrt(r), w = s / sqrt(r)
         root = torch.as_tensor(aspect_ratios, dtype=dtype, device=device).sqrt()
         scale = torch.as_tensor(scales, dtype=dtype, device=device)
         heights, widths = (root[:, None] * scale).flatten(), (scale / root[:, None]).flatten()

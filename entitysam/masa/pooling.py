@@ -25,7 +25,7 @@ class PyramidRoIAlign(nn.Module):
     def levels(self, boxes: Tensor) -> Tensor:
         """Level int64 [N] of each box [N, 4]."""
         sides = ((boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(1)).sqrt()
-        level = torch.log2(sides / self.finest_scale + 1e-6).floor()
+        level = torch.log2(sides / self.finest_scale + 1e-6).floor()  # [N], FPN's rule: an octave per level
         return level.clamp(0, len(self.strides) - 1).long()
 
     def forward(self, maps: Sequence[Tensor] | Mapping, boxes: Sequence[Tensor], _shapes: object = None) -> Tensor:

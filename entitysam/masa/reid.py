@@ -173,7 +173,8 @@ def find_returned(summaries: TrackSummaries, beta: float = BETA) -> dict[int, in
         if not new_ids or not known:
             continue
         candidates = torch.stack([summaries.of[number].embedding for number in present])
-        scores = similarity.appearance(candidates, torch.stack([alive[number].embedding for number in known]))
+        scores = similarity.appearance(candidates, torch.stack([alive[number].embedding for number in known]))  # [N, M]
+        # Entities that stay compete in the softmax of Eq. 1, but only new ones are renamed.
         for row, column in _best_first(scores, beta):
             new, old = present[row], known[column]
             if new in new_ids and new not in new_id and alive[old].last < frame:

@@ -13,8 +13,8 @@ def assign(proposals: Tensor, boxes: Tensor) -> Tensor:
     """Matches proposals to `boxes` [N, 4]: int64 [M] index of the box with IoU >= 0.7, -1 (background) below 0.3, else -2."""
     if not len(boxes):
         return torch.full((len(proposals),), BACKGROUND, device=proposals.device)
-    overlap, row = box_iou(proposals, boxes).max(1)
-    row[overlap < POSITIVE_IOU] = -2
+    overlap, row = box_iou(proposals, boxes).max(1)  # [M] IoU and row of the best box
+    row[overlap < POSITIVE_IOU] = -2  # neither positive nor negative: never sampled
     row[overlap < NEGATIVE_IOU] = BACKGROUND
     return row
 
@@ -37,6 +37,7 @@ def sample_boxes(proposals: Tensor, boxes: Tensor, count: int, generator: torch.
     order = torch.randperm(len(rows), generator=generator, device=boxes.device)
     candidates, rows = candidates[order], rows[order]
     positive = (rows >= 0).nonzero()[:, 0]
+    # The first box of every instance, then the second of each, ...: spread evenly over the instances.
     positive = positive[_occurrence(rows[positive]).argsort(stable=True)][: count // 2]
     negative = (rows == BACKGROUND).nonzero()[:, 0]
     negative = negative[: min(count - len(positive), NEGATIVES_PER_POSITIVE * len(positive))]
@@ -51,7 +52,7 @@ def _occurrence(rows: Tensor) -> Tensor:
     place = torch.arange(len(rows), device=rows.device)
     first = torch.ones_like(in_order, dtype=torch.bool)
     first[1:] = in_order[1:] != in_order[:-1]
-    start = torch.where(first, place, 0).cummax(0).values if len(rows) else place
+    start = torch.where(first, place, 0).cummax(0).values if len(rows) else place  # where the run of equal rows starts
     occurrence = torch.empty_like(rows)
     occurrence[order] = place - start
     return occurrence

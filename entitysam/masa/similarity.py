@@ -17,7 +17,7 @@ def bidirectional_softmax(dots: Tensor, normaliser: Tensor | None = None) -> Ten
     Returns:
         [N, M] in 0..1.
     """
-    over_candidates = dots.softmax(0) if normaliser is None else (dots - normaliser).exp()
+    over_candidates = dots.softmax(0) if normaliser is None else (dots - normaliser).exp()  # [N, M]
     return (over_candidates + dots.softmax(1)) / 2
 
 
@@ -48,7 +48,7 @@ def appearance(
         normaliser: see `bidirectional_softmax`.
     """
     dots = candidates @ tracks.T  # [N, M]
-    soft = bidirectional_softmax(dots, normaliser)
+    soft = bidirectional_softmax(dots, normaliser)  # [N, M]
     return (soft + cosine(dots, candidates, tracks)) / 2 if with_cosine else soft
 
 

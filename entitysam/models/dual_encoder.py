@@ -104,5 +104,5 @@ class DualEncoder(nn.Module):
         if semantic is None:
             return F.linear(conditioned, weight, bias)
         # The linear map is split into its two halves: the semantic half is the same for all entities and computed once.
-        own, shared = weight.split(self.channels, dim=1)
+        own, shared = weight.split(self.channels, dim=1)  # [C, C] each
         return F.linear(conditioned, own) + F.linear(semantic, shared, bias).unsqueeze(-3)

@@ -153,6 +153,7 @@ class EntitySAM(Network):
             if self.max_overlap < 1 and not self.training:
                 known = self.memory.knows(state.memories)  # type: ignore[operator]
                 present = self._without_duplicates(output.mask_logits, output.score, present, known)
+            # Queries without an entity are stored with an empty mask, so that memories hold only what was present.
             remembered = torch.where(present[..., None, None], remembered, remembered.clamp(max=ABSENT))
             if isinstance(self.prompt_generator, GridPrompts):
                 points = self.prompt_generator.next_points(remembered, present)
@@ -175,7 +176,7 @@ class EntitySAM(Network):
         Returns:
             bool [Q].
         """
-        iou = mask_iou(mask_logits > 0, mask_logits > 0)
+        iou = mask_iou(mask_logits > 0, mask_logits > 0)  # [Q, Q]
         order = (score if known is None else score + known.float()).argsort(descending=True)
         kept: list[int] = []
         for entity in order[present[order]].tolist():
@@ -193,7 +194,7 @@ class EntitySAM(Network):
             features: of the frame.
             points: [.., Q, 2] of the previous frame; None on the first.
         """
-        embedding = self.dual_encoder.fuse(conditioned, features.semantic)
+        embedding = self.dual_encoder.fuse(conditioned, features.semantic)  # [.., Q or 1, hw, C]
         prompts = None
         if self.prompt_generator is not None:
             prompts = self.prompt_generator(conditioned, features, points)

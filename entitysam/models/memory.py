@@ -123,7 +123,7 @@ class Memory(nn.Module):
     def _encode(self, cells: Tensor, mask_logits: Tensor) -> Tensor:
         """cells [hw, C], mask_logits [Q, S/4, S/4] -> [Q, hw, Cm], and the mask's share of each cell with `mask_prompt`."""
         size = round(cells.shape[0] ** 0.5)
-        memory = self.encoder(cells.T.reshape(1, -1, size, size), mask_logits)
+        memory = self.encoder(cells.T.reshape(1, -1, size, size), mask_logits)  # [hw, C] -> [1, C, h, w]
         if self.mask_embed is None:
             return memory
         share = F.avg_pool2d(mask_logits.float().sigmoid()[:, None], 4).flatten(1)  # [Q, hw]
