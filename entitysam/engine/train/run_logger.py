@@ -55,10 +55,18 @@ class RunLogger:
         max_iters: for the estimate of the remaining time.
         start: iteration from which the run starts; later rows of an interrupted run are dropped.
         run_config: the whole config as plain Python, for Weights & Biases.
+        evaluated: iteration of the last complete evaluation, whose later rows are dropped; None = `start`.
     """
 
     def __init__(
-        self, folder: Path, config: DictConfig, max_iters: int, device: torch.device, start: int, run_config: dict
+        self,
+        folder: Path,
+        config: DictConfig,
+        max_iters: int,
+        device: torch.device,
+        start: int,
+        run_config: dict,
+        evaluated: int | None = None,
     ) -> None:
         self.folder, self.period, self.max_iters, self.device = folder, config.log_period, max_iters, device
         self.active = distributed.rank() == 0
@@ -70,7 +78,7 @@ class RunLogger:
         if not self.active:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        keep_rows(self.metrics_file, start)
+        keep_rows(self.metrics_file, start, start if evaluated is None else evaluated)
         if config.tensorboard:
             self.board = _tensorboard(folder, start)
         if config.wandb:
@@ -141,8 +149,8 @@ class RunLogger:
             self.wandb.finish()
 
 
-def keep_rows(path: Path, last: int) -> None:
-    """Drops rows of metrics.jsonl after iteration `last` and lines that are not complete."""
+def keep_rows(path: Path, last: int, evaluated: int) -> None:
+    """Drops rows of metrics.jsonl after iteration `last`, of evaluations after `evaluated`, and incomplete lines."""
     if not path.is_file():
         return
     kept = []
@@ -151,7 +159,8 @@ def keep_rows(path: Path, last: int) -> None:
             row = json.loads(line)
         except json.JSONDecodeError:
             continue
-        if row["iteration"] <= last:
+        is_evaluation = any(key.startswith("eval/") for key in row)
+        if row["iteration"] <= (evaluated if is_evaluation else last):
             kept.append(line)
     partial = path.with_suffix(".partial")
     partial.write_text("".join(line + "\n" for line in kept))

@@ -107,7 +107,7 @@ def fit(
         write_config(folder / "config.yaml", to_yaml(config))
 
     network = distribute(model, device)
-    log = RunLogger(folder, train, optim.max_iters, device, state.iteration, state.config)
+    log = RunLogger(folder, train, optim.max_iters, device, state.iteration, state.config, state.evaluated)
     clips = clips_from(state.clips)
 
     def evaluate_if_due() -> None:
@@ -116,6 +116,7 @@ def fit(
             return
         if run_evaluation(evaluate, state, log, train.best_metric):
             checkpoints.save_best(state)
+        checkpoints.save(state)  # again: a resumed run does not repeat this evaluation
 
     with StopSignal() as stop:
         if state.iteration and state.evaluated < state.iteration:

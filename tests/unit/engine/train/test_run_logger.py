@@ -80,5 +80,5 @@ def test_console_line(tmp_path, caplog):
 def test_rows_after_the_checkpoint_and_a_torn_line_are_dropped(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(json.dumps({"iteration": i}) + "\n" for i in (1, 2, 3)) + '{"iteration": 4, "to')
-    keep_rows(path, 2)
+    keep_rows(path, 2, 2)
     assert [json.loads(line)["iteration"] for line in path.read_text().splitlines()] == [1, 2]

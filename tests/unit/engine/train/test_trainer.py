@@ -325,7 +325,24 @@ def test_everything_is_saved_before_an_evaluation(tmp_path):
     assert finished
     assert evaluated == [2]
     assert torch.load(tmp_path / "best.pt", weights_only=True)["best"] == 40.0
-    train(tmp_path, resume=True, evaluate=never_ends, **changes)  # it is evaluated
+
+
+def test_a_finished_evaluation_is_not_repeated(tmp_path):
+    """Also where it is not the best one; a killed one that has written its row writes it once."""
+    scores = {1: 50.0, 2: 30.0}
+    changes = {"optim__max_iters": 2, "train__save_period": 100, "train__eval_period": 1}
+    train(tmp_path, evaluate=lambda model, k: {"VEQ": scores[k]}, **changes)
+
+    def resumed(evaluated):
+        train(tmp_path, resume=True, evaluate=lambda model, k: evaluated.append(k) or {"VEQ": scores[k]}, **changes)
+        rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+        return evaluated, [row["eval/VEQ"] for row in rows if "eval/VEQ" in row]
+
+    assert resumed([]) == ([], [50.0, 30.0])
+    path = tmp_path / "checkpoint_0000002.pt"
+    torch.save({**torch.load(path, weights_only=True), "evaluated": 1}, path)  # as before the evaluation
+    assert resumed([]) == ([2], [50.0, 30.0])
+    assert torch.load(tmp_path / "best.pt", weights_only=True)["best"] == 50.0
 
 
 def test_best_value_survives_a_resume_from_the_checkpoint_before_its_evaluation(tmp_path):
