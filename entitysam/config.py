@@ -85,6 +85,7 @@ class InferenceConfig:
     hole_area: int = 8
     amp: str = "fp32"
     online_window: int = 7  # passes; the online confidence of an entity is the median of its last scores
+    fast: int = 0  # level of speed, 0 = exact to 3; see `entitysam.speed`
 
 
 @dataclass

@@ -22,6 +22,7 @@ examples:
   entitysam segment 0 --drop-stale --preview 8090 -o out/camera
   entitysam segment rtsp://camera/live --keep 60 -o out/last_minute  # connects again when the stream is lost
   ffmpeg -i clip.mp4 -f matroska - | entitysam segment - -o -        # JSON Lines on standard output
+  entitysam segment clip.mp4 -o out/clip --fast 2                     # keyframes; docs/BENCHMARKS.md has the price
   entitysam segment clip.mp4 -o out/clip --resume
   entitysam segment clip.mp4 -o out/clip --reid
   entitysam segment clip.mp4 -o out/clip --prompts prompts.json --weights sam2.1_hiera_small.pt
@@ -73,6 +74,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     more.add_argument("--tiles", type=read_grid, metavar="RxC",
                       help="more entities: segment R x C overlapping tiles of the frame, each with all queries")  # fmt: skip
     more.add_argument("--entities", type=int, metavar="N", help="choose the tiles for N entities on a frame")
+    method.add_argument("--fast", type=int, choices=range(4), metavar="0..3",
+                        help="faster and less exact: 1 fewer memories, 2 and 3 keyframes (default: 0, exact)")  # fmt: skip
     method.add_argument("--resume", action="store_true", help="continue an interrupted run in the result folder")
     add_label_arguments(parser)
     add_model_arguments(parser)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from entitysam.inference.identity import appearance_of
+from entitysam.inference.keyframes import at_speed
 from entitysam.inference.online import WINDOW, OnlineEntities
 from entitysam.inference.panoptic import PanopticMerge
 from entitysam.inference.resuming import OfflineRun, OnlineRun
@@ -16,6 +17,7 @@ from entitysam.io.readers.source import Source, open_frames
 from entitysam.io.record_store import RecordStore
 from entitysam.ops import fill_holes
 from entitysam.precision import autocast
+from entitysam.speed import speed_of
 from entitysam.structures import Event, FrameOutput, VideoSegments
 
 
@@ -113,9 +115,10 @@ class VideoSegmenter:
         amp: "fp32", "bf16" or "fp16" autocast.
         count_warmup: quirk 4: the warm-up passes count in the score of an entity.
         online_window: passes over which `stream` takes the median score (see `OnlineEntities`).
+        fast: level of speed, 0 = exact to 3 (see `entitysam.speed`).
 
     Raises:
-        ConfigError: unknown `amp`.
+        ConfigError: unknown `amp` or `fast`.
     """
 
     def __init__(
@@ -131,9 +134,10 @@ class VideoSegmenter:
         amp: str = "fp32",
         count_warmup: bool = True,
         online_window: int = WINDOW,
+        fast: int = 0,
     ):
         autocast(amp, model.device)  # raises for an unknown precision
-        self.model = model
+        self.model: FrameModel = at_speed(model, speed_of(fast))
         self.warmup_frames = warmup_frames
         self.hole_area = hole_area
         self.amp = amp

@@ -31,8 +31,9 @@ class RotaryAttention(nn.Module):
         rotation: tuple[Tensor, Tensor],
         tokens: Tensor | None = None,
         tokens_position: Tensor | None = None,
+        key_rotation: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """Attention of a grid to one or several grids of the same size.
+        """Attention of a grid to one or several grids.
 
         Args:
             x: [B or 1, hw, C].
@@ -41,17 +42,19 @@ class RotaryAttention(nn.Module):
             rotation: cosine and sine, each [hw, C / 2].
             tokens: [B, P, Cm] further context without a place on the grid (SAM 2's object pointers); not rotated.
             tokens_position: [P, Cm] code added for their keys.
+            key_rotation: as `rotation`, of grids that have another size than x.
 
         Returns:
             [B, hw, C].
         """
-        cells = x.shape[1]
+        key_rotation = key_rotation or rotation
         query = rotate(self.q_proj(x), *rotation)  # [B or 1, hw, C]
         if context_position is None:
             key = self.k_proj(context)
         else:  # linear, so the part that all entities share is projected once
             key = F.linear(context, self.k_proj.weight).add_(self.k_proj(context_position))
-        key = rotate(key.unflatten(1, (-1, cells)), *rotation).flatten(1, 2)  # [B, M, hw, C] rotated -> [B, M * hw, C]
+        key = rotate(key.unflatten(1, (-1, len(key_rotation[0]))), *key_rotation)  # [B, M, hw, C]
+        key = key.flatten(1, 2)  # [B, M * hw, C]
         if tokens is not None and tokens_position is not None:
             key = torch.cat([key, self.k_proj(tokens + tokens_position)], dim=1)
             context = torch.cat([context, tokens.to(context.dtype)], dim=1)
@@ -84,11 +87,12 @@ class MemoryAttentionLayer(nn.Module):
         rotation: tuple[Tensor, Tensor],
         tokens: Tensor | None = None,
         tokens_position: Tensor | None = None,
+        key_rotation: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """x [B or 1, hw, C], memory [B, M * hw, Cm], position [M * hw, Cm], tokens as in `RotaryAttention` -> [B, hw, C]."""
+        """x [B or 1, hw, C], memory [B, M * hw, Cm], position [M * hw, Cm], others as in `RotaryAttention` -> [B, hw, C]."""
         normed = self.norm1(x)
         x = x + self.self_attn(normed, normed, None, rotation)
-        x = x + self.cross_attn_image(self.norm2(x), memory, position, rotation, tokens, tokens_position)
+        x = x + self.cross_attn_image(self.norm2(x), memory, position, rotation, tokens, tokens_position, key_rotation)
         return x + self.linear2(self.linear1(self.norm3(x)).relu_())
 
 
@@ -119,12 +123,14 @@ class MemoryAttention(nn.Module):
         memory_position: Tensor,
         tokens: Tensor | None = None,
         tokens_position: Tensor | None = None,
+        pool: int = 1,
     ) -> Tensor:
         """Conditions a frame on the memories of Q entities.
 
         Args:
             cells: [hw, C].
-            memory: [Q, M * hw, Cm]; memory_position: [M * hw, Cm].
+            memory: [Q, M * hw / pool^2, Cm]; memory_position: [M * hw / pool^2, Cm].
+            pool: the memories are means over pool x pool cells.
             tokens: [Q, P, Cm] object pointers of SAM 2, or None; tokens_position: [P, Cm].
 
         Returns:
@@ -132,12 +138,13 @@ class MemoryAttention(nn.Module):
         """
         size = round(cells.shape[0] ** 0.5)
         rotation = axial_rotation(size, cells.shape[1], cells)
+        key_rotation = axial_rotation(size // pool, cells.shape[1], cells, pool=pool) if pool > 1 else None
         shared = (cells + 0.1 * sine_position(size, cells.shape[1], cells))[None]  # [1, hw, C]
         groups = []
         token_groups = [None] * len(memory) if tokens is None else tokens.split(self.group)
         for some, some_tokens in zip(memory.split(self.group), token_groups):
             x = shared
             for layer in self.layers:
-                x = layer(x, some, memory_position, rotation, some_tokens, tokens_position)
+                x = layer(x, some, memory_position, rotation, some_tokens, tokens_position, key_rotation)
             groups.append(self.norm(x))
         return torch.cat(groups)

@@ -73,17 +73,25 @@ class RandomFourierPosition(nn.Module):
         return self(torch.stack([x, y], dim=-1)).flatten(0, 1)
 
 
-def axial_rotation(size: int, channels: int, like: Tensor, theta: float = 10000.0) -> tuple[Tensor, Tensor]:
+def axial_rotation(
+    size: int, channels: int, like: Tensor, theta: float = 10000.0, pool: int = 1
+) -> tuple[Tensor, Tensor]:
     """Cosine and sine of axial RoPE on a square grid: the first C/4 channel pairs encode x, the rest y (RoPE-ViT).
+
+    Args:
+        size: cells per side.
+        channels: C.
+        like: gives the device.
+        theta: base of the frequencies.
+        pool: the cells are means of pool x pool cells of a finer grid, whose coordinates are used: that of a cell is the mean.
 
     Returns:
         two float32 tensors [size * size, C / 2], for `rotate`.
     """
     frequency = 1.0 / theta ** (torch.arange(0, channels, 4, device=like.device).float() / channels)  # [C / 4]
     cell = torch.arange(size * size, device=like.device)
-    angle = torch.cat(
-        [torch.outer((cell % size).float(), frequency), torch.outer((cell // size).float(), frequency)], dim=1
-    )
+    x, y = (pool * (cell % size) + (pool - 1) / 2, pool * (cell // size) + (pool - 1) / 2)
+    angle = torch.cat([torch.outer(x.float(), frequency), torch.outer(y.float(), frequency)], dim=1)
     return angle.cos(), angle.sin()
 
 

@@ -1,5 +1,6 @@
 """EntitySAM: segments every entity of a video without prompts or categories (paper Figure 2a, from left to right)."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from operator import itemgetter
@@ -17,6 +18,7 @@ from entitysam.models.grid_prompts import GridPrompts
 from entitysam.models.memory import VideoState
 from entitysam.models.prompt_generator import PromptGenerator
 from entitysam.ops import mask_iou
+from entitysam.speed import EXACT, Speed
 from entitysam.structures import ClipOutput, FrameOutput
 
 ABSENT = -10.0  # highest mask logit of an entity that is absent from a frame
@@ -35,6 +37,9 @@ class EntitySAM(Network):
             its point prompt starts anew (cf. SAM 2's occlusion score). 0: every query is always present, as published.
         max_overlap: with `min_presence`, at inference: of entities whose masks have a larger IoU on a frame, only one is
             present there (as in SAM's automatic mask generation). 1: duplicates are left to the merge, as published.
+
+    Attributes:
+        speed: what is left out at inference; `at_speed` sets it.
 
     Raises:
         ValueError: an image size or score that is not allowed.
@@ -71,12 +76,19 @@ class EntitySAM(Network):
         if not 0 < max_overlap <= 1:
             raise ValueError(f"model.max_overlap: greater than 0 and at most 1, not {max_overlap}")
         self.min_presence, self.max_overlap = min_presence, max_overlap
+        self.speed = EXACT
         self.freeze(frozen)
 
     @property
     def num_entities(self) -> int:
         """Q, the number of entity queries."""
         return self.entity_decoder.mask_queries.num_embeddings  # type: ignore[union-attr,return-value]
+
+    def at_speed(self, speed: Speed) -> "EntitySAM":
+        """The same network, sharing its parameters, that leaves out at inference what `speed` says."""
+        network = copy.copy(self)
+        network.speed = speed
+        return network
 
     # One frame of a video -------------------------------------------------------------------------------------------
 
@@ -143,8 +155,13 @@ class EntitySAM(Network):
             state: of the previous frame.
             remember: write the frame to the memory bank; False where no frame follows.
         """
+        active = None
+        if self.speed.prune and state.idle is not None and not self.training:
+            active = torch.nonzero(state.idle < self.speed.prune).flatten()
         with self._grad_for(self.memory):
-            conditioned = self._maybe_recomputed(self.memory.read, features.cells, state.memories)
+            conditioned = self._maybe_recomputed(
+                self.memory.read, features.cells, state.memories, active, self.speed.pool
+            )
         output = self._maybe_recomputed(self._decode, conditioned, features, state.points)
         memories: tuple[Tensor, ...] = ()
         remembered, points = output.mask_logits, output.points.detach()
@@ -159,10 +176,23 @@ class EntitySAM(Network):
                 points = self.prompt_generator.next_points(remembered, present)
             if not self.training:
                 output = replace(output, mask_logits=remembered)
+        idle = woken = None
+        if self.speed.prune and not self.training:
+            idle = self._idle(output.score, state)
+            seen_lately = idle < self.speed.prune
+            active = torch.nonzero(seen_lately).flatten()
+            woken = None if state.idle is None else seen_lately & (state.idle >= self.speed.prune)
         if remember:
             with self._grad_for(self.memory):
-                memories = self._maybe_recomputed(self.memory.write, features.cells, remembered, state.memories)
-        return output, VideoState(state.frames + 1, points, memories)
+                memories = self._maybe_recomputed(
+                    self.memory.write, features.cells, remembered, state.memories, active, woken
+                )
+        return output, VideoState(state.frames + 1, points, memories, idle)
+
+    def _idle(self, score: Tensor, state: VideoState) -> Tensor:
+        """int64 [Q] passes since the entities were last seen, this one included."""
+        before = torch.zeros_like(score, dtype=torch.int64) if state.idle is None else state.idle
+        return torch.where(score.detach() >= self.speed.min_score, 0, before + 1)
 
     def _without_duplicates(self, mask_logits: Tensor, score: Tensor, present: Tensor, known: Tensor | None) -> Tensor:
         """Of masks that overlap by more than `max_overlap`, one is present: one known before, then that of the best score.

@@ -10,6 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from entitysam.config import InferenceConfig
 from entitysam.registry import ConfigError
+from entitysam.speed import speed_of
 
 
 def split_overrides(overrides: Sequence[str]) -> tuple[dict[str, Any], DictConfig]:
@@ -50,6 +51,7 @@ def read_settings(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[s
         "warmup_frames": getattr(arguments, "warmup_frames", None),
         "score_threshold": getattr(arguments, "threshold", None),
         "amp": arguments.dtype,
+        "fast": getattr(arguments, "fast", None),
     }
     for key, value in options.items():
         if value is not None and not any(override.startswith(f"inference.{key}=") for override in arguments.overrides):
@@ -72,6 +74,7 @@ def check(inference: DictConfig) -> dict[str, Any]:
             raise ConfigError(f"inference.{key}: must not be negative, not {values[key]}")
     if values["online_window"] < 1:
         raise ConfigError(f"inference.online_window: must be at least 1, not {values['online_window']}")
+    speed_of(values["fast"])
     if values["amp"] not in ("fp32", "bf16", "fp16"):
         raise ConfigError(f"inference.amp: fp32, bf16 or fp16, not '{values['amp']}'")
     return values

@@ -10,6 +10,7 @@ import torch
 
 import entitysam
 from entitysam.models.memory import VideoState
+from entitysam.speed import Speed
 
 
 def run(model, frames, state=None):
@@ -341,3 +342,36 @@ def test_any_multiple_of_32_works(size, small_video):
 def test_unknown_kind_of_score():
     with pytest.raises(ValueError, match=r"model.entity_score: 'max' or 'entity', not 'mean'"):
         entitysam.build_model("tiny_scratch", image_size=64, entity_score="mean")
+
+
+def test_pruning_leaves_out_the_memory_of_dormant_entities(small_model, small_video):
+    exact, state = [], small_model.initial_state()
+    for frame in small_video:
+        output, state = small_model.step(frame, state)
+        exact.append(output)
+    nobody, everybody = (small_model.at_speed(Speed(prune=2, min_score=score)) for score in (2.0, 0.0))
+    state = everybody.initial_state()
+    for frame, expected in zip(small_video, exact):
+        output, state = everybody.step(frame, state)
+        torch.testing.assert_close(output.mask_logits, expected.mask_logits)
+    state = nobody.initial_state()
+    for _ in range(2):
+        _, state = nobody.step(small_video[0], state)
+    assert state.idle.tolist() == [2] * small_model.num_entities
+    output, _ = nobody.step(small_video[1], state)
+    forgotten, _ = small_model.step(small_video[1], replace(state, memories=(), idle=None))
+    torch.testing.assert_close(output.mask_logits, forgotten.mask_logits)
+
+
+def test_a_dormant_entity_wakes_when_it_is_seen(small_model, small_video):
+    network = small_model.at_speed(Speed(prune=2, min_score=0.0))
+    state = network.initial_state()
+    for frame in small_video[:3]:
+        _, state = network.step(frame, state)
+    idle = torch.zeros(network.num_entities, dtype=torch.int64)
+    idle[1] = 7
+    _, after = network.step(small_video[3], replace(state, idle=idle))
+    assert not after.idle.any()
+    for older, before in zip(after.memories[1:], state.memories):
+        torch.testing.assert_close(older[1], after.memories[0][1])  # its bank begins with this frame
+        torch.testing.assert_close(older[[0, 2]], before[[0, 2]])

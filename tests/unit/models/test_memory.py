@@ -127,3 +127,59 @@ def test_no_memory_keeps_an_empty_bank():
     cells = randn(CELLS, CHANNELS)
     assert part.write(cells, randn(ENTITIES, 16, 16), ()) == ()
     assert part.read(cells, ()).shape == (1, CELLS, CHANNELS)
+
+
+def test_dormant_entities_get_the_map_of_an_empty_bank(memory):
+    cells, bank = (
+        randn(CELLS, CHANNELS),
+        (randn(ENTITIES, CELLS, MEMORY, seed=1), randn(ENTITIES, CELLS, MEMORY, seed=2)),
+    )
+    active = torch.tensor([0, 2])
+    conditioned = memory.read(cells, bank, active)
+    torch.testing.assert_close(conditioned[active], memory.read(cells, bank)[active])
+    torch.testing.assert_close(conditioned[1:2], memory.read(cells, ()))
+    torch.testing.assert_close(memory.read(cells, bank, active[:0]), memory.read(cells, ()))
+
+
+def test_only_active_entities_are_written(memory):
+    cells, masks = randn(CELLS, CHANNELS), randn(ENTITIES, SIZE * 4, SIZE * 4, seed=1)
+    bank = (randn(ENTITIES, CELLS, MEMORY, seed=2),)
+    everything = memory.write(cells, masks, bank)[0]
+    written = memory.write(cells, masks, bank, torch.tensor([0, 2]), torch.tensor([False, False, True]))
+    torch.testing.assert_close(written[0][[0, 2]], everything[[0, 2]])
+    assert not written[0][1].any()
+    torch.testing.assert_close(written[1][0], bank[0][0])
+    torch.testing.assert_close(written[1][2], everything[2])  # entity 2 woke up: the bank begins with this frame
+    assert (bank[0] == randn(ENTITIES, CELLS, MEMORY, seed=2)).all()  # the given bank stays as it is
+
+
+def test_pooled_memory_equals_naive_means(memory):
+    """Means over 2 x 2 cells, each key turned by its mean coordinates."""
+    cells, bank = (
+        randn(CELLS, CHANNELS),
+        (randn(ENTITIES, CELLS, MEMORY, seed=1), randn(ENTITIES, CELLS, MEMORY, seed=2)),
+    )
+    groups = [[4 * y + x for y in rows for x in columns] for rows in ((0, 1), (2, 3)) for columns in ((0, 1), (2, 3))]
+    position = sine_position(SIZE, MEMORY, cells)
+    keys, values, angles = [], [], []
+    frequency = 10000.0 ** (-torch.arange(0, CHANNELS, 4) / CHANNELS)
+    for age, one in enumerate(bank):
+        for group in groups:
+            values.append(one[:, group].mean(1))
+            keys.append(values[-1] + position[group].mean(0) + memory.temporal_code[age, 0, 0])
+            x = sum(cell % SIZE for cell in group) / 4
+            y = sum(cell // SIZE for cell in group) / 4
+            angles.append(torch.cat([x * frequency, y * frequency]))
+    keys, values = torch.stack(keys, dim=1), torch.stack(values, dim=1)
+    turn = torch.polar(torch.ones(len(angles), CHANNELS // 2), torch.stack(angles))
+    part = memory.attention
+    x = (cells + 0.1 * sine_position(SIZE, CHANNELS, cells)).expand(ENTITIES, -1, -1)
+    for layer in part.layers:
+        normed = layer.norm1(x)
+        x = x + naive_attention(layer.self_attn, normed, normed, normed)
+        cross = layer.cross_attn_image
+        key = torch.view_as_complex(cross.k_proj(keys).unflatten(-1, (-1, 2)).contiguous()) * turn
+        scores = complex_rope(cross.q_proj(layer.norm2(x))) @ torch.view_as_real(key).flatten(-2).transpose(1, 2)
+        x = x + cross.out_proj((scores / CHANNELS**0.5).softmax(-1) @ cross.v_proj(values))
+        x = x + layer.linear2(F.relu(layer.linear1(layer.norm3(x))))
+    torch.testing.assert_close(memory.read(cells, bank, pool=2), part.norm(x), atol=1e-5, rtol=1e-4)
