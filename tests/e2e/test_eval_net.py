@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from golden.seeded_weights import seeded_state_dict
 from PIL import Image
+from support.processes import finish, forked
 
 import entitysam
 from entitysam.checkpoint import save_weights
@@ -133,20 +134,19 @@ def test_two_processes_give_the_results_of_one(reference, videos, weights, tmp_p
 
 
 def test_a_killed_run_resumes_to_the_same_results(reference, videos, weights, tmp_path):
-    arguments = command("--weights", weights, "--quiet", *run_overrides(videos, tmp_path))
-    process = subprocess.Popen(arguments, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = forked(lambda: not go(videos, tmp_path, weights=str(weights))[1])
     deadline = time.monotonic() + 300
-    while not list(tmp_path.glob("records/*.rec")) and process.poll() is None and time.monotonic() < deadline:
+    while not list(tmp_path.glob("records/*.rec")) and process.is_alive() and time.monotonic() < deadline:
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    process.kill()
+    assert finish(process) == -signal.SIGKILL
     assert not (tmp_path / "result.json").exists()
     finished = {path: path.stat().st_mtime_ns for path in tmp_path.glob("records/*.rec")}
     assert 1 <= len(finished) <= 3
 
-    done = subprocess.run([*arguments, "--resume"], capture_output=True, text=True, env=ENVIRONMENT, timeout=600)
-    assert done.returncode == 0, done.stderr
-    assert numbers(json.loads((tmp_path / "result.json").read_text())) == numbers(reference[1])
+    result, complete = go(videos, tmp_path, weights=str(weights), resume=True)
+    assert complete
+    assert numbers(result) == numbers(reference[1])
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
 
 
@@ -278,6 +278,16 @@ def test_video_panoptic_quality_of_saved_predictions(videos, tmp_path):
     result, complete = go(videos, tmp_path / "out", *named, predictions=str(truth))
     assert not complete
     assert "has category 777" in result["failures"][0]["error"]
+
+
+def test_an_index_without_categories_is_refused_where_they_are_needed(videos, tmp_path):
+    index = json.loads((videos / "panoptic_gt_VIPSeg_val.json").read_text())
+    for name in ("images", "panomasksRGB"):
+        (tmp_path / name).symlink_to(videos / name)
+    (tmp_path / "panoptic_gt_VIPSeg_val.json").write_text(json.dumps({**index, "categories": []}))
+    named = ["evaluation.task=vps", "evaluation.evaluators=[{name: vpq, windows: [1]}]"]
+    with pytest.raises(ConfigError, match=r"its annotations list no categories, which evaluation.task 'vps' needs"):
+        go(tmp_path, tmp_path / "out", *named, predictions=str(tmp_path))
 
 
 def edit(folder, change):

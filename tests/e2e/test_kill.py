@@ -9,13 +9,13 @@ import os
 import random
 import shutil
 import time
-from contextlib import redirect_stderr, redirect_stdout
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from support.chat_server import KEY, serving
+from support.processes import PATIENCE, finish, forked
 
 from entitysam.cli import main
 from entitysam.config import load_config, to_dict
@@ -31,7 +31,6 @@ pytestmark = [
 ]
 KILLS = int(os.environ.get("ENTITYSAM_KILLS", "3"))
 SEED = int(os.environ.get("ENTITYSAM_KILL_SEED", "0"))
-PATIENCE = 600  # seconds until a run counts as hanging
 SMALL = ["--model", "tiny_scratch", "--weights", "random", "--image-size", "64", "--device", "cpu", "--quiet"]
 SMALL += ["--threshold", "0", "--warmup-frames", "1", "model.num_entities=6", "inference.overlap_threshold=0"]
 NAMES = ("person", "dog", "grass")
@@ -145,25 +144,6 @@ def contents(out):
         elif path.suffix in (".json", ".jsonl", ".png", ".txt") and not path.name.startswith(("run.", "log.", "worst")):
             found[name] = path.read_bytes()
     return found
-
-
-def forked(work):
-    """Starts `work()` in a child, silently; its exit code is what `work` returns."""
-
-    def child():
-        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-            code = work()
-        os._exit(code)
-
-    process = multiprocessing.get_context("fork").Process(target=child)
-    process.start()
-    return process
-
-
-def finish(process):
-    process.join(PATIENCE)
-    assert process.exitcode is not None, "hangs"
-    return process.exitcode
 
 
 def serve(address):

@@ -1,11 +1,8 @@
 """Labelling in an evaluation: a server with the right answers gives the metrics of the true labels; killed runs continue."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,7 +11,9 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 from support.chat_server import KEY, digest, serving
+from support.processes import finish, forked
 
+from entitysam.classification.classifier import ClassifierError
 from entitysam.classification.visual_prompts import VisualPrompt
 from entitysam.config import load_config, to_dict
 from entitysam.data.images import read_id_map, read_image
@@ -269,39 +268,30 @@ def files_of(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in ours}
 
 
-def test_a_killed_run_continues_to_the_same_files_and_a_second_run_asks_nothing(videos, tmp_path):
+def test_a_killed_run_continues_to_the_same_files_and_a_second_run_asks_nothing(videos, tmp_path, capsys):
     names = list(Truth(videos).names.values())
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    windows = "evaluation.evaluators=[{name: vpq, windows: [1, 2]}, {name: stq}]"
+    options = {"baseline": "grid:cells=2", "quiet": True}
 
     def words(server, cache):
         asking = classifier(server, cache, "batch_size: 1", "concurrency: 1", "top_frames: 3")
+        windows = "evaluation.evaluators=[{name: vpq, windows: [1, 2]}, {name: stq}]"
         return [f"evaluation.dataset.root={videos}", windows, asking]
-
-    def command(server, out, cache):
-        tool = [sys.executable, str(ROOT / "tools/eval_net.py"), "--config", "eval/vipseg_vps", "--device", "cpu"]
-        return [*tool, "--quiet", "--baseline", "grid:cells=2", f"output_dir={out}", *words(server, cache)]
 
     with serving(Anything(names), pause=0.1) as server:
         killed, cache = tmp_path / "killed", tmp_path / "cache"
-        process = subprocess.Popen(
-            command(server, killed, cache), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        process = forked(lambda: numbers("eval/vipseg_vps", words(server, cache), killed, **options) and 0)
         deadline = time.monotonic() + 400
-        while len(list(cache.rglob("*.json"))) < 5 and process.poll() is None and time.monotonic() < deadline:
+        while len(list(cache.rglob("*.json"))) < 5 and process.is_alive() and time.monotonic() < deadline:
             time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+        process.kill()
+        assert finish(process) == -signal.SIGKILL
         assert not (killed / "pred.json").exists()
 
-        resume = [*command(server, killed, cache), "--resume"]
-        done = subprocess.run(resume, env=environment, capture_output=True, text=True, timeout=600)
-        assert done.returncode == 0, done.stderr
-        assert KEY not in done.stdout + done.stderr
+        numbers("eval/vipseg_vps", words(server, cache), killed, resume=True, **options)
+        assert KEY not in "".join(capsys.readouterr())
         assert sorted(server.delivered.values())[-1] <= 2  # the one that was under way may be asked again
         assert sum(count > 1 for count in server.delivered.values()) <= 1
         asked, server.pause = server.requests, 0
-        options = {"baseline": "grid:cells=2", "quiet": True}
         numbers("eval/vipseg_vps", words(server, cache), tmp_path / "second", **options)
         assert server.requests == asked  # nothing
         numbers("eval/vipseg_vps", words(server, tmp_path / "another cache"), tmp_path / "undisturbed", **options)
@@ -334,6 +324,15 @@ def test_unknown_entities_are_left_out_and_counted(videos, shifted, tmp_path):
     assert result["warnings"]["entities without a name, left out"] == stuff
     assert result["metrics"]["VPQ-St"] == 0
     assert result["metrics"]["VPQ-Th"] > 0
+
+
+def test_a_run_that_names_nothing_fails_with_its_report(videos, shifted, tmp_path):
+    with serving(Truth(videos).images(lambda c: "no such class")) as server:
+        asking = classifier(server, tmp_path / "cache", "attempts: 1")
+        words = [f"evaluation.dataset.root={videos}", "evaluation.evaluators=[{name: vpq, windows: [1]}]", asking]
+        with pytest.raises(ClassifierError, match=r"none of \d+ entities got a name; the report is in"):
+            numbers("eval/vipseg_vps", words, tmp_path, baseline=f"shifted:root={videos}", quiet=True, worst=0)
+    assert json.loads((tmp_path / "result.json").read_text())["metrics"]["VPQ"] == 0
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,13 @@
 """tools/prepare_data.py as a user runs it."""
 
-import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import prepare_data
 import pytest
+from support.processes import run_here
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "prepare_data.py"
 
@@ -17,13 +18,10 @@ def run(*arguments):
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
 
 
-def run_here(monkeypatch, *arguments):
-    """The same without a process of its own, for what ends before any work begins."""
-    spec = importlib.util.spec_from_file_location("prepare_data", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, arguments)])
-    return module.main()
+@pytest.fixture
+def prepare(monkeypatch, capsys):
+    """The command inside this process."""
+    return lambda *arguments: run_here(monkeypatch, capsys, prepare_data.main, *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -45,23 +43,24 @@ def test_synthetic_writes_the_layouts_of_the_real_sets(synthetic):
     assert (synthetic / "VIPSeg_720P/panoptic_gt_VIPSeg_val.json").is_file()
 
 
-def test_check_passes_then_names_what_is_broken(synthetic, monkeypatch, capsys):
-    assert run_here(monkeypatch, "check", "coco", "--root", synthetic, "--workers", 1) == 0
-    assert "4 images checked, 0 problems" in capsys.readouterr().out
+def test_check_passes_then_names_what_is_broken(synthetic, prepare):
+    done = prepare("check", "coco", "--root", synthetic, "--workers", 1)
+    assert done.returncode == 0
+    assert "4 images checked, 0 problems" in done.stdout
     (synthetic / "train2017/000000000002.jpg").write_bytes(b"")
     (synthetic / "panoptic_train2017/000000000001.png").unlink()
-    result = run("check", "coco", "--root", synthetic, "--workers", 2)
-    assert result.returncode == 1
-    assert "train2017/000000000002.jpg: not an image that can be read" in result.stdout
-    assert "panoptic_train2017/000000000001.png: no such file" in result.stdout
-    assert "4 images checked, 2 problems" in result.stdout
+    done = prepare("check", "coco", "--root", synthetic, "--workers", 2)
+    assert done.returncode == 1
+    assert "train2017/000000000002.jpg: not an image that can be read" in done.stdout
+    assert "panoptic_train2017/000000000001.png: no such file" in done.stdout
+    assert "4 images checked, 2 problems" in done.stdout
 
 
-def test_a_missing_data_set_is_one_clear_line(monkeypatch, capsys, tmp_path):
-    assert run_here(monkeypatch, "check", "coco", "--root", tmp_path / "nowhere") == 1
-    message = capsys.readouterr().err
-    assert message.count("\n") == 1
-    assert "nowhere/train2017: no such folder. datasets/README.md" in message
+def test_a_missing_data_set_is_one_clear_line(prepare, tmp_path):
+    done = prepare("check", "coco", "--root", tmp_path / "nowhere")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "nowhere/train2017: no such folder. datasets/README.md" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -73,23 +72,21 @@ def test_a_missing_data_set_is_one_clear_line(monkeypatch, capsys, tmp_path):
         (("check", "cocoa"), "invalid choice: 'cocoa'"),
     ],
 )
-def test_bad_arguments(monkeypatch, capsys, arguments, message):
-    with pytest.raises(SystemExit) as ended:
-        run_here(monkeypatch, *arguments)
-    assert ended.value.code == 2
-    assert message in capsys.readouterr().err
+def test_bad_arguments(prepare, arguments, message):
+    done = prepare(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
 
 
-def test_an_output_that_cannot_be_written(monkeypatch, capsys, tmp_path):
+def test_an_output_that_cannot_be_written(prepare, tmp_path):
     (tmp_path / "file").write_text("")
-    assert run_here(monkeypatch, "synthetic", "--out", tmp_path / "file", "--images", 1, "--workers", 1) == 1
-    assert capsys.readouterr().err.startswith("prepare_data: ")
+    done = prepare("synthetic", "--out", tmp_path / "file", "--images", 1, "--workers", 1)
+    assert done.returncode == 1
+    assert done.stderr.startswith("prepare_data: ")
 
 
 @pytest.mark.parametrize("command", ["", "synthetic", "check", "proposals", "vipseg", "scalabel"])
-def test_help_has_an_example_and_no_docstring(monkeypatch, capsys, command):
-    with pytest.raises(SystemExit):
-        run_here(monkeypatch, *filter(None, [command, "--help"]))
-    text = capsys.readouterr().out
+def test_help_has_an_example_and_no_docstring(prepare, command):
+    text = prepare(*filter(None, [command, "--help"])).stdout
     assert f"python tools/prepare_data.py {command}" in text
     assert not any(word in text for word in ("Args:", "Returns:", "Raises:"))

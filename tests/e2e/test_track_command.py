@@ -4,6 +4,8 @@ import json
 import signal
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 
 from entitysam.cli import main
@@ -70,6 +72,21 @@ def test_the_network_with_detections_and_own_proposals(clip, tmp_path, capsys):
     seen = sum(one["category_id"] > 0 for t in tracks_of(tmp_path / "out") for one in t["frames"])
     assert seen == sum(a["image_id"] % 2 == 0 and a["category_id"] > 0 for a in annotations)
     assert "random weights" in capsys.readouterr().err
+
+
+def test_a_recording_without_a_duration_takes_detections(clip, tmp_path):
+    """As browsers record: the frames of the WebM are counted, and each gets the box that its number has in the file."""
+    path, detections = tmp_path / "live.webm", tmp_path / "det.txt"
+    with av.open(path, "w", options={"live": "1"}) as container:
+        stream = container.add_stream("libvpx-vp9", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for _ in range(4):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((64, 96, 3), np.uint8), format="rgb24")))
+        container.mux(stream.encode())
+    detections.write_text("".join(f"{frame},-1,{8 * frame},10,30,20,0.9\n" for frame in (1, 2, 3, 4)))
+    assert track(path, "--detections", detections, "--association", "iou", "-o", tmp_path / "out") == 0
+    (one,) = tracks_of(tmp_path / "out")
+    assert [(record["frame"], record["bbox"][0]) for record in one["frames"]] == [(0, 8), (1, 16), (2, 24), (3, 32)]
 
 
 def test_entitysam_proposes(clip, tmp_path):

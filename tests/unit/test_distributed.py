@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,20 +22,29 @@ from entitysam.losses.entity_criterion import mean_num_masks
 HERE = Path(__file__).parent
 
 
+RUN = {"train__batch_size": 4, "optim__max_iters": 3}
+CASES = {amp: {**RUN, "train__amp": amp} for amp in ("fp32", "bf16")}
+
+
+def fit_small(folder, changes, device):
+    return fit(small_network(), EntityCriterion(num_points=128), clips_from, run_config(folder, **changes), device)
+
+
 def train(folder, changes):
     """One worker of a run; module level, so that it can be spawned."""
     torch.set_num_threads(1)
     with distributed.process_group("cpu") as device:
-        finished = fit(
-            small_network(), EntityCriterion(num_points=128), clips_from, run_config(folder, **changes), device
-        )
+        finished = fit_small(folder, changes, device)
     if not finished:
         sys.exit(143)
 
 
-def reduce(folder):
-    """Results of the collective functions."""
+def work(folder):
+    """One worker that trains all cases, calls the collective functions, and ends with an error of its config."""
+    torch.set_num_threads(1)
     with distributed.process_group("cpu") as device:
+        for name, changes in CASES.items():
+            fit_small(folder / name, changes, device)
         rank = distributed.rank()
         found = {
             "num_masks": mean_num_masks(4 * rank, device).item(),
@@ -42,7 +52,18 @@ def reduce(folder):
             "any": [distributed.any_worker(rank == 1, device), distributed.any_worker(False, device)],
             "gathered": distributed.gather(f"worker {rank}"),
         }
-        Path(folder, f"{rank}.json").write_text(json.dumps(found))
+        (folder / f"{rank}.json").write_text(json.dumps(found))
+        distributed.barrier()
+        fit_small(folder / "refused", {"train__batch_size": 3}, device)
+
+
+@pytest.fixture(scope="module")
+def group(tmp_path_factory):
+    """The folder of two workers, and the message with which they end."""
+    folder = tmp_path_factory.mktemp("two")
+    with pytest.raises(distributed.WorkerError) as error:
+        distributed.launch(work, 2, (folder,))
+    return folder, str(error.value)
 
 
 def test_everything_is_a_no_op_on_one_process():
@@ -53,36 +74,34 @@ def test_everything_is_a_no_op_on_one_process():
     distributed.barrier()
 
 
-@pytest.mark.parametrize("amp", ["fp32", "bf16"])
-def test_two_workers_equal_one_at_equal_batch(tmp_path, amp):
+@pytest.mark.parametrize("amp", CASES)
+def test_two_workers_equal_one_at_equal_batch(group, tmp_path, amp):
     """In bf16 as well: every clip is computed alone, and only the sums over the workers are in another order."""
-    changes = {"train__batch_size": 4, "optim__max_iters": 3, "train__amp": amp}
-    train(tmp_path / "one", changes)
-    # One group per process: a second one on the same port could meet keys that the first has left in its store.
-    distributed.launch(train, 2, (tmp_path / "two", changes))
-    distributed.launch(reduce, 2, (str(tmp_path / "two"),))
-    one, two = (torch.load(tmp_path / run / "model_final.pt", weights_only=True)["model"] for run in ("one", "two"))
+    fit_small(tmp_path, CASES[amp], torch.device("cpu"))
+    folders = (tmp_path, group[0] / amp)
+    one, two = (torch.load(folder / "model_final.pt", weights_only=True)["model"] for folder in folders)
     for name in one:
         torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-4, msg=name)
-    texts = [(tmp_path / run / "metrics.jsonl").read_text() for run in ("one", "two")]
+    texts = [(folder / "metrics.jsonl").read_text() for folder in folders]
     rows = [[json.loads(line) for line in text.splitlines()] for text in texts]
     for a, b in zip(*rows, strict=True):
         assert a["total"] == pytest.approx(b["total"], rel=1e-4)
         assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-3)
-    for rank in (0, 1):
-        found = json.loads((tmp_path / "two" / f"{rank}.json").read_text())
-        assert found == {
-            "num_masks": 2.0,
-            "mean": {"a": 1.5, "b": 3.0},
-            "any": [True, False],
-            "gathered": ["worker 0", "worker 1"],
-        }
 
 
-def test_batch_that_cannot_be_divided_is_one_line(tmp_path):
-    message = r"^\S*ConfigError: train\.batch_size: 3 clips cannot be shared evenly by 2 worker\(s\)$"
-    with pytest.raises(distributed.WorkerError, match=message):
-        distributed.launch(train, 2, (str(tmp_path), {"train__batch_size": 3}))
+@pytest.mark.parametrize("rank", [0, 1])
+def test_collective_functions(group, rank):
+    assert json.loads((group[0] / f"{rank}.json").read_text()) == {
+        "num_masks": 2.0,
+        "mean": {"a": 1.5, "b": 3.0},
+        "any": [True, False],
+        "gathered": ["worker 0", "worker 1"],
+    }
+
+
+def test_an_error_of_a_worker_is_one_line(group):
+    message = r"\S*ConfigError: train\.batch_size: 3 clips cannot be shared evenly by 2 worker\(s\)"
+    assert re.fullmatch(message, group[1])
 
 
 @pytest.mark.slow

@@ -1,10 +1,12 @@
 """Shipped and published weights: names, and arguments that are refused before torch is imported."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from entitysam.errors import CheckpointError, ConfigError
 from entitysam.shipped import check_model_name, default_weights, fetch_weights
@@ -26,40 +28,43 @@ def test_names():
     assert default_weights("tiny").name == "entitysam_tiny.safetensors"
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("segment", "nowhere.mp4"),
-        ("segment", "IMAGE", "--model", "no.pth"),
-        ("segment", "IMAGE", "--model", "vit-xxl"),
-        ("segment", "IMAGE", "--device", "toaster"),
-        ("segment", "IMAGE", "--image-size", "100"),
-        ("segment", "IMAGE", "--threshold", "1.5"),
-        ("segment", "IMAGE", "--stride", "0"),
-        ("segment", "IMAGE", "speed=3"),
-        ("segment", "IMAGE", "inference.warmup=3"),
-        ("track", "IMAGE", "--detections", "nowhere.json"),
-        ("track", "IMAGE", "--weights", "nowhere.pt"),
-        ("segment-image", "IMAGE", "--weights", "nowhere.pt"),
-        ("label", "nowhere", "--labels", "dog"),
-        ("download", "vit-m"),
-        ("--help",),
-    ],
-)
-def test_a_refused_argument_is_refused_before_torch_is_imported(tmp_path, words):
-    from PIL import Image
+REFUSED = [
+    ("segment", "nowhere.mp4"),
+    ("segment", "IMAGE", "--model", "no.pth"),
+    ("segment", "IMAGE", "--model", "vit-xxl"),
+    ("segment", "IMAGE", "--device", "toaster"),
+    ("segment", "IMAGE", "--image-size", "100"),
+    ("segment", "IMAGE", "--threshold", "1.5"),
+    ("segment", "IMAGE", "--stride", "0"),
+    ("segment", "IMAGE", "speed=3"),
+    ("segment", "IMAGE", "inference.warmup=3"),
+    ("track", "IMAGE", "--detections", "nowhere.json"),
+    ("track", "IMAGE", "--weights", "nowhere.pt"),
+    ("segment-image", "IMAGE", "--weights", "nowhere.pt"),
+    ("label", "nowhere", "--labels", "dog"),
+    ("download", "vit-m"),
+    ("--help",),
+]
 
+
+def test_a_refused_argument_is_refused_before_torch_is_imported(tmp_path):
     Image.new("RGB", (40, 40)).save(tmp_path / "IMAGE.png")
-    command = [word.replace("IMAGE", str(tmp_path / "IMAGE.png")) for word in words]
-    if words[0] in ("segment", "track", "segment-image"):
-        command += ["-o", str(tmp_path / "out")]
+    commands = [[word.replace("IMAGE", str(tmp_path / "IMAGE.png")) for word in words] for words in REFUSED]
+    for command in commands:
+        if command[0] in ("segment", "track", "segment-image"):
+            command += ["-o", str(tmp_path / "out")]
     program = (
-        "import sys\nfrom entitysam.cli import main\n"
-        "try:\n    code = main(sys.argv[1:])\nexcept SystemExit as error:\n    code = error.code\n"
-        "print('torch' in sys.modules, code)"
+        "import json, sys\nfrom entitysam.cli import main\n"
+        "for command in json.loads(sys.argv[1]):\n"
+        "    try:\n        code = main(command)\n    except SystemExit as error:\n        code = error.code\n"
+        "    print('\\nRESULT', 'torch' in sys.modules, code)"
     )
-    done = subprocess.run([sys.executable, "-c", program, *command], capture_output=True, text=True, cwd=tmp_path)
-    assert done.stdout.splitlines()[-1] == f"False {0 if words == ('--help',) else 2}", done.stderr
+    done = subprocess.run(
+        [sys.executable, "-c", program, json.dumps(commands)], capture_output=True, text=True, cwd=tmp_path
+    )
+    results = [line for line in done.stdout.splitlines() if line.startswith("RESULT")]
+    for words, result in zip(REFUSED, results, strict=True):
+        assert result == f"RESULT False {0 if words == ('--help',) else 2}", (words, done.stderr)
     assert not (tmp_path / "out").exists()
 
 

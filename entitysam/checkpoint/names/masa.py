@@ -150,8 +150,10 @@ def _timm_order(tensor: Tensor) -> Tensor:
     first index, column by column.
 
     Args:
-        tensor: weight [C', 4 C] or norm [4 C].
+        tensor: weight [C', 4 C] or norm [4 C]; returned as it is if it has another shape, which loading refuses.
     """
+    if tensor.ndim not in (1, 2) or tensor.shape[-1] % 4:
+        return tensor
     width = tensor.shape[-1]
     cells = tensor.reshape(-1, width // 4, 4).transpose(1, 2)[:, [0, 2, 1, 3]]  # [.., C, 4] -> [.., 4, C], reordered
     return cells.reshape(tensor.shape)

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from entitysam import distributed
+from entitysam.classification.classifier import ClassifierError
 from entitysam.config import from_dict, to_dict
 from entitysam.data.evaluation.base import EvaluationSet
 from entitysam.engine.build import open_model, pick_device
@@ -93,7 +94,8 @@ def run(values: dict[str, Any], options: RunOptions) -> bool:
 
     Raises:
         ConfigError, DataError, PredictionError, CheckpointError, FileNotFoundError: one line on what cannot be built.
-        ClassifierError, DeviceLostError, WorkerError: see `loop.predict_and_measure`.
+        ClassifierError: no entity got a name, after the report is written; or see `loop.predict_and_measure`.
+        DeviceLostError, WorkerError: see `loop.predict_and_measure`.
     """
     config = from_dict(values)
     with distributed.process_group(pick_device(options.device)) as device:
@@ -117,6 +119,9 @@ def run(values: dict[str, Any], options: RunOptions) -> bool:
                 remove_predictions(folder)
 
         on_first(report)
+        naming = result.run.get("naming", {})
+        if naming.get("entities") and naming["unnamed"] == naming["entities"]:
+            raise ClassifierError(f"none of {naming['entities']} entities got a name; the report is in {folder}")
     return result.complete
 
 
@@ -254,11 +259,13 @@ def build_prediction_format(config: DictConfig, dataset: EvaluationSet, folder: 
     """The prediction format of a data set in a folder.
 
     Raises:
-        ConfigError: unknown task.
+        ConfigError: unknown task, or one with categories for annotations without.
     """
     task = config.evaluation.task
     if task not in TASKS:
         raise ConfigError(f"evaluation.task: one of {', '.join(TASKS)}, not '{task}'")
+    if task != ENTITY_TASK and not dataset.categories:
+        raise ConfigError(f"{dataset.title}: its annotations list no categories, which evaluation.task '{task}' needs")
     return PREDICTION_FORMATS[dataset.annotation_format](folder, dataset, class_agnostic=task == ENTITY_TASK)
 
 

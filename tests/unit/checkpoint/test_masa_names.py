@@ -207,3 +207,29 @@ def test_our_weights_are_saved_and_loaded(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values()))
     config = read_weights(tmp_path / "masa.safetensors")[1]
     assert isinstance(build_model(config), type(first))
+
+
+@pytest.mark.parametrize("source", ["published", "release"])
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.zeros(()), "wrong shape {name} []"),
+        (torch.zeros(7), "wrong shape {name} [7]"),
+        (torch.zeros(2, 2, 2, 8), "wrong shape {name} [2, 2, 2, 8]"),
+        (torch.zeros(1).expand(10**6, 10**6), "wrong shape {name} [1000000, 1000000]"),
+        (torch.zeros(2, 3).to_sparse(), "is not a dense real tensor"),
+        (torch.zeros(2, dtype=torch.complex64), "is not a dense real tensor"),
+    ],
+    ids=["scalar", "odd", "four dimensions", "expanded", "sparse", "complex"],
+)
+def test_hostile_tensors_give_one_line(source, value, message):
+    """In the weight whose inputs are reordered, of a published MASA and of Grounding-DINO's release."""
+    ours = "backbone.trunk.layers.1.downsample.reduction.weight"
+    with torch.device("meta"):
+        model = build_model(model_config("masa_gdino_swinb"))
+    state = tensors(manifest("masa_gdino_swinb") if source == "published" else swin("backbone.0", False))
+    theirs = next(name for name in state if name.endswith("downsample.reduction.weight"))
+    with pytest.raises(CheckpointError) as error:
+        load_weights(model, {**state, theirs: value})
+    assert message.format(name=ours) in str(error.value)
+    assert "\n" not in str(error.value)

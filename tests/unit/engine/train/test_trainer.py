@@ -2,16 +2,23 @@
 
 import json
 import os
+import resource
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
+from support.processes import finish, forked
 from support.training import SIDE, SMALL, clip_of, clips_from, run_config, small_network
 
-from entitysam.engine.train.state import CheckpointFolder, TrainingState, random_state, set_random_state
+from entitysam.engine.train.state import (
+    CheckpointFolder,
+    TrainingState,
+    random_state,
+    save_atomically,
+    set_random_state,
+)
 from entitysam.engine.train.trainer import NonFiniteLoss, clip_generator, fit
+from entitysam.io.files import OutputError
 from entitysam.losses import EntityCriterion
 from entitysam.registry import ConfigError
 from entitysam.structures import Clip, Targets
@@ -380,17 +387,20 @@ def test_resume_compares_configs(tmp_path, caplog):
 
 def test_a_full_disk_is_one_line_with_the_path(tmp_path):
     """The limit on the size of a file stands for the disk; what was written before stays whole."""
-    code = (
-        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-        "from pathlib import Path; import torch; from entitysam.engine.train.state import save_atomically;"
-        "path = Path(sys.argv[1]); save_atomically({'a': 1}, path);"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000));"
-        "save_atomically({'a': torch.zeros(100_000)}, path)"
-    )
-    path = tmp_path / "checkpoint.pt"
-    result = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
-    assert f"OutputError: {path}: cannot be written" in result.stderr.splitlines()[-1]
-    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.pt"]
+    path, message = tmp_path / "checkpoint.pt", tmp_path / "message"
+
+    def fill_the_disk():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        save_atomically({"a": 1}, path)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        with pytest.raises(OutputError) as error:
+            save_atomically({"a": torch.zeros(100_000)}, path)
+        message.write_text(str(error.value))
+
+    assert finish(forked(fill_the_disk)) == 0
+    assert message.read_text().startswith(f"{path}: cannot be written")
+    assert "\n" not in message.read_text()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["checkpoint.pt", "message"]
     assert torch.load(path, weights_only=True) == {"a": 1}
 
 
