@@ -34,14 +34,14 @@ chromium:
 		echo "Chromium could not be installed: the browser tests skip"
 
 test: lint chromium
-	$(BIN)/python -m pytest -n auto --dist loadfile -m 'not slow' $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m 'not slow' $(PYTEST_ARGS)
 
 test-slow: install chromium
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 # The same tests with the oldest versions that setup.py allows.
 test-floor: .venv-floor/.installed
-	.venv-floor/bin/python -m pytest -n auto --dist loadfile -m 'not slow' $(PYTEST_ARGS)
+	.venv-floor/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m 'not slow' $(PYTEST_ARGS)
 
 .venv-floor/.installed: setup.py | install
 	@test -x .venv-floor/bin/python || $(UV) venv --quiet --python $(PYTHON) .venv-floor

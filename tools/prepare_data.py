@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from entitysam.data.prepare.check_evaluation import CHECKS
+from entitysam.data.prepare.checks.evaluation import CHECKS
 from entitysam.data.prepare.vipseg_layout import convert_scalabel, convert_vipseg
 from entitysam.data.synthetic.writer import SyntheticSet, write_long, write_synthetic
 from entitysam.engine.methods.mask_proposals import write_proposals

@@ -13,8 +13,6 @@ class PromptEncoder(nn.Module):
         channels: C of the tokens.
     """
 
-    tokens_per_point = 2
-
     def __init__(self, channels: int = 256):
         super().__init__()
         self.position = RandomFourierPosition(channels)

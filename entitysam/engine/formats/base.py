@@ -37,17 +37,6 @@ class Segmented(Protocol):
     def iter_ids(self) -> Iterator[np.ndarray]: ...
 
 
-class Named(Segmented, Protocol):
-    """Entities with categories; `classification.protocols.NamedVideo` is one.
-
-    Attributes:
-        categories: int64 [n] category ids of the entities 1..n.
-    """
-
-    @property
-    def categories(self) -> np.ndarray: ...
-
-
 class VideoFrames:
     """The frames of a video, uint8 [H, W, 3] RGB, read one at a time. Every `iter` starts at the first frame.
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from entitysam.data.images import read_id_map
-from entitysam.data.prepare.check_training import check_coco
+from entitysam.data.prepare.checks.training import check_coco
 from entitysam.data.synthetic.demo import ACTORS, BACKGROUND
 from entitysam.data.synthetic.render import CATEGORIES, demo_clip, render, render_video
 from entitysam.data.synthetic.scene import MIN_VISIBLE, Layer, Motion, Scene

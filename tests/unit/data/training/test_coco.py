@@ -11,7 +11,7 @@ from support.coco_layout import LARGE, annotation_file, edit_index, write_coco
 
 from entitysam.data import DataError
 from entitysam.data.images import read_id_map
-from entitysam.data.prepare.check_training import check_coco
+from entitysam.data.prepare.checks.training import check_coco
 from entitysam.data.training.coco import CocoPanoptic
 from entitysam.data.training.samples import compact_ids
 from entitysam.ops import ids_to_rgb

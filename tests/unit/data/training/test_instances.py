@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from entitysam.data import DataError
-from entitysam.data.prepare.check_training import check_entityseg, check_instances
+from entitysam.data.prepare.checks.training import check_entityseg, check_instances
 from entitysam.data.training.instances import CocoInstances, EntitySeg
 from entitysam.io.paths import UnsafePathError
 from entitysam.ops import rle_decode, rle_encode

@@ -12,7 +12,7 @@ from support.video_layouts import write_image, write_vipseg, write_vspw, write_y
 
 from entitysam.data.evaluation.vipseg import VIPSegVideos
 from entitysam.data.images import DataError, read_id_map
-from entitysam.data.prepare.check_evaluation import CHECKS
+from entitysam.data.prepare.checks.evaluation import CHECKS
 from entitysam.data.prepare.vipseg_layout import convert_scalabel, convert_vipseg, vipseg_category
 from entitysam.io.paths import UnsafePathError
 from entitysam.ops import rle_encode
@@ -205,7 +205,7 @@ def test_scalabel_files_of_wrong_types(tmp_path, text):
 
 def tool(monkeypatch, *words):
     """tools/prepare_data.py in this process."""
-    path = Path(__file__).parents[4] / "tools" / "prepare_data.py"
+    path = Path(__file__).parents[5] / "tools" / "prepare_data.py"
     spec = importlib.util.spec_from_file_location("prepare_data", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -1,4 +1,4 @@
-"""Checks of evaluation sets: every file is opened and compared with the annotations; see `data.prepare.check_training`."""
+"""Checks of evaluation sets: every file is opened and compared with the annotations; see `data.prepare.checks.training`."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from entitysam.data.evaluation.ytvis import YouTubeVIS, mask_problems
 from entitysam.data.images import DataError, read_id_map, read_image
 from entitysam.data.index import match_schema
 from entitysam.data.parallel import Progress, parallel_map
-from entitysam.data.prepare.check_training import CHECKS, Check, CheckReport, Total
+from entitysam.data.prepare.checks.training import CHECKS, Check, CheckReport, Total
 from entitysam.data.schemas import Segment
 from entitysam.data.training.coco import list_problems, map_problems, segment_record
 from entitysam.structures import Video
