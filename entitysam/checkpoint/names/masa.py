@@ -71,6 +71,7 @@ _HEADS = _table(
     (r"track_head\.embed_head\.fc_embed\.(.*)", r"track_head.embedding.\1"),
     (r"backbone\.(.*)", r"backbone.trunk.\1"),
 )  # fmt: skip
+MAX_MERGING = 2**26  # elements of a patch merging; Swin-L's largest has 4.7 million
 _NEVER_USED = re.compile(r".*\.(relative_position_index|attn_mask)|(image_encoder|detector\.backbone)\.neck\..*")
 
 
@@ -150,9 +151,10 @@ def _timm_order(tensor: Tensor) -> Tensor:
     first index, column by column.
 
     Args:
-        tensor: weight [C', 4 C] or norm [4 C]; returned as it is if it has another shape, which loading refuses.
+        tensor: weight [C', 4 C] or norm [4 C]; returned as it is if it has another shape or is larger than any of them,
+            which loading refuses (an expanded tensor of a small file can stand for terabytes).
     """
-    if tensor.ndim not in (1, 2) or tensor.shape[-1] % 4:
+    if tensor.ndim not in (1, 2) or tensor.shape[-1] % 4 or tensor.numel() > MAX_MERGING:
         return tensor
     width = tensor.shape[-1]
     cells = tensor.reshape(-1, width // 4, 4).transpose(1, 2)[:, [0, 2, 1, 3]]  # [.., C, 4] -> [.., 4, C], reordered
