@@ -1,4 +1,4 @@
-"""A simulated SAM: answers point prompts from ground truth, with the kinds of errors that E-SAM repairs.
+"""A simulated SAM: derives the masks of point prompts from ground truth, with the kinds of errors that E-SAM repairs.
 
 It replaces SAM if no weights are available. It tests the algorithm and says nothing about SAM's accuracy. It simulates
 the following, with the probabilities of `ErrorModel`, as a function of a seed and the position of the point:

@@ -1,7 +1,7 @@
-"""Peak memory of a training step that is not run: only the shapes of its tensors are worked out.
+"""Peak memory of a training step that is not run: only the shapes of its tensors are computed.
 
-What a step needs on a large GPU can so be told on any machine. Counted is what tensors hold; the workspace of kernels,
-fragmentation and the CUDA context come on top.
+The needs of a step on a large GPU can be computed on any machine this way. Only tensors count: the workspace of kernels,
+fragmentation and the CUDA context are not included.
 """
 
 import weakref
@@ -21,7 +21,7 @@ from entitysam.structures import Clip, ClipOutput, Targets
 
 
 class LiveMemory(TorchDispatchMode):
-    """Adds up the storage of tensors that operations make, and takes it off when they go.
+    """Sums the storage of the tensors that operations create, until they are freed.
 
     Attributes:
         live, peak: bytes now, and at most so far.
@@ -52,15 +52,15 @@ class LiveMemory(TorchDispatchMode):
 
 
 class FirstMatched(EntityCriterion):
-    """The criterion without the assignment, which needs numbers."""
+    """The criterion without the matching, which needs values."""
 
     def match(self, output: ClipOutput, targets: Targets, generator: Any = None) -> tuple[Tensor, Tensor]:
         both = torch.arange(len(targets))
         return both, both
 
 
-def without_numbers(model: nn.Module, mode: FakeTensorMode) -> None:
-    """Leaves only the shapes of a model's tensors."""
+def shapes_only(model: nn.Module, mode: FakeTensorMode) -> None:
+    """Replaces a model's tensors by fake tensors of the same shape."""
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             fake = mode.from_tensor(parameter.detach())
@@ -75,7 +75,7 @@ def simulated_peak(
     """GiB of the second of two steps of our implementation, with the optimiser's states: peak, and held between steps."""
     model = build_model(name, image_size=image_size, checkpoint_activations=checkpointed).train()
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        without_numbers(model, mode)
+        shapes_only(model, mode)
         frames = torch.zeros(num_frames, 3, image_size, image_size, dtype=torch.uint8)
         masks = torch.zeros(num_targets, num_frames, image_size, image_size, dtype=torch.bool)
         clip = Clip(frames, Targets(masks, torch.zeros(num_targets, dtype=torch.int64)), "")

@@ -1,4 +1,4 @@
-"""Memory of this process: what is held now, and the highest since the last reset."""
+"""Memory of this process: current, and the peak since the last reset."""
 
 import ctypes
 import gc
@@ -22,7 +22,7 @@ def held_memory(device: torch.device) -> float:
 
 
 def peak_memory(device: torch.device) -> float:
-    """MiB: of the GPU's allocator, or resident so far. Linux hands getrusage's figure from parent to child; /proc's not."""
+    """MiB: of the GPU's allocator, or resident so far. On Linux a child inherits the figure of getrusage, but not that of /proc."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     if STATUS.exists():
@@ -31,7 +31,7 @@ def peak_memory(device: torch.device) -> float:
 
 
 def reset_peak(device: torch.device) -> None:
-    """Lets `peak_memory` start again from what is held now; only Linux and CUDA can."""
+    """Resets `peak_memory` to the current value, on Linux and CUDA."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif CLEAR.exists():

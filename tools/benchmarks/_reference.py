@@ -1,8 +1,8 @@
-"""The published implementation, run from a checkout as it is, on any device and at any image size.
+"""Runs the published implementation from an unmodified checkout, on any device and at any image size.
 
-It is written for CUDA, 1024 pixels, detectron2 and a download of DINOv2. Nothing of it is changed on disk: modules it
-imports and does not need at inference are stood in for, and the literals that fix size, device and memory dtype are
-exchanged while its files are read.
+It is written for CUDA, 1024 pixels, detectron2 and a download of DINOv2. Its files stay unchanged: modules that it
+imports and does not need at inference are replaced by stubs, and the literals that fix size, device and memory dtype
+are replaced when its files are read.
 """
 
 import importlib.abc
@@ -90,7 +90,7 @@ class Reference:
 
 
 class _ExchangedLiterals(importlib.machinery.SourceFileLoader):
-    """Compiles a module with some of its literals exchanged; leaves no bytecode beside it."""
+    """Compiles a module with some of its literals replaced; writes no bytecode."""
 
     def __init__(self, name: str, path: str, exchange: Sequence[tuple[str, str]]):
         super().__init__(name, path)
@@ -106,7 +106,7 @@ class _ExchangedLiterals(importlib.machinery.SourceFileLoader):
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds the few modules of the checkout whose literals are to be exchanged."""
+    """Finds the modules of the checkout whose literals are replaced."""
 
     def __init__(self, checkout: Path, exchanges: dict[str, list[tuple[str, str]]]):
         self.checkout, self.exchanges = checkout, exchanges

@@ -1,6 +1,6 @@
-"""What the published training imports from detectron2, which need not be installed: the few functions that it calls.
+"""Stubs for detectron2, which need not be installed: the few functions that the published training calls.
 
-Its data pipeline is left out: targets come ready from the caller, as the one clip that both implementations train on.
+Its data pipeline is not used: the caller gives the targets of the clip that both implementations train on.
 """
 
 import sys
@@ -61,7 +61,7 @@ def uncertain_points(
 
 
 class GivenTargets:
-    """Hands the masks of the clip on as its own preparation does, as float32 [N, T, S, S]."""
+    """Returns the masks of the clip in the format of its own preparation, float32 [N, T, S, S]."""
 
     def __init__(self, **_settings: Any) -> None:
         pass

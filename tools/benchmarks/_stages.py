@@ -1,4 +1,4 @@
-"""Time, floating-point operations and peak memory of the stages a frame or a training step passes through."""
+"""Time, floating-point operations and peak memory of the stages of a frame or a training step."""
 
 import time
 from collections import defaultdict
@@ -25,7 +25,7 @@ class Stages:
     Attributes:
         seconds: stage -> time so far.
         flops: stage -> operations so far; a multiplication and an addition are two. Products, convolutions and
-            attention count, what is done element by element does not.
+            attention count, element-wise operations do not.
         peaks: stage, or REST for what lies between stages -> highest memory of the process during it, in MiB.
     """
 
@@ -40,7 +40,7 @@ class Stages:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Whatever runs inside belongs to the stage; so do stages that begin inside it, e.g. in a recomputation."""
+        """The code inside counts for this stage, and so do stages that start inside it, e.g. in a recomputation."""
         if self._inside:
             yield
             return
@@ -68,12 +68,12 @@ class Stages:
         self._note_peak(name)
 
     def _note_peak(self, name: str) -> None:
-        """What was reached since the last note was reached during this stage."""
+        """Assigns the peak since the last call to this stage."""
         self.peaks[name] = max(self.peaks[name], peak_memory(self.device))
         reset_peak(self.device)
 
     def watch(self, name: str, owner: Any, function: str = "forward") -> None:
-        """From now on, calls of `owner.function` belong to the stage."""
+        """Counts calls of `owner.function` for the stage from now on."""
         original: Callable = getattr(owner, function)
 
         def watched(*arguments: Any, **keywords: Any) -> Any:
@@ -84,7 +84,7 @@ class Stages:
 
 
 def synchronise(device: torch.device) -> None:
-    """Waits until the device has done what it was given."""
+    """Waits until the device has finished."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

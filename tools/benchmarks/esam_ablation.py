@@ -94,7 +94,7 @@ def _numbers(words: list[str]) -> dict[str, float]:
 
 
 class _SharedPrompts(ESAM):
-    """Asks the simulated SAM once per grid for all rows of the table; the grids do not depend on the modules."""
+    """Prompts the simulated SAM once per grid for all rows of the table; the grids do not depend on the modules."""
 
     def __init__(self, segmenter: SimulatedSAM, mmg: dict[str, float], emr: dict[str, float]):
         super().__init__(segmenter)

@@ -1,7 +1,7 @@
-"""Re-identification on synthetic clips whose things leave and return: VEQ and IDF1 before and after.
+"""Re-identification on synthetic clips whose entities leave and return: VEQ and IDF1 before and after.
 
-Rows "annotation": perfect masks whose ids change at every return, which shows what MASA recognises. Rows "EntitySAM": what
-the network itself finds, with its memory, and frame by frame, linked by IoU, where whatever left is new when it returns. Example:
+Rows "annotation": perfect masks whose ids change at every return, which measures MASA alone. Rows "EntitySAM": what
+the network itself finds, with its memory, and frame by frame, linked by IoU, where returning entities get new ids. Example:
 python tools/benchmark.py reid --masa checkpoints/masa_tiny.safetensors random --weights checkpoints/entitysam_tiny.safetensors
 """
 
@@ -75,7 +75,7 @@ def sequence(maps: "np.ndarray | list[np.ndarray]") -> PanopticSequence:
 
 
 def new_ids(ids: np.ndarray) -> VideoSegments:
-    """Annotated ids [T, H, W] as a segmented video that knows nobody who returns."""
+    """Annotated ids [T, H, W] as a segmented video in which returning entities have new ids."""
     broken = new_at_return(ids)
     return VideoSegments.of(broken, np.ones(broken.max()))
 

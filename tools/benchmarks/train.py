@@ -2,7 +2,7 @@
 
 Example: python tools/benchmark.py train --model vits --image-size 256 --frames 8 --reference path/to/checkout
 A step is forward, criterion, backward and optimiser on one clip, always the same, with frozen encoders and memory. With
---reference the two implementations take turns on the same weights and clip, and what they say of it is compared.
+--reference the two implementations run in turns on the same weights and clip, and their outputs are compared.
 Peak memory is that of a fresh process per implementation, above what the loaded model holds.
 """
 
@@ -167,7 +167,7 @@ def in_fresh_process(name: str, arguments: argparse.Namespace) -> Needs:
 
 
 def needs(name: str, arguments: argparse.Namespace) -> Needs:
-    """Two steps: one counts operations and leaves the optimiser's states behind, one is watched."""
+    """Two steps: one counts operations and creates the optimiser's states, one is measured."""
     device = pick_device(arguments.device)
     implementation = build_implementation(name, arguments, device)
     model = held_memory(device)
