@@ -73,7 +73,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     more = method.add_mutually_exclusive_group()
     more.add_argument("--tiles", type=read_grid, metavar="RxC",
                       help="more entities: segment R x C overlapping tiles of the frame, each with all queries")  # fmt: skip
-    more.add_argument("--entities", type=int, metavar="N", help="choose the tiles for N entities on a frame")
+    more.add_argument("--entities", type=int, metavar="N",
+                      help="choose tiles for N entities on a frame, and look once more at what none of them claims")  # fmt: skip
     method.add_argument("--fast", type=int, choices=range(4), metavar="0..3",
                         help="faster and less exact: 1 fewer memories, 2 and 3 keyframes (default: 0, exact)")  # fmt: skip
     method.add_argument("--resume", action="store_true", help="continue an interrupted run in the result folder")

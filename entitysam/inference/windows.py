@@ -7,11 +7,12 @@ the result of `VideoSegmenter.segment`.
 
 import copy
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+import cv2
 import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,6 +20,7 @@ from torch import Tensor
 from entitysam.inference.identity import appearance_of, has_returned
 from entitysam.inference.segmenter import FrameModel, SegmentedVideo, VideoSegmenter
 from entitysam.inference.tiles import TiledVideo
+from entitysam.ops import ids_to_rgb, rgb_to_ids
 from entitysam.structures import FrameOutput
 
 OVERLAP = 8  # frames that neighbouring windows share, at most half a window
@@ -41,6 +43,28 @@ class FrameMap:
     saturated: bool = False
 
 
+class Window(Protocol):
+    """A segmented window: `WindowRun`, or `PackedWindow` where another process computes it.
+
+    Attributes:
+        num_frames: T.
+        scores: float32 [n] score of entity 1..n over the window.
+        frame_scores: float32 [n, T] likewise, on each frame.
+        saturated: all queries show an entity, so that others may be missing.
+        embeddings: [n, C] appearance of the entities, of unit length; None where the network gives none.
+    """
+
+    num_frames: int
+    scores: np.ndarray
+    frame_scores: np.ndarray
+    saturated: bool
+    embeddings: Tensor | None
+
+    def iter_ids(self) -> Iterator[np.ndarray]:
+        """int32 [H, W] maps of entities 1..n, in order; may be called once."""
+        ...
+
+
 class WindowedVideo:
     """Segments a video while it is iterated, with the logits of a window on disk and the shared frames in memory.
 
@@ -52,6 +76,7 @@ class WindowedVideo:
         overlap: frames that neighbouring windows share; by default `OVERLAP`, at most half a window.
         grid: (R, C) tiles of the frame (see `inference.tiles`); the frames of a window are then in memory, and overlap
             alone decides about ids.
+        second_pass: see `inference.tiles.TiledVideo`.
 
     Attributes:
         scores: id -> mean score over its frames; complete after the iteration.
@@ -67,20 +92,16 @@ class WindowedVideo:
         length: int,
         overlap: int | None = None,
         grid: tuple[int, int] = (1, 1),
+        second_pass: bool = False,
     ) -> None:
-        self._overlap = min(OVERLAP, length // 2) if overlap is None else overlap
-        if not 1 <= self._overlap < length:
-            raise ValueError(
-                f"windows of {length} frames are not longer than their overlap of {self._overlap} (at least 1)"
-            )
-        self._segmenters, self._grid = segmenters, grid
-        self._frames = FrameWindows(frames, length, self._overlap)
-        self._stitcher = WindowStitcher()
-        self._totals: dict[int, tuple[float, int]] = {}  # id -> sum of the scores, number of frames
+        overlap = check_overlap(length, overlap)
+        self._segmenters, self._grid, self._second_pass = segmenters, grid, second_pass
+        self._frames = FrameWindows(frames, length, overlap)
+        self._merge = WindowMerge(overlap)
 
     @property
     def scores(self) -> dict[int, float]:
-        return {number: total / count for number, (total, count) in sorted(self._totals.items())}
+        return self._merge.scores
 
     def __iter__(self) -> Iterator[FrameMap]:
         """Yields the frames in order.
@@ -88,38 +109,129 @@ class WindowedVideo:
         Raises:
             ValueError: no frames.
         """
-        tail: list[np.ndarray] = []  # the maps that the last window shares with the next one
         for run, is_last in self._runs():
-            tail = yield from self._stitched(run, tail, is_last)
+            yield from self._merge.add(run, is_last)
 
     def _runs(self) -> Iterator[tuple["WindowRun", bool]]:
         """The windows in order, and whether each is the last one."""
         count, started = len(self._segmenters), 0
         if count == 1:
             while self._frames.has_more or not started:
-                run, started = WindowRun(self._segmenters[0], self._frames.take(), self._grid), 1
+                started = 1
+                run = WindowRun(self._segmenters[0], self._frames.take(), self._grid, self._second_pass)
                 yield run, not self._frames.has_more
             return
         pending: deque[tuple[Future[WindowRun], bool]] = deque()
         with ThreadPoolExecutor(count) as pool:
             while self._frames.has_more or pending or not started:
                 while len(pending) < count and (self._frames.has_more or not started):
-                    frames = list(self._frames.take())
-                    run_later = pool.submit(WindowRun, self._segmenters[started % count], frames, self._grid)
+                    frames, segmenter = list(self._frames.take()), self._segmenters[started % count]
+                    run_later = pool.submit(WindowRun, segmenter, frames, self._grid, self._second_pass)
                     pending.append((run_later, not self._frames.has_more))
                     started += 1
                 future, is_last = pending.popleft()
                 yield future.result(), is_last
 
-    def _stitched(
-        self, run: "WindowRun", tail: list[np.ndarray], is_last: bool
-    ) -> Generator[FrameMap, None, list[np.ndarray]]:
-        """Yields the frames of a window from the middle of the shared frames on; returns its own shared maps."""
-        maps = run.video.iter_ids()
-        head = [next(maps) for _ in tail]
-        id_of = self._stitcher.stitch(tail, head, run.embeddings, len(run.video.scores))
-        self._count(run, id_of)
-        first, end = len(head) // 2, run.video.num_frames
+
+def check_overlap(length: int, overlap: int | None = None) -> int:
+    """The overlap of windows of `length` frames: the given one, or the default.
+
+    Raises:
+        ValueError: the windows are not longer than their overlap.
+    """
+    overlap = min(OVERLAP, length // 2) if overlap is None else overlap
+    if not 1 <= overlap < length:
+        raise ValueError(f"windows of {length} frames are not longer than their overlap of {overlap} (at least 1)")
+    return overlap
+
+
+def window_ranges(num_frames: int, length: int, overlap: int | None = None) -> list[range]:
+    """The frames of each window, as `WindowedVideo` cuts them.
+
+    Raises:
+        ValueError: no frames; windows that are not longer than their overlap.
+    """
+    overlap = check_overlap(length, overlap)
+    if num_frames < 1:
+        raise ValueError("no frames to segment")
+    step = length - overlap
+    return [range(start, min(start + length, num_frames)) for start in range(0, max(num_frames - overlap, 1), step)]
+
+
+def segment_window(
+    segmenter: VideoSegmenter,
+    frames: Iterable[np.ndarray],
+    grid: tuple[int, int] = (1, 1),
+    second_pass: bool = False,
+) -> "PackedWindow":
+    """Segments one window, e.g. in a process of its own. `WindowMerge` puts the windows of a video together.
+
+    The frames of `window_ranges` in any number of processes give, digit for digit, the result of `WindowedVideo`.
+
+    Args:
+        segmenter, grid, second_pass: as for `WindowedVideo`.
+        frames: uint8 [H, W, 3] RGB, of the window.
+    """
+    run = WindowRun(segmenter, frames, grid, second_pass)
+    maps = [_pack(ids) for ids in run.iter_ids()]
+    return PackedWindow(run.num_frames, run.scores, run.frame_scores, run.saturated, run.embeddings, maps)
+
+
+@dataclass(frozen=True)
+class PackedWindow:
+    """A window as plain data, which can be pickled; see `Window`.
+
+    Attributes:
+        maps: PNG of each map.
+    """
+
+    num_frames: int
+    scores: np.ndarray
+    frame_scores: np.ndarray
+    saturated: bool
+    embeddings: Tensor | None
+    maps: list[bytes]
+
+    def iter_ids(self) -> Iterator[np.ndarray]:
+        return (_unpack(png) for png in self.maps)
+
+
+def _pack(ids: np.ndarray) -> bytes:
+    return cv2.imencode(".png", ids_to_rgb(ids), [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
+
+
+def _unpack(png: bytes) -> np.ndarray:
+    rgb = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+    return rgb_to_ids(np.asarray(rgb))
+
+
+class WindowMerge:
+    """Puts the windows of a video together, in their order.
+
+    Args:
+        overlap: frames that neighbouring windows share.
+
+    Attributes:
+        scores: id -> mean score over its frames, of the windows so far.
+    """
+
+    def __init__(self, overlap: int) -> None:
+        self._overlap = overlap
+        self._stitcher = WindowStitcher()
+        self._tail: list[np.ndarray] = []  # the maps that the last window shares with the next one
+        self._totals: dict[int, tuple[float, int]] = {}  # id -> sum of the scores, number of frames
+
+    @property
+    def scores(self) -> dict[int, float]:
+        return {number: total / count for number, (total, count) in sorted(self._totals.items())}
+
+    def add(self, window: Window, is_last: bool) -> Iterator[FrameMap]:
+        """Yields the frames of the next window, from the middle of those that it shares with the one before."""
+        maps = window.iter_ids()
+        head = [next(maps) for _ in self._tail]
+        id_of = self._stitcher.stitch(self._tail, head, window.embeddings, len(window.scores))
+        self._count(window, id_of)
+        first, end = len(head) // 2, window.num_frames
         # The next window yields from the middle of the frames that it shares with this one.
         last = end if is_last else end - self._overlap + self._overlap // 2
         shared = deque(head, maxlen=self._overlap)
@@ -130,15 +242,14 @@ class WindowedVideo:
             else:
                 shared[index] = ids
             if first <= index < last:
-                scores = zip(id_of[1:].tolist(), run.video.frame_scores[:, index].tolist())
-                yield FrameMap(ids, dict(scores), run.video.saturated)
-        return list(shared)
+                scores = zip(id_of[1:].tolist(), window.frame_scores[:, index].tolist())
+                yield FrameMap(ids, dict(scores), window.saturated)
+        self._tail = list(shared)
 
-    def _count(self, run: "WindowRun", id_of: np.ndarray) -> None:
-        for number, score in zip(id_of[1:].tolist(), run.video.scores.tolist()):
+    def _count(self, window: Window, id_of: np.ndarray) -> None:
+        for number, score in zip(id_of[1:].tolist(), window.scores.tolist()):
             total, count = self._totals.get(number, (0.0, 0))
-            frames = run.video.num_frames
-            self._totals[number] = (total + score * frames, count + frames)
+            self._totals[number] = (total + score * window.num_frames, count + window.num_frames)
 
 
 class FrameWindows:
@@ -171,26 +282,31 @@ class FrameWindows:
 
 
 class WindowRun:
-    """One window, segmented by the published protocol.
+    """One window, segmented by the published protocol, with its logits on disk; attributes as for `Window`."""
 
-    Attributes:
-        video: entities 1..n of the window.
-        embeddings: [n, C] their appearance, of unit length; None where the network gives none.
-    """
-
-    def __init__(self, segmenter: VideoSegmenter, frames: Iterable[np.ndarray], grid: tuple[int, int]) -> None:
-        self.video: SegmentedVideo | TiledVideo
+    def __init__(
+        self, segmenter: VideoSegmenter, frames: Iterable[np.ndarray], grid: tuple[int, int], second_pass: bool = False
+    ) -> None:
+        self._video: SegmentedVideo | TiledVideo
         self.embeddings: Tensor | None = None
         if grid != (1, 1):
             held = list(frames)
-            self.video = TiledVideo(segmenter, held, held[0].shape[:2], grid)  # type: ignore[arg-type]
-            return
-        recorder = AppearanceRecorder(segmenter.model)
-        recording = copy.copy(segmenter)
-        recording.model = recorder
-        self.video = recording.segment(frames)
-        if recorder.total is not None:
-            self.embeddings = F.normalize(recorder.total, dim=1)[self.video.query_of_segment]
+            if not held:
+                raise ValueError("no frames to segment")
+            size = held[0].shape[0], held[0].shape[1]
+            self._video = TiledVideo(segmenter, held, size, grid, second_pass=second_pass)
+        else:
+            recorder = AppearanceRecorder(segmenter.model)
+            recording = copy.copy(segmenter)
+            recording.model = recorder
+            self._video = recording.segment(frames)
+            if recorder.total is not None:
+                self.embeddings = F.normalize(recorder.total, dim=1)[self._video.query_of_segment]
+        self.num_frames, self.saturated = self._video.num_frames, self._video.saturated
+        self.scores, self.frame_scores = self._video.scores, self._video.frame_scores
+
+    def iter_ids(self) -> Iterator[np.ndarray]:
+        return self._video.iter_ids()
 
 
 class AppearanceRecorder:

@@ -84,6 +84,15 @@ class Job:
             return grid_for(self.entities, num_queries, (self.source.height, self.source.width))
         return self.tiles or (1, 1)
 
+    def second_pass(self, num_queries: int) -> bool:
+        """Whether a further run looks for entities on what no entity claims."""
+        return self.entities is not None and self.grid(num_queries) != (1, 1)
+
+    def num_runs(self, num_queries: int) -> int:
+        """Runs of the network over each frame."""
+        rows, columns = self.grid(num_queries)
+        return rows * columns + self.second_pass(num_queries)
+
     def open_writer(
         self, *other_files: str, names: EntityNames | None = None, finished: int = 0
     ) -> ResultWriter | StdoutWriter:
@@ -154,7 +163,7 @@ def segment_offline(segmenter: VideoSegmenter, job: Job, resume: ResumeFolder | 
     source = job.source
     size = (source.height, source.width)
     grid = job.grid(segmenter.num_queries)
-    steps = None if source.num_frames is None else source.num_frames * grid[0] * grid[1]
+    steps = None if source.num_frames is None else source.num_frames * job.num_runs(segmenter.num_queries)
     with frame_bar("segmenting", steps, job.quiet) as bar, StopRequest() as stop:
 
         def on_frame() -> None:
@@ -165,7 +174,7 @@ def segment_offline(segmenter: VideoSegmenter, job: Job, resume: ResumeFolder | 
         if grid == (1, 1):
             found = segmenter.segment(source, size, on_frame, resume.records if resume else None)
         else:
-            found = TiledVideo(segmenter, source, size, grid, on_frame)
+            found = TiledVideo(segmenter, source, size, grid, on_frame, job.second_pass(segmenter.num_queries))
     segmented: SegmentedFrames = found
     if job.reidentifier is not None:
         with frame_bar("comparing", source.num_frames, job.quiet) as bar:
@@ -192,7 +201,9 @@ def write_result(job: Job, segmented: "SegmentedFrames", names: EntityNames | No
 
 def segment_windows(segmenter: VideoSegmenter, job: Job, resume: ResumeFolder | None) -> WrittenResult:
     """The published protocol window by window; the frames of a window are written when it is segmented."""
-    windows = WindowedVideo([segmenter], job.source, job.window or 0, grid=job.grid(segmenter.num_queries))
+    queries = segmenter.num_queries
+    grid, second_pass = job.grid(queries), job.second_pass(queries)
+    windows = WindowedVideo([segmenter], job.source, job.window or 0, grid=grid, second_pass=second_pass)
     maps, saturated = iter(windows), False
     first = next(maps)
     job.remove_results()
@@ -214,9 +225,10 @@ def segment_windows(segmenter: VideoSegmenter, job: Job, resume: ResumeFolder | 
 
 def _warn_of_saturation(saturated: bool, segmenter: VideoSegmenter, job: Job) -> None:
     rows, columns = job.grid(segmenter.num_queries)
-    count = rows * columns * segmenter.num_queries
+    count = job.num_runs(segmenter.num_queries) * segmenter.num_queries
     if saturated:
-        where = "" if rows * columns == 1 else " of a tile"
+        second_pass = job.second_pass(segmenter.num_queries)
+        where = " of the second pass" if second_pass else "" if rows * columns == 1 else " of a tile"
         warn(
             f"all {segmenter.num_queries} queries{where} show an entity, others may be missing: "
             f"--entities {2 * count} or --tiles {max(rows, columns) + 1}x{max(rows, columns) + 1} finds more"
@@ -229,7 +241,10 @@ def segment_online(segmenter: VideoSegmenter, job: Job, resume: ResumeFolder | N
     grid, saturated = job.grid(segmenter.num_queries), False
     whole = grid == (1, 1)
     records = None if resume is None or source.is_live else resume.records
-    stream = segmenter.stream(source, records) if whole else stream_tiles(segmenter, source, grid)
+    second_pass = job.second_pass(segmenter.num_queries)
+    stream = (
+        segmenter.stream(source, records) if whole else stream_tiles(segmenter, source, grid, second_pass=second_pass)
+    )
     on_request = source.end if source.is_live else lambda: None
     with closing(stream) as results, StopRequest(on_request) as stop, ExitStack() as stack:
         first = next(results, None)

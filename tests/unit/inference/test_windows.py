@@ -1,12 +1,24 @@
 """Windows: equal to one pass where one window suffices, one id per entity across windows, any number of workers."""
 
+import multiprocessing
+import os
+
 import numpy as np
 import pytest
 import torch
 from support.perfect_network import PerfectNetwork, frame_of, moving_strips, pairs
 
 from entitysam.inference.segmenter import VideoSegmenter
-from entitysam.inference.windows import FrameWindows, WindowedVideo, WindowStitcher, tube_iou
+from entitysam.inference.windows import (
+    FrameWindows,
+    WindowedVideo,
+    WindowMerge,
+    WindowStitcher,
+    check_overlap,
+    segment_window,
+    tube_iou,
+    window_ranges,
+)
 
 
 def segmenter(appearance=True):
@@ -63,6 +75,34 @@ def test_windows_of_frames():
     while windows.has_more:
         taken.append(list(windows.take()))
     assert taken == [[1, 2, 3, 4, 5], [4, 5, 6, 7, 8], [7, 8, 9, 10]]
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "length", "overlap"), [(30, 9, None), (8, 9, None), (31, 7, 2), (9, 5, 4), (1, 2, 1)]
+)
+def test_the_ranges_of_windows_are_those_of_the_frames(num_frames, length, overlap):
+    windows, taken = FrameWindows(range(num_frames), length, check_overlap(length, overlap)), []
+    while windows.has_more:
+        taken.append(list(windows.take()))
+    assert [list(frames) for frames in window_ranges(num_frames, length, overlap)] == taken
+
+
+def in_a_process(frames):
+    return segment_window(segmenter(), map(frame_of, frames))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes are forked")
+def test_windows_of_several_processes():
+    truth = moving_strips(30)
+    expected = WindowedVideo([segmenter()], map(frame_of, truth), 9)
+    maps = [(frame.ids.tolist(), frame.scores) for frame in expected]
+    ranges = window_ranges(len(truth), 9)
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        merge, found = WindowMerge(check_overlap(9)), []
+        for index, window in enumerate(pool.imap(in_a_process, [truth[list(frames)] for frames in ranges])):
+            found += merge.add(window, is_last=index == len(ranges) - 1)
+    assert [(frame.ids.tolist(), frame.scores) for frame in found] == maps
+    assert merge.scores == expected.scores
 
 
 def test_no_frames_and_windows_that_are_too_short():
