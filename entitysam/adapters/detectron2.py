@@ -36,6 +36,7 @@ from entitysam.engine.build import open_model, pick_device
 from entitysam.engine.evaluate.loop import input_type, read_frames
 from entitysam.engine.evaluate.run import build_dataset, build_evaluation, build_prediction_format, make_labeller
 from entitysam.engine.formats.base import Segmented
+from entitysam.engine.methods.appearance import build_segmenter
 from entitysam.engine.train import run as training
 from entitysam.engine.train.optim import build_optimizer, learning_rate
 from entitysam.engine.train.state import save_atomically
@@ -47,7 +48,6 @@ from entitysam.engine.train.trainer import (
     clips_per_worker,
     distribute,
 )
-from entitysam.inference.segmenter import VideoSegmenter
 from entitysam.losses.entity_criterion import mean_num_masks
 from entitysam.precision import autocast
 from entitysam.registry import CRITERIA, DATASETS, ConfigError, build
@@ -191,7 +191,7 @@ class EntitySAMArchitecture(nn.Module):
 
     def forward(self, batch: Sequence[dict[str, Any]]) -> dict[str, Tensor] | list[Segmented]:
         if not self.training:
-            segmenter = VideoSegmenter(self.network, **self.inference)
+            segmenter = build_segmenter(self.network, self.inference)
             sizes = [(record["height"], record["width"]) for record in batch]
             return [segmenter.segment(read_frames(record["video"]), size) for record, size in zip(batch, sizes)]
         clips = [item["clip"].to(self.network.device) for item in batch]

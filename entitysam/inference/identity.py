@@ -5,7 +5,7 @@ and an entity that returns may be found by another query. `EntityRegistry` decid
 mask belongs to.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,14 @@ from entitysam.structures import Event
 
 MOMENTUM = 0.9  # of the mean embedding of an entity
 RETURNED, MARGIN = 0.95, 0.02  # see `has_returned`
+FALSE_CLAIMS = 0.05  # expected share of masks that are taken for another entity by appearance
+BINS = 400  # of similarities -1..1
 SAME_QUERY = 0.1  # added to the affinity of a mask and the entity that its query followed last
+
+
+# (frame uint8 [H, W, 3], features of the network, mask logits [Q, S/4, S/4]) -> appearance of what each query shows, [Q, C] of
+# unit length on the CPU with zeros where it is unknown; None where there is none at all
+Appearance = Callable[[np.ndarray, Any, Tensor], Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,7 @@ class EntityRegistry:
     - by appearance, at any place, after any time and by any query: similarity >= `returned`, and all other entities are
       less similar by `margin`.
 
-    Overlap precedes appearance. A mask without a partner is a new entity. So a query whose mask jumps to another thing
+    Similarities count only as far as they tell the entities of this video apart (see `Impostors`). Overlap precedes appearance. A mask without a partner is a new entity. So a query whose mask jumps to another thing
     starts a new id, and an entity that another query picks up keeps its id. The first entity of query q has id q + 1, all
     others have ids above Q. Without embeddings overlap alone decides.
 
@@ -90,6 +97,7 @@ class EntityRegistry:
         self.same, self.returned, self.margin = same, returned, margin
         self.num_frames = 0
         self.entities: dict[int, Entity] = {}
+        self.impostors = Impostors()
         self._holder: dict[int, int] = {}  # query -> id that it followed last
         self._last_id = 0
 
@@ -131,6 +139,7 @@ class EntityRegistry:
             "num_frames": self.num_frames,
             "entities": entities,
             "holder": dict(self._holder),
+            "impostors": torch.from_numpy(self.impostors.counts.copy()),
             "last_id": self._last_id,
         }
 
@@ -138,6 +147,7 @@ class EntityRegistry:
         """Continues from what `state` gave."""
         self.num_frames, self._last_id = state["num_frames"], state["last_id"]
         self._holder = dict(state["holder"])
+        self.impostors.counts[:] = state["impostors"].cpu().numpy()
         self.entities = {}
         for values in state["entities"]:
             tensors = {key: None if values[key] is None else values[key].cpu() for key in ("mask", "embedding")}
@@ -162,19 +172,24 @@ class EntityRegistry:
             return partners
         from scipy.optimize import linear_sum_assignment  # slow to import; not every run needs it
 
-        affinity = self._affinity(seen, known)
-        for row, column in zip(*linear_sum_assignment(-affinity)):
-            if affinity[row, column] > 0:
-                partners[row] = known[column]
+        similarity = _similarity(seen, known)  # [n, m], NaN where unknown
+        affinity = self._affinity(seen, known, similarity)
+        rows, columns = linear_sum_assignment(-affinity)
+        paired = affinity[rows, columns] > 0
+        rows, columns = rows[paired], columns[paired]
+        for row, column in zip(rows, columns):
+            partners[row] = known[column]
+        others = similarity[rows][:, columns]  # of masks and entities that are all on this frame
+        self.impostors.add(others[~np.eye(len(rows), dtype=bool)])
         return partners
 
-    def _affinity(self, seen: Sequence[Entity], known: Sequence[Entity]) -> np.ndarray:
+    def _affinity(self, seen: Sequence[Entity], known: Sequence[Entity], similarity: np.ndarray) -> np.ndarray:
         """float64 [n, m] of masks and entities; 0 = they may not be paired."""
-        similarity = _similarity(seen, known)  # [n, m], NaN where unknown
-        affinity = np.where(has_returned(similarity, self.returned, self.margin), similarity, 0.0)
+        returned = has_returned(similarity, self.returned, self.margin, self.impostors)
+        affinity = np.where(returned, similarity, 0.0)
         same_query = np.array([[a.query == b.query for b in known] for a in seen])
         recent = np.array([entity.mask is not None for entity in known])
-        fast = same_query & recent & (similarity >= self.same)
+        fast = same_query & recent & (similarity >= self.same) & self.impostors.allow(similarity, 1)
         affinity[fast] = similarity[fast]
         for row, column in np.argwhere(_boxes_overlap(seen, known) & recent).tolist():
             overlap, similar = mask_iou(seen[row], known[column]), similarity[row, column]
@@ -253,20 +268,50 @@ def mask_iou(a: Entity, b: Entity) -> float:
     return shared / (int(a.mask.sum()) + int(b.mask.sum()) - shared)
 
 
-def has_returned(similarity: np.ndarray, returned: float = RETURNED, margin: float = MARGIN) -> np.ndarray:
+class Impostors:
+    """How alike different entities of a video look: the similarities of those that are visible at the same time.
+
+    Attributes:
+        counts: int64 [BINS] histogram of cosine similarities -1..1.
+    """
+
+    def __init__(self) -> None:
+        self.counts = np.zeros(BINS, np.int64)
+
+    def add(self, similarities: np.ndarray) -> None:
+        """Adds similarities of different entities; NaN is left out."""
+        known = similarities[~np.isnan(similarities)]
+        self.counts += np.bincount(_bins(known), minlength=BINS)
+
+    def allow(self, similarities: np.ndarray, candidates: int) -> np.ndarray:
+        """Whether one of so many other entities is as similar, by chance, in at most `FALSE_CLAIMS` of the cases."""
+        as_similar = self.counts[::-1].cumsum()[::-1]  # different entities that are at least so similar
+        filled = np.nan_to_num(similarities, nan=-1.0)
+        return as_similar[_bins(filled)] * candidates <= FALSE_CLAIMS * self.counts.sum()
+
+
+def _bins(similarities: np.ndarray) -> np.ndarray:
+    return ((similarities + 1) / 2 * BINS).astype(np.int64).clip(0, BINS - 1)
+
+
+def has_returned(
+    similarity: np.ndarray, returned: float = RETURNED, margin: float = MARGIN, impostors: Impostors | None = None
+) -> np.ndarray:
     """Which masks show a known entity, by appearance alone.
 
     Args:
         similarity: [n, m] cosine similarity of masks and entities; NaN where unknown.
         returned: lowest similarity.
         margin: all other entities are less similar by at least so much.
+        impostors: of the video; pairs that are not more alike than different entities are left out.
 
     Returns:
         bool [n, m].
     """
     filled = np.nan_to_num(similarity, nan=-1.0)
     second = np.sort(filled, axis=1)[:, -2:-1] if filled.shape[1] > 1 else -1.0
-    return (filled >= returned) & (filled - second >= margin)
+    allowed = True if impostors is None else impostors.allow(filled, filled.shape[1])
+    return (filled >= returned) & (filled - second >= margin) & allowed
 
 
 def pool_appearance(tokens: Tensor, mask_logits: Tensor) -> Tensor:
@@ -293,6 +338,15 @@ def appearance_of(features: Any, mask_logits: Tensor) -> Tensor | None:
     maps = [getattr(features, name, None) for name in ("cells", "semantic")]
     pooled = [pool_appearance(tokens, mask_logits) for tokens in maps if tokens is not None]
     return F.normalize(torch.cat(pooled, dim=1), dim=1) if pooled else None
+
+
+def token_appearance(frame: np.ndarray, features: Any, mask_logits: Tensor) -> Tensor | None:
+    """`appearance_of` as an `Appearance`."""
+    return appearance_of(features, mask_logits)
+
+
+def no_appearance(frame: np.ndarray, features: Any, mask_logits: Tensor) -> None:
+    """Overlap alone decides about ids."""
 
 
 def _similarity(seen: Sequence[Entity], known: Sequence[Entity]) -> np.ndarray:

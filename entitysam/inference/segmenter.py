@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from entitysam.inference.identity import appearance_of
+from entitysam.errors import ConfigError
+from entitysam.inference.identity import Appearance, no_appearance, token_appearance
 from entitysam.inference.keyframes import at_speed
 from entitysam.inference.online import WINDOW, OnlineEntities
 from entitysam.inference.panoptic import PanopticMerge
@@ -19,6 +20,8 @@ from entitysam.ops import fill_holes
 from entitysam.precision import autocast
 from entitysam.speed import speed_of
 from entitysam.structures import Event, FrameOutput, VideoSegments
+
+APPEARANCES: dict[str, Appearance] = {"tokens": token_appearance, "none": no_appearance}
 
 
 class FrameModel(Protocol):
@@ -116,9 +119,11 @@ class VideoSegmenter:
         count_warmup: quirk 4: the warm-up passes count in the score of an entity.
         online_window: passes over which `stream` takes the median score (see `OnlineEntities`).
         fast: level of speed, 0 = exact to 3 (see `entitysam.speed`).
+        appearance: what ids compare: "tokens" of the network, "none", or another `Appearance`
+            (`engine.methods.appearance` has MASA's).
 
     Raises:
-        ConfigError: unknown `amp` or `fast`.
+        ConfigError: unknown `amp`, `fast` or `appearance`.
     """
 
     def __init__(
@@ -135,7 +140,10 @@ class VideoSegmenter:
         count_warmup: bool = True,
         online_window: int = WINDOW,
         fast: int = 0,
+        appearance: str | Appearance = "tokens",
     ):
+        if isinstance(appearance, str) and appearance not in APPEARANCES:
+            raise ConfigError(f"appearance: one of {', '.join(APPEARANCES)} or a function, not '{appearance}'")
         autocast(amp, model.device)  # raises for an unknown precision
         self.model: FrameModel = at_speed(model, speed_of(fast))
         self.warmup_frames = warmup_frames
@@ -143,6 +151,7 @@ class VideoSegmenter:
         self.amp = amp
         self.count_warmup = count_warmup
         self.online_window = online_window
+        self.appearance = APPEARANCES[appearance] if isinstance(appearance, str) else appearance
         self.settings: dict[str, Any] = {
             "score_threshold": score_threshold,
             "max_entities": max_entities,
@@ -220,7 +229,8 @@ class VideoSegmenter:
                 for output in outputs if self.count_warmup else outputs[-1:]:
                     entities.count(output.score)
                 mask_logits = fill_holes(outputs[-1].mask_logits, self.hole_area)
-                appearance = appearance_of(features, mask_logits)
+                with torch.inference_mode():
+                    appearance = self.appearance(frame, features, mask_logits)
                 ids, scores, events = entities.update(mask_logits, frame.shape[:2], appearance)
                 yield FrameResult(index, frame, ids, scores, events, entities.saturated)
                 run.finish_frame(state)

@@ -17,7 +17,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from entitysam.inference.identity import appearance_of, has_returned
+from entitysam.inference.identity import Appearance, Impostors, has_returned
 from entitysam.inference.segmenter import FrameModel, SegmentedVideo, VideoSegmenter
 from entitysam.inference.tiles import TiledVideo
 from entitysam.ops import ids_to_rgb, rgb_to_ids
@@ -173,7 +173,7 @@ def segment_window(
         frames: uint8 [H, W, 3] RGB, of the window.
     """
     run = WindowRun(segmenter, frames, grid, second_pass)
-    maps = [_pack(ids) for ids in run.iter_ids()]
+    maps = [pack_map(ids) for ids in run.iter_ids()]
     return PackedWindow(run.num_frames, run.scores, run.frame_scores, run.saturated, run.embeddings, maps)
 
 
@@ -193,14 +193,14 @@ class PackedWindow:
     maps: list[bytes]
 
     def iter_ids(self) -> Iterator[np.ndarray]:
-        return (_unpack(png) for png in self.maps)
+        return (unpack_map(png) for png in self.maps)
 
 
-def _pack(ids: np.ndarray) -> bytes:
+def pack_map(ids: np.ndarray) -> bytes:
     return cv2.imencode(".png", ids_to_rgb(ids), [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
 
 
-def _unpack(png: bytes) -> np.ndarray:
+def unpack_map(png: bytes) -> np.ndarray:
     rgb = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
     return rgb_to_ids(np.asarray(rgb))
 
@@ -296,7 +296,7 @@ class WindowRun:
             size = held[0].shape[0], held[0].shape[1]
             self._video = TiledVideo(segmenter, held, size, grid, second_pass=second_pass)
         else:
-            recorder = AppearanceRecorder(segmenter.model)
+            recorder = AppearanceRecorder(segmenter.model, segmenter.appearance)
             recording = copy.copy(segmenter)
             recording.model = recorder
             self._video = recording.segment(frames)
@@ -312,12 +312,17 @@ class WindowRun:
 class AppearanceRecorder:
     """A network that sums the appearance of its queries over the frames.
 
+    Args:
+        model: the network.
+        appearance: of what its queries show.
+
     Attributes:
-        total: [Q, C]; None before the first frame, and where the network gives no tokens.
+        total: [Q, C]; None before the first frame, and where there is no appearance.
     """
 
-    def __init__(self, model: FrameModel) -> None:
-        self._model = model
+    def __init__(self, model: FrameModel, appearance: Appearance) -> None:
+        self._model, self._appearance = model, appearance
+        self._frame = np.zeros((0, 0, 3), np.uint8)
         self.total: Tensor | None = None
 
     @property
@@ -332,6 +337,7 @@ class AppearanceRecorder:
         return self._model.initial_state()
 
     def prepare(self, frame: np.ndarray) -> Tensor:
+        self._frame = frame
         return self._model.prepare(frame)
 
     def encode(self, images: Tensor) -> Any:
@@ -339,7 +345,7 @@ class AppearanceRecorder:
 
     def propagate(self, features: Any, state: Any) -> tuple[FrameOutput, Any]:
         output, state = self._model.propagate(features, state)
-        appearance = appearance_of(features, output.mask_logits)
+        appearance = self._appearance(self._frame, features, output.mask_logits)
         if appearance is not None:
             self.total = appearance if self.total is None else self.total + appearance
         return output, state
@@ -355,6 +361,7 @@ class WindowStitcher:
 
     def __init__(self) -> None:
         self._embeddings: dict[int, Tensor] = {}  # id -> [C], longest unseen first
+        self._impostors = Impostors()
         self._last_id = 0
 
     def stitch(
@@ -393,7 +400,9 @@ class WindowStitcher:
         if embeddings is not None and columns:
             others = np.stack([self._embeddings[known[column]].numpy() for column in columns])
             similarity[:, columns] = embeddings.numpy() @ others.T
-        affinity = np.where(has_returned(similarity), similarity, 0.0)
+            own = embeddings.numpy()
+            self._impostors.add((own @ own.T)[~np.eye(len(own), dtype=bool)])
+        affinity = np.where(has_returned(similarity, impostors=self._impostors), similarity, 0.0)
         return np.where(iou >= STITCH_IOU, 2 + iou + np.nan_to_num(similarity), affinity)
 
     def _remember(self, ids: list[int], embeddings: Tensor | None) -> None:

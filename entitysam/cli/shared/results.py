@@ -15,6 +15,7 @@ from entitysam.cli.shared.progress import FrameBar, frame_bar, note, warn
 from entitysam.cli.shared.resume import ResumeFolder
 from entitysam.cli.shared.stopping import StopRequest
 from entitysam.engine.build import OpenedModel
+from entitysam.engine.methods.appearance import build_segmenter
 from entitysam.inference.segmenter import SegmentedVideo, VideoSegmenter
 from entitysam.inference.tiles import TiledVideo, grid_for, stream_tiles
 from entitysam.inference.windows import WindowedVideo
@@ -126,7 +127,7 @@ def run_job(job: Job, opened: OpenedModel, inference: dict[str, Any]) -> Written
     resume = None if job.out is None else ResumeFolder(job.out, identity, job.resume)
     if job.resume and resume and not resume.continues:
         note(f"{job.out}: nothing to resume, starting from the first frame", job.quiet)
-    segmenter = VideoSegmenter(opened.model, **inference)
+    segmenter = build_segmenter(opened.model, inference)
     try:
         segment = segment_online if online else segment_windows if job.window else segment_offline
         written = segment(segmenter, job, resume)

@@ -30,11 +30,11 @@ from entitysam.engine.evaluate.report.result import EvaluationResult, write_repo
 from entitysam.engine.formats import instances, panoptic, semantic, tracks
 from entitysam.engine.formats.base import ENTITY, PredictionFormat
 from entitysam.engine.labelling.evaluation import SHEETS, VideoLabeller, build_video_labeller, sum_statistics
+from entitysam.engine.methods.appearance import build_segmenter
 from entitysam.engine.methods.baselines import build_baseline
 from entitysam.engine.methods.masa import ReidentifyingSegmenter, open_reidentifier
 from entitysam.engine.methods.masa_tracking import VideoTracking
 from entitysam.evaluation import build_evaluators
-from entitysam.inference.segmenter import VideoSegmenter
 from entitysam.io.files import make_folder
 from entitysam.io.record_store import RecordStore, file_fingerprint
 from entitysam.registry import DATASETS, ConfigError, build
@@ -160,7 +160,7 @@ def _predict(
     elif is_tracked(config, dataset):
         method = tracking = VideoTracking(config, options.weights, dataset, device)
     else:
-        method = VideoSegmenter(model(), **inference)  # type: ignore[arg-type]
+        method = build_segmenter(model(), inference)
         if config.evaluation.reid:
             method = ReidentifyingSegmenter(method, open_reidentifier(config.evaluation.reid, str(device)))
     identity = {
@@ -216,7 +216,7 @@ def evaluate(model: nn.Module, config: DictConfig, output_dir: str | Path) -> Me
     prediction_format = build_prediction_format(config, dataset, folder)
     evaluators = build_evaluation(config, dataset, prediction_format)
     records = start_records(folder, {}, resume=False)
-    method: VideoMethod = VideoSegmenter(model, **to_dict(config)["inference"])  # type: ignore[arg-type]
+    method: VideoMethod = build_segmenter(model, to_dict(config)["inference"])
     labeller = make_labeller(config, dataset)
     result = predict_and_measure(dataset, method, prediction_format, evaluators, records, quiet=True, labeller=labeller)
 

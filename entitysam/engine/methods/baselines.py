@@ -97,7 +97,7 @@ class LinkedFrames:
 @METHODS.register("per_frame")
 def per_frame(model: Any, inference: dict[str, Any], min_iou: float = 0.5) -> LinkedFrames:
     """The network on single frames, without memory; entities are linked by IoU."""
-    segmenter = VideoSegmenter(model, **inference)
+    segmenter = VideoSegmenter(model, **{**inference, "appearance": "none"})
 
     def at(out_size: tuple[int, int]) -> FrameEntities:
         def entities_of(frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from entitysam.inference.identity import EntityRegistry, mask_iou, pool_appearance
+from entitysam.inference.identity import EntityRegistry, Impostors, mask_iou, pool_appearance
 from entitysam.structures import Event
 
 SIZE = (12, 24)
@@ -133,3 +133,26 @@ def test_appearance_is_the_mean_token_under_the_mask_less_that_of_the_frame():
     logits[1, :2] = 1  # cells 0 and 1
     pooled = pool_appearance(tokens, logits)
     torch.testing.assert_close(pooled, torch.tensor([[0.0, 0], [1, 0], [0, 0]]))
+
+
+def test_impostors_against_all_pairs():
+    rng = np.random.default_rng(0)
+    seen, impostors = rng.uniform(-1, 1, 500), Impostors()
+    impostors.add(np.append(seen, np.nan))
+    for similarity in (*rng.uniform(-1, 1, 50), -1.0, 1.0):
+        for candidates in (1, 7):
+            low = np.floor((similarity + 1) / 2 * 400) / 400 * 2 - 1  # of the bin
+            expected = (seen >= low).sum() * candidates <= 0.05 * 500
+            assert impostors.allow(np.array([similarity]), candidates)[0] == expected
+    assert Impostors().allow(np.array([0.9]), 1000)[0]  # nothing is known against it
+
+
+def test_looks_that_do_not_tell_entities_apart_do_not_count():
+    """Two entities of nearly the same look are side by side for long; what comes back later may be either, or new."""
+    near = F.normalize(RED + 0.2 * BLUE, dim=0)
+    pair = [{0: (0, RED), 1: (12, near)}] * 5
+    away = [{}] * 50
+    assert RED @ near > 0.95
+    looks = F.normalize(RED + torch.tensor([0.0, 0, 0.2, 0]), dim=0)
+    assert play(EntityRegistry(), [{0: (0, RED)}, *away, {2: (15, looks)}])[0][-1] == {2: 1}
+    assert play(EntityRegistry(), [*pair, *away, {2: (15, looks)}])[0][-1] == {2: 3}
