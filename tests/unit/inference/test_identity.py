@@ -89,6 +89,19 @@ def test_without_appearance_a_return_needs_the_place_and_the_query():
         assert play(EntityRegistry(memory=30), [{0: (0, None)}, *[{}] * gap, {0: (1, None)}])[0][-1] == {0: number}
 
 
+def test_an_hour_without_entities():
+    """An hour at 1 frame/s changes nothing; who was there before is known afterwards."""
+    registry, empty, scores = EntityRegistry(), np.zeros((4, 4), np.int32), torch.full((3,), 0.1)
+    play(registry, [{0: (0, RED)}])
+    for frame in range(3600):
+        ids, events = registry.update(empty, scores, None)
+        assert not ids.any()
+        assert events == ([Event("lost", 1)] if frame == 2 else [])
+    assert len(registry.entities) == 1
+    assert registry.scores() == {}
+    assert play(registry, [{1: (12, RED), 2: (0, BLUE)}]) == ([{1: 1, 2: 3}], [[Event("back", 1), Event("born", 3)]])
+
+
 def test_two_masks_never_get_one_id():
     ids, _ = play(EntityRegistry(), [{0: (0, RED)}, {0: (0, RED), 1: (12, RED)}])
     assert ids[-1] == {0: 1, 1: 2}

@@ -12,6 +12,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -167,6 +168,23 @@ def test_raw_pixels(monkeypatch):
         assert source.fps is None
         np.testing.assert_array_equal(list(source), frames[:2])
         assert 0 <= source.time(1) < 5
+
+
+def test_a_video_on_standard_input(tmp_path):
+    with VideoWriter(tmp_path / "clip.mp4", 64, 48, 10.0) as writer:
+        for value in range(5):
+            writer.add(np.full((48, 64, 3), 40 * value, np.uint8))
+    with av.open(tmp_path / "clip.mp4") as clip, av.open(tmp_path / "clip.mkv", "w") as copy:
+        stream = copy.add_stream_from_template(clip.streams.video[0])
+        for packet in clip.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                copy.mux(packet)
+    code = "from entitysam.io.readers.source import open_frames; s = open_frames('-'); "
+    code += "print([round(float(f.mean()), -1) for f in s], [s.time(i) for i in range(5)], s.is_live, s.warnings)"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reader:
+        found, _ = reader.communicate((tmp_path / "clip.mkv").read_bytes())
+    assert found.decode() == "[0.0, 40.0, 80.0, 120.0, 160.0] [0.0, 0.1, 0.2, 0.3, 0.4] True []\n"
 
 
 @pytest.mark.parametrize("text", ["raw:", "raw:0x4", "raw:5x4@0", "raw:5x4@fast", "raw:5"])
