@@ -380,6 +380,9 @@ class WindowStitcher:
         """
         known = sorted({*self._embeddings, *(int(i) for ids in before for i in np.unique(ids) if i)})
         id_of = np.zeros(count + 1, np.int32)
+        if embeddings is not None:  # the entities of a window are different
+            own = embeddings.numpy()
+            self._impostors.add((own @ own.T)[~np.eye(len(own), dtype=bool)])
         if known and count:
             from scipy.optimize import linear_sum_assignment  # slow to import; not every run needs it
 
@@ -400,8 +403,6 @@ class WindowStitcher:
         if embeddings is not None and columns:
             others = np.stack([self._embeddings[known[column]].numpy() for column in columns])
             similarity[:, columns] = embeddings.numpy() @ others.T
-            own = embeddings.numpy()
-            self._impostors.add((own @ own.T)[~np.eye(len(own), dtype=bool)])
         affinity = np.where(has_returned(similarity, impostors=self._impostors), similarity, 0.0)
         return np.where(iou >= STITCH_IOU, 2 + iou + np.nan_to_num(similarity), affinity)
 
