@@ -33,6 +33,7 @@ VIDEO_FILES = (OVERLAY, SEGMENTS, LINES, TRACKS, SHEET, MOT, EVENTS, CROPS, CLIP
 SEGMENT_FILES = (OVERLAY, SEGMENTS, LINES, TRACKS, SHEET)
 TRACK_FILES = (OVERLAY, SEGMENTS, TRACKS, SHEET, MOT, EVENTS)
 LOCK = ".lock"
+READING = ("stride", "max_frames", "start", "end")  # options of `open_frames` that a result may record
 ELSEWHERE = "choose another folder with -o"
 
 
@@ -131,7 +132,7 @@ def recorded_origin(folder: Path, head: Mapping[str, Any]) -> dict[str, Any] | N
     source = origin.get("source") if isinstance(origin, dict) else None
     if not isinstance(source, str) or "://" in source or "\0" in source or not _is_there(source):
         raise InputError(f"{folder}: its frames are not in the local file or folder {source!r}; give --input")
-    return {"source": source, **{key: origin[key] for key in ("stride", "max_frames") if key in origin}}
+    return {"source": source, **{key: origin[key] for key in READING if key in origin}}
 
 
 def _is_there(source: str) -> bool:
@@ -222,7 +223,7 @@ def hold_folder(out: Path) -> Iterator[None]:
     created = not out.exists()
     make_folder(out)
     try:
-        with _lock(out):
+        with lock_folder(out):
             yield
     finally:
         if created:
@@ -285,8 +286,12 @@ def _reads_from(source: str, out: Path) -> bool:
 
 
 @contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Holds `.lock` with this process's id in it; the operating system frees it when the process ends."""
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Holds `.lock` with this process's id in it; the operating system frees it when the process ends.
+
+    Raises:
+        OutputError: another run holds it.
+    """
     path = folder / LOCK
     with output_errors(path):
         descriptor = _open_lock(path)

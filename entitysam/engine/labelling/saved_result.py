@@ -40,6 +40,8 @@ class _Source(TypedDict, total=False):
     source: str
     stride: Annotated[int, Field(ge=1, le=2**31)]
     max_frames: Annotated[int, Field(ge=1, le=2**53)] | None
+    start: Finite | None
+    end: Finite | None
 
 
 class _Contents(TypedDict):

@@ -4,6 +4,7 @@ Decoding is lazy and happens in a background thread, a few frames ahead of the c
 """
 
 import glob
+import math
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from itertools import islice
@@ -25,6 +26,7 @@ __all__ = ["FrameSource", "InputError", "open_frames"]
 
 Source = str | Path | int | Iterable[np.ndarray | Image.Image]
 LIVE_PATIENCE = 1.0  # seconds that closing waits for a live input
+WHOLE = (0.0, math.inf)  # seconds: the section that is the whole video
 PREFETCH = 4  # frames kept ready: enough to hide decoding behind the network, 25 MB at 1920x1080
 
 
@@ -33,6 +35,8 @@ def open_frames(
     *,
     stride: int = 1,
     max_frames: int | None = None,
+    start: float | None = None,
+    end: float | None = None,
     drop_stale: bool = False,
 ) -> "FrameSource":
     """Opens an input and reads its first frame.
@@ -43,21 +47,30 @@ def open_frames(
             video on standard input, "raw:640x480@30" for RGB pixels there (see `stream`); a list, array [T, H, W, 3] or
             generator of uint8 [H, W, 3] RGB arrays or PIL images.
         stride: take every `stride`-th frame, the first included.
-        max_frames: stop after this many frames (counted after striding).
+        max_frames: stop after this many frames (counted after striding and from `start` on).
+        start, end: seconds from the first frame; of the frames that striding leaves, only those with start <= time < end
+            are given. Frames in front of them are decoded, too.
         drop_stale: live inputs only: when the consumer is slow, give it the newest frame and drop those between.
 
     Raises:
-        InputError: missing or empty input, not a video or image, no frames, images of different sizes.
+        InputError: missing or empty input, not a video or image, no frames, images of different sizes; `start` or `end`
+            of an input that has no times.
     """
     if stride < 1:
         raise InputError(f"stride must be at least 1, not {stride}")
     if max_frames is not None and max_frames < 1:
         raise InputError(f"max_frames must be at least 1, not {max_frames}")
+    section = (0.0 if start is None else start, math.inf if end is None else end)
+    if not 0 <= section[0] < section[1]:
+        raise InputError(f"{source}: a section from {section[0]:g} s to {section[1]:g} s has no frames")
     decoder = _open_decoder(source)
     if drop_stale and not decoder.is_live:
         decoder.close()
         raise InputError(f"{source}: frames can be dropped only for a camera or live stream")
-    return FrameSource(decoder, stride, max_frames, drop_stale)
+    if section != WHOLE and (decoder.fps is None or decoder.is_live):
+        decoder.close()
+        raise InputError(f"{source}: frames without times have no start and end in seconds")
+    return FrameSource(decoder, stride, max_frames, drop_stale, section)
 
 
 class FrameSource:
@@ -74,11 +87,20 @@ class FrameSource:
         decoder, stride: what reads the input, and the step between the frames that are taken.
     """
 
-    def __init__(self, decoder: Decoder, stride: int = 1, max_frames: int | None = None, drop_stale: bool = False):
+    def __init__(
+        self,
+        decoder: Decoder,
+        stride: int = 1,
+        max_frames: int | None = None,
+        drop_stale: bool = False,
+        section: tuple[float, float] = WHOLE,
+    ):
         self.decoder = decoder
         self.stride = stride
         self._max_frames = max_frames
         self._drop_stale = drop_stale
+        self._section = section
+        self._skipped = 0  # frames of the current pass in front of the section
         self._pass: Prefetcher[tuple[np.ndarray, float | None]] | None = None
         self._times: list[float | None] = []
         self.width = decoder.width
@@ -98,6 +120,9 @@ class FrameSource:
         if total is None:
             return self._max_frames
         total = -(-total // self.stride)
+        if self._section != WHOLE and self.fps:
+            first, end = (math.ceil(min(total, seconds * self.fps)) for seconds in self._section)
+            total = end - first
         return total if self._max_frames is None else min(total, self._max_frames)
 
     @property
@@ -113,8 +138,11 @@ class FrameSource:
         return 0 if self._pass is None else self._pass.dropped
 
     def name(self, index: int) -> str:
-        """Name of the `index`-th frame of a pass: an image's stem, otherwise its number in the video ("00000")."""
-        return self.decoder.name(index * self.stride)
+        """Name of the `index`-th frame of a pass: an image's stem, otherwise its number in the video ("00000").
+
+        In a section, only of frames that the current pass has given.
+        """
+        return self.decoder.name((self._skipped + index) * self.stride)
 
     def time(self, index: int) -> float | None:
         """Seconds from the first frame to the `index`-th frame of the current pass, which must have been given.
@@ -132,9 +160,21 @@ class FrameSource:
         return self._consume(self._pass, self._times)
 
     def _decode(self) -> Generator[tuple[np.ndarray, float | None], None, None]:
+        self._skipped = 0
         with closing(self.decoder.frames(self.stride)) as frames:
-            for frame in islice(frames, self._max_frames):
-                yield frame, self.decoder.time
+            yield from islice(self._timed(frames), self._max_frames)
+
+    def _timed(self, frames: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, float | None]]:
+        """The frames of the section with their times."""
+        start, end = self._section
+        for frame in frames:
+            time = self.decoder.time
+            if time is not None and time >= end:
+                return
+            if time is None or time >= start:
+                yield frame, time
+            else:
+                self._skipped += 1
 
     def _consume(
         self, frames: Prefetcher[tuple[np.ndarray, float | None]], times: list[float | None]

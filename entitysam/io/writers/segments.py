@@ -53,6 +53,7 @@ class ResultWriter:
         names: classes of the entities, drawn and written.
         other_files: names of further files that the same run writes into the folder.
         finished: frames that an interrupted run has written, whose lines stay; they are added again.
+        drawn: write the files that show the frames, `overlay.mp4` and `contact_sheet.png`.
 
     Raises:
         OutputError: the folder cannot be written to.
@@ -69,9 +70,11 @@ class ResultWriter:
         names: EntityNames | None = None,
         other_files: Sequence[str] = (),
         finished: int = 0,
+        drawn: bool = True,
     ) -> None:
         self.folder = folder
-        self._files = dict.fromkeys([*SEGMENT_FILES, *other_files])
+        shown = () if drawn else (OVERLAY, SHEET)
+        self._files = dict.fromkeys([*(name for name in SEGMENT_FILES if name not in shown), *other_files])
         self._video_id = video_id
         self._masks = make_folder(folder / MASKS)
         self._sheet = ContactSheet()
@@ -80,13 +83,13 @@ class ResultWriter:
         for file_name in self._segments.dropped:
             join_inside(self._masks, file_name, folder.name).unlink(missing_ok=True)
         self._tracks = TracksWriter(video_id, width, height, fps, source, names)
-        self._overlay = VideoWriter(folder / OVERLAY, width, height, fps)
+        self._overlay = VideoWriter(folder / OVERLAY, width, height, fps) if drawn else None
         self._num_frames = 0
 
     def add(
         self,
         name: str,
-        frame: np.ndarray,
+        frame: np.ndarray | None,
         ids: np.ndarray,
         frame_scores: Mapping[int, float],
         time: float | None = None,
@@ -96,7 +99,7 @@ class ResultWriter:
 
         Args:
             name: of the frame, the stem of its mask.
-            frame: uint8 [H, W, 3] RGB.
+            frame: uint8 [H, W, 3] RGB; None where nothing is drawn.
             ids: int [H, W]; 0 = no entity.
             frame_scores: score on this frame, 0..1, of (at least) the ids in `ids`.
             time: seconds from the first frame; None where the input has no times.
@@ -110,9 +113,10 @@ class ResultWriter:
         )  # before the mask, so that every mask is listed
         write_ids(path, ids)
         self._tracks.add(name, entities, dict(frame_scores), time)
-        drawn = draw_entities(frame, ids, names=self._names)
-        self._overlay.add(drawn, time)
-        self._sheet.add(name, frame, drawn)
+        if self._overlay is not None and frame is not None:
+            drawn = draw_entities(frame, ids, names=self._names)
+            self._overlay.add(drawn, time)
+            self._sheet.add(name, frame, drawn)
         self._num_frames += 1
 
     def finish(self, scores: Mapping[int, float]) -> WrittenResult:
@@ -124,12 +128,13 @@ class ResultWriter:
         num_entities = len(self._tracks.entities)
         # First, because it lists the other files: after an interruption the next run knows whose they are.
         self._tracks.write(self.folder / TRACKS, dict(scores), list(self._files))
-        self._overlay.close()
-        title = f"{self._video_id} · {self._num_frames} frames · {num_entities} entities"
-        with whole_file(self.folder / SHEET) as temporary:
-            self._sheet.draw(title).save(temporary, format="PNG")
+        if self._overlay is not None:
+            self._overlay.close()
+            title = f"{self._video_id} · {self._num_frames} frames · {num_entities} entities"
+            with whole_file(self.folder / SHEET) as temporary:
+                self._sheet.draw(title).save(temporary, format="PNG")
         self._segments.write()
-        warnings = [self._overlay.warning] if self._overlay.warning else []
+        warnings = [self._overlay.warning] if self._overlay and self._overlay.warning else []
         return WrittenResult(self._num_frames, num_entities, warnings)
 
     def __enter__(self) -> "ResultWriter":
@@ -138,6 +143,7 @@ class ResultWriter:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._overlay.discard()
+        if self._overlay is not None:
+            self._overlay.discard()
         self._segments.close()
         self._tracks.close()
