@@ -52,6 +52,9 @@ EXTRAS = {
     "train": ["tensorboard>=2.16"],
     "wandb": ["wandb>=0.17"],
     "label": ["openai>=1.40", "open_clip_torch>=2.26"],
+    "bulk": ["pyarrow>=18", "fsspec[http]>=2024.2"],
+    "ray": ["ray[data]>=2.44", "pyarrow>=18", "fsspec[http]>=2024.2"],
+    "formats": ["supervision>=0.25", "rerun-sdk>=0.23", "defusedxml>=0.7"],
     "sam": ["segment-anything>=1.0"],
     "serve": ["fastapi>=0.115", "uvicorn>=0.30"],
     "dev": [
@@ -64,6 +67,7 @@ EXTRAS = {
         "pre-commit>=3.8",
         "build>=1.2",
         "pip>=23",
+        "polars>=1",
         "playwright>=1.45",
         "axe-playwright-python>=0.1.4",
     ],

@@ -5,19 +5,30 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from entitysam import ops
+    from entitysam.bulk.results import open_results
     from entitysam.checkpoint import load_weights
     from entitysam.engine.build import build_model, load_model
     from entitysam.inference.segmenter import VideoSegmenter, segment_video
     from entitysam.models.entity_sam import EntitySAM
 
 __version__ = "0.1.0"
-__all__ = ["EntitySAM", "VideoSegmenter", "build_model", "load_model", "load_weights", "ops", "segment_video"]
+__all__ = [
+    "EntitySAM",
+    "VideoSegmenter",
+    "build_model",
+    "load_model",
+    "load_weights",
+    "open_results",
+    "ops",
+    "segment_video",
+]
 _HOME = {
     "EntitySAM": "entitysam.models.entity_sam",
     "VideoSegmenter": "entitysam.inference.segmenter",
     "build_model": "entitysam.engine.build",
     "load_model": "entitysam.engine.build",
     "load_weights": "entitysam.checkpoint",
+    "open_results": "entitysam.bulk.results",
     "segment_video": "entitysam.inference.segmenter",
 }
 

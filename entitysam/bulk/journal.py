@@ -2,7 +2,6 @@
 
 import json
 from array import array
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
@@ -25,14 +24,14 @@ class Journal:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         with output_errors(path):
             self._file: BinaryIO = path.open("ab")
             if self._file.tell():
                 self._file.write(b"\n")  # ends a line that was cut off; empty lines are skipped
 
     def add(self, outcome: Outcome) -> None:
-        with output_errors(self._path):
+        with output_errors(self.path):
             self._file.write(json.dumps(asdict(outcome)).encode() + b"\n")
             self._file.flush()
 
@@ -86,5 +85,3 @@ def _parse(line: bytes) -> Outcome | None:
         return Outcome(**values)
     except (ValueError, TypeError, RecursionError):
         return None
-
-

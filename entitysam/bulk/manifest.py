@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from entitysam.bulk.settings import Clip
+from entitysam.bulk.settings import Clip, Outcome
 from entitysam.io.files import output_errors, whole_file
 from entitysam.io.readers.base import InputError
 from entitysam.io.record_store import file_stem
@@ -27,6 +27,11 @@ def keys_of(stems: Iterable[str]) -> np.ndarray:
     return np.fromiter(map(key_of, stems), np.uint64)
 
 
+def identity_of(clip: Clip | Outcome) -> int:
+    """64 bits for everything that makes a video of a job another one."""
+    return key_of("\0".join(map(str, (clip.id, clip.path, clip.start, clip.end))))
+
+
 def is_member(keys: np.ndarray, of: np.ndarray) -> np.ndarray:
     """bool [N] whether keys are in the ascending array `of`."""
     if not len(of):
@@ -38,12 +43,12 @@ class Manifest:
     """The videos of a job.
 
     Attributes:
-        keys: uint64 [N] `key_of` the videos, in the order of the rows.
+        keys, identities: uint64 [N] `key_of` and `identity_of` the videos, in the order of the rows.
         duplicates: rows that were left out because they name the video of another row.
     """
 
-    def __init__(self, path: Path, keys: np.ndarray, duplicates: int = 0) -> None:
-        self._path, self.keys, self.duplicates = path, keys, duplicates
+    def __init__(self, path: Path, keys: np.ndarray, identities: np.ndarray, duplicates: int = 0) -> None:
+        self._path, self.keys, self.identities, self.duplicates = path, keys, identities, duplicates
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -60,15 +65,15 @@ class Manifest:
         """
         listed = path.with_name(f"listed-{path.name}")
         try:
-            keys = _write(listed, clips)
+            keys, identities = _write(listed, clips)
             repeated = _repeated(keys)
             if not repeated.any():
                 with output_errors(path):
                     listed.replace(path)
-                return cls(path, keys)
+                return cls(path, keys, identities)
             _check_names(listed, keys, repeated)
             rows = (clip for clip, twice in zip(_read(listed), repeated) if not twice)
-            return cls(path, _write(path, rows), int(repeated.sum()))
+            return cls(path, *_write(path, rows), int(repeated.sum()))
         finally:
             listed.unlink(missing_ok=True)
 
@@ -83,14 +88,16 @@ class Manifest:
         return (clip for clip, wanted in zip(_read(self._path), chosen, strict=True) if wanted)
 
 
-def _write(path: Path, clips: Iterable[Clip]) -> np.ndarray:
-    keys: list[np.ndarray] = []
+def _write(path: Path, clips: Iterable[Clip]) -> tuple[np.ndarray, np.ndarray]:
+    """Writes the rows; returns their keys and identities."""
+    keys, identities = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
     with whole_file(path) as temporary, pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
         for batch in _batches(clips):
             columns = {name: [getattr(clip, name) for clip in batch] for name in SCHEMA.names}
             writer.write_table(pa.table(columns, schema=SCHEMA))
             keys.append(keys_of(file_stem(clip.id) for clip in batch))
-    return np.concatenate(keys) if keys else np.empty(0, np.uint64)
+            identities.append(np.fromiter(map(identity_of, batch), np.uint64, len(batch)))
+    return np.concatenate(keys), np.concatenate(identities)
 
 
 def _batches(clips: Iterable[Clip]) -> Iterator[list[Clip]]:

@@ -155,7 +155,7 @@ class VideoTable:
 def read_description(path: Path) -> dict[str, Any]:
     """What the metadata of a video's file say about it; {} where it is not one of ours or cannot be read."""
     try:
-        metadata = pq.read_schema(path).metadata or {}
+        metadata = pq.read_metadata(path).metadata or {}
         described = json.loads(metadata.get(KEY, b"{}"))
     except (OSError, ValueError, RecursionError):
         return {}

@@ -19,10 +19,12 @@ from typing import NoReturn
 
 COMMANDS = {
     "segment": "segment every entity of a video, a folder of images or a camera",
+    "bulk": "segment a whole collection of videos into one Parquet data set",
     "track": "track given detections or proposals of a video by their embeddings (MASA)",
     "segment-image": "segment every entity of photos, without training",
     "label": "name the entities of an existing result",
     "serve": "open a page to look at results, to correct and to export them",
+    "convert": "convert a result to the format of another program, or back",
     "demo": "segment a synthetic clip and print where the images are",
     "download": "download the published weights and check them",
     "doctor": "report versions, devices, codecs, data sets and weights",

@@ -1,6 +1,8 @@
 """Processes of this machine, one network each."""
 
+import os
 import signal
+import sys
 import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import suppress
@@ -16,6 +18,25 @@ from entitysam.bulk.settings import Clip, Outcome, Settings
 from entitysam.bulk.worker import JobError, VideoWorker, one_line, set_threads
 
 PATIENCE = 5.0  # seconds that a worker has to end
+
+
+def default_workers(settings: Settings) -> int:
+    """One per GPU that the device names, otherwise as many as the cores that this process may use have threads for.
+
+    The driver asks no GPU library: it would take hundreds of MB.
+    """
+    if settings.device.startswith(("cuda:", "mps")):
+        return 1
+    if settings.device in ("auto", "cuda"):
+        if sys.platform == "darwin":
+            return 1
+        gpus = len([path for path in Path("/dev").glob("nvidia*") if path.name.removeprefix("nvidia").isdecimal()])
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        gpus = gpus if visible is None else min(gpus, len([name for name in visible.split(",") if name.strip()]))
+        if gpus:
+            return gpus
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // settings.threads)
 
 
 @dataclass

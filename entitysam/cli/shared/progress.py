@@ -1,11 +1,22 @@
 """Progress bars and messages of the commands, all on stderr."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 
@@ -56,3 +67,34 @@ def note(message: str, quiet: bool = False) -> None:
     """Prints a message on stderr, unless `quiet`."""
     if not quiet:
         print(message, file=sys.stderr)
+
+
+class JobProgress(Protocol):
+    """Where a job over many videos stands; `bulk.job.Progress` is one."""
+
+    total: int
+    skipped: int
+    done: int
+    failed: int
+
+    @property
+    def frames_per_second(self) -> float: ...
+    @property
+    def seconds_left(self) -> float | None: ...
+
+
+@contextmanager
+def job_line(quiet: bool = False) -> Iterator[Callable[[JobProgress], None]]:
+    """Shows videos, frames per second over all workers, failures and time left on stderr while the block runs."""
+    columns = (TextColumn("videos"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True, quiet=quiet)) as shown:
+        task = shown.add_task("", total=None)
+
+        def show(progress: JobProgress) -> None:
+            left = progress.seconds_left
+            parts = [f"{progress.frames_per_second:.2f} frames/s", f"{progress.failed} failed"]
+            parts += [] if left is None else [f"{timedelta(seconds=round(left))} left"]
+            finished = progress.skipped + progress.done + progress.failed
+            shown.update(task, total=progress.total, completed=finished, description=", ".join(parts))
+
+        yield show

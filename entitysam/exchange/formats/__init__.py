@@ -1,0 +1,1 @@
+"""One module per family of formats: `write(video, out)` and `read(path) -> video`."""
