@@ -68,6 +68,7 @@ EXTRAS = {
         "build>=1.2",
         "pip>=23",
         "polars>=1",
+        "psutil>=5.9",
         "playwright>=1.45",
         "axe-playwright-python>=0.1.4",
     ],

@@ -15,10 +15,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from entitysam.bulk.engines import Event, Frames
+from entitysam import __version__
+from entitysam.bulk.engines import ATTEMPTS_FOLDER, Event, Frames
 from entitysam.bulk.inputs import list_clips
 from entitysam.bulk.journal import Journal, read_journal
 from entitysam.bulk.manifest import Manifest, identity_of, is_member, key_of, keys_of
+from entitysam.bulk.report import write_report
 from entitysam.bulk.settings import DONE, Clip, Outcome, Settings
 from entitysam.bulk.tables import ENTITIES, FOLDERS, PREVIEWS, VIDEO_SCHEMA, VIDEOS, read_description, video_file
 from entitysam.errors import ConfigError
@@ -132,11 +134,20 @@ def run_job(job: Job, on_progress: Callable[[Progress], None] = lambda progress:
                         progress.failed += event.status != DONE
                     on_progress(progress)
         progress.seconds = time.monotonic() - started
-        progress.all_failed = write_videos(job.out, np.sort(manifest.keys))
+        keys = np.sort(manifest.keys)
+        progress.all_failed = write_videos(job.out, keys)
+        run = {"engine": job.engine, "frames": progress.frames, "seconds": round(progress.seconds, 3),
+               "frames_per_second": round(progress.frames_per_second, 3)}  # fmt: skip
+        write_report(job.out, read_journal(hidden / JOURNAL, keys), run)
         return progress
 
 
 def _start_engine(job: Job, clips: Iterator[Clip], count: int, temporary: Path) -> Generator[Event, None, None]:
+    if job.engine == "ray":
+        from entitysam.bulk.engines.ray import run_ray
+
+        workers = None if job.workers is None else min(job.workers, count)
+        return run_ray(job.settings, job.out, clips, workers, job.address)
     from entitysam.bulk.engines.local import default_workers, run_local
 
     workers = min(job.workers or default_workers(job.settings), count)
@@ -149,7 +160,7 @@ def _claimed(job: Job) -> Iterator[None]:
     out = job.out
     check_folder(out)
     continues = job.resume or job.retry_failed
-    fingerprint = json.loads(json.dumps(job.settings.fingerprint(), default=str))
+    fingerprint = json.loads(json.dumps({"version": __version__, **job.settings.fingerprint()}, default=str))
     path = out / DESCRIPTION
     if path.is_file():
         if not continues:
@@ -198,6 +209,7 @@ def _remove_leftovers(out: Path) -> None:
             leftovers = [entry.path for entry in entries if entry.name.startswith(".") and entry.name.endswith(".part")]
         for path in leftovers:
             Path(path).unlink(missing_ok=True)
+    shutil.rmtree(out / HIDDEN / ATTEMPTS_FOLDER, ignore_errors=True)
 
 
 @contextmanager
@@ -227,7 +239,7 @@ def _earlier(out: Path, manifest: Manifest, journal: Journal) -> tuple[np.ndarra
     """
     with os.scandir(out / ENTITIES) as entries:
         stems = [entry.name.removesuffix(".parquet") for entry in entries if entry.name.endswith(".parquet")]
-    files = np.sort(keys_of(stems))
+    keys = keys_of(stems)
     done: list[int] = []
     failed: list[int] = []
     identities: list[int] = []
@@ -235,13 +247,12 @@ def _earlier(out: Path, manifest: Manifest, journal: Journal) -> tuple[np.ndarra
         (done if outcome.status == DONE else failed).append(key_of(file_stem(outcome.id)))
         identities.append(identity_of(outcome))
     journaled = np.sort(np.array(done, np.uint64))
-    for stem in stems:
-        if not is_member(np.array([key_of(stem)], np.uint64), journaled)[0]:
-            found = _described_outcome(out / ENTITIES / f"{stem}.parquet")
-            if found is not None:
-                journal.add(found)
-                done.append(key_of(stem))
-                identities.append(identity_of(found))
+    for place in np.flatnonzero(~is_member(keys, journaled)).tolist():
+        found = _described_outcome(out / ENTITIES / f"{stems[place]}.parquet")
+        if found is not None:
+            journal.add(found)
+            done.append(int(keys[place]))
+            identities.append(identity_of(found))
     known = np.sort(np.array(done + failed, np.uint64))
     changed = is_member(manifest.keys, known) & ~is_member(
         manifest.identities, np.sort(np.array(identities, np.uint64))
@@ -249,7 +260,7 @@ def _earlier(out: Path, manifest: Manifest, journal: Journal) -> tuple[np.ndarra
     if changed.any():
         clip = next(manifest.find(np.sort(manifest.keys[changed])))
         raise ConfigError(f"{out}: cannot resume, '{clip.id}' was another video there than {clip.path}; {ELSEWHERE}")
-    finished = np.intersect1d(np.sort(np.array(done, np.uint64)), files)
+    finished = np.intersect1d(np.array(done, np.uint64), keys)
     lost = np.setdiff1d(np.array(failed, np.uint64), finished)
     ours = np.sort(manifest.keys)
     return finished[is_member(finished, ours)], lost[is_member(lost, ours)]

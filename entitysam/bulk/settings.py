@@ -3,7 +3,6 @@
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from entitysam import __version__
 from entitysam.io.record_store import file_fingerprint
 from entitysam.shipped import RANDOM, check_model_name, default_weights, is_weight_file
 
@@ -41,7 +40,7 @@ class Settings:
         """What must be equal for a job to be continued; found without opening the network."""
         values = asdict(self)
         del values["device"]
-        return {"version": __version__, **values, "weights": self._weights()}
+        return {**values, "weights": self._weights()}
 
     def _weights(self) -> Any:
         file = self.weights

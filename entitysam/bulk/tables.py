@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 
 from entitysam.io.files import output_errors, whole_file
 from entitysam.io.record_store import file_stem
-from entitysam.io.writers.annotations import describe_entities
 
 ENTITIES, VIDEOS, FOLDERS, PREVIEWS = "entities", "videos.parquet", "videos", "previews"
 KEY = b"entitysam"  # of the description of a video in the metadata of its file
@@ -105,6 +104,8 @@ class VideoTable:
             scores: score on this frame, 0..1, of (at least) the ids in `ids`.
             time: seconds from the first frame; None where the input has no times.
         """
+        from entitysam.io.writers.annotations import describe_entities  # imports torch, which a driver does without
+
         columns = self._columns
         for entity in describe_entities(ids):
             number = entity["id"]

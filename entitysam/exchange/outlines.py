@@ -30,13 +30,14 @@ def trace(mask: np.ndarray) -> list[Ring]:
     down = np.diff(padded, axis=0)[:, 1:-1]  # [H + 1, W] between rows
     across = np.diff(padded, axis=1)[1:-1]  # [H, W + 1] between columns
     follows: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    for rows, columns, start, end in (
-        (*np.nonzero(down == 1), (0, 0), (1, 0)),  # upper border: to the right
-        (*np.nonzero(down == -1), (1, 0), (0, 0)),  # lower border: to the left
-        (*np.nonzero(across == -1), (0, 0), (0, 1)),  # right border: down
-        (*np.nonzero(across == 1), (0, 1), (0, 0)),  # left border: up
-    ):
-        for y, x in zip(rows.tolist(), columns.tolist()):
+    borders = [
+        (down == 1, (0, 0), (1, 0)),  # upper border: to the right
+        (down == -1, (1, 0), (0, 0)),  # lower border: to the left
+        (across == -1, (0, 0), (0, 1)),  # right border: down
+        (across == 1, (0, 1), (0, 0)),  # left border: up
+    ]
+    for border, start, end in borders:
+        for y, x in np.argwhere(border).tolist():
             follows.setdefault((x + start[0], y + start[1]), []).append((x + end[0], y + end[1]))
     rings = []
     while follows:

@@ -3,11 +3,13 @@
 import json
 import multiprocessing
 import os
+import re
 import signal
 import threading
 import time
 
 import numpy as np
+import psutil
 import pyarrow.parquet as pq
 import pytest
 from support.collections import FRAMES, MODEL, write_images, write_video
@@ -117,6 +119,56 @@ def test_results_open_as_tables_and_arrays(finished):
         np.stack([mask for _, mask in video.masks(entity)]), [m == entity for m in maps if entity in m]
     )
     assert (finished / "previews" / "a.jpg").stat().st_size > 500
+
+
+def test_the_report_has_every_failure_and_needs_no_other_file(finished):
+    report = json.loads((finished / "report.json").read_text())
+    assert (report["videos"], report["done"], report["failed"]) == (7, 4, 3)
+    assert report["frames"] == len(GOOD) * FRAMES
+    assert {failure["id"] for failure in report["failures"]} == {"empty", "noise", "missing"}
+    assert report["kinds_of_failures"]["the file is empty"] == 1
+    page = (finished / "report.html").read_text()
+    assert "the file is empty" in page
+    assert page.count("data:image/png;base64,") == 3
+    sheet = (finished / "contact_sheet.html").read_text()
+    assert sheet.count("data:image/jpeg;base64,") == len(GOOD)
+    assert "ünï çödé: 3 frames" in sheet
+    for text in (page, sheet):
+        assert not re.search(r'(src|href)="(?!data:|contact_sheet.html|report.html)', text)
+
+
+def test_ray_gives_the_same_rows(collection, finished, tmp_path):
+    """Two actors on a Ray that starts by itself; the process of one is killed while the job runs."""
+    pytest.importorskip("ray")
+    out, killed = tmp_path / "out", []
+
+    def kill_one():
+        children = []
+        while (
+            not children
+            or not (out / ".job" / "journal.jsonl").is_file()
+            or not (out / ".job" / "journal.jsonl").stat().st_size
+        ):
+            time.sleep(0.2)
+            found = psutil.Process().children(recursive=True)
+            children = [child for child in found if child.is_running() and "MapWorker" in child.name()]
+        children[0].kill()
+        killed.append(children[0].pid)
+
+    thread = threading.Thread(target=kill_one, daemon=True)
+    thread.start()
+    assert bulk(collection, collection / "list.txt", "-o", out, "--engine", "ray", "--workers", 2) == 3
+    thread.join(1)
+    assert killed
+    kept = ("id", "path", "status", "file", "frames", "entities", "width", "height", "fps", "error", "warnings")
+    local, ray = outcomes(finished), outcomes(out)
+    assert {name: [row[key] for key in kept] for name, row in ray.items()} == {
+        name: [row[key] for key in kept] for name, row in local.items()
+    }
+    for name in GOOD:
+        file = local[name]["file"]
+        assert pq.read_table(out / file).equals(pq.read_table(finished / file))
+    assert not (out / ".job" / "pending.parquet").exists()
 
 
 def test_a_job_continues(collection, finished, tmp_path, capsys):

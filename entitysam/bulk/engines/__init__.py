@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from entitysam.bulk.settings import Outcome
 
 ATTEMPTS = 2  # times that a video may end its worker
+ATTEMPTS_FOLDER = "attempts"  # in the hidden folder of the job, for engines that do not see their processes end
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ def test_what_other_programs_find_in_the_files(video, result, tmp_path):
 
     export_result(result, "coco-vid", tmp_path / "vid.json")
     records = read_detections(tmp_path / "vid.json")  # the reader of detections is another program
-    assert sum(len(frame.objects) for frames in records.values() for frame in frames) == len(expected)
+    assert sum(len(frame.objects) for frames in records.videos.values() for frame in frames) == len(expected)
 
     export_result(result, "mots-txt", tmp_path / "m.txt")
     for line in (tmp_path / "m.txt").read_text().splitlines():
