@@ -206,9 +206,9 @@ def _options(row: dict[str, Any], where: str) -> dict[str, Any]:
             values[name] = float(value)
     if values.get("start", 0.0) < 0 or values.get("end", math.inf) <= values.get("start", 0.0):
         raise InputError(f"{where}: start {row.get('start')} and end {row.get('end')} are no section of a video")
-    name = row.get("id")
-    if name is not None and str(name).strip():
-        values["id"] = str(name)
+    given = row.get("id")
+    if given is not None and str(given).strip():
+        values["id"] = str(given)
     return values
 
 

@@ -152,7 +152,8 @@ class VideoResults:
 
     def rows(self) -> Iterator[list[dict[str, Any]]]:
         """The rows of each of the T frames."""
-        frame, waiting = 0, []
+        frame = 0
+        waiting: list[dict[str, Any]] = []
         with pq.ParquetFile(self.path) as file:
             for batch in file.iter_batches(1000):
                 for row in batch.to_pylist():

@@ -1,6 +1,7 @@
 """What decides the result of a job, and what one video of it is. Plain data: it travels to other processes and machines."""
 
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from entitysam.io.record_store import file_fingerprint
@@ -43,7 +44,7 @@ class Settings:
         return {**values, "weights": self._weights()}
 
     def _weights(self) -> Any:
-        file = self.weights
+        file: str | Path | None = self.weights
         if file is None:
             file = self.model if is_weight_file(self.model) else default_weights(check_model_name(self.model))
         return RANDOM if file in (None, RANDOM) else file_fingerprint(str(file))

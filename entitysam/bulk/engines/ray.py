@@ -21,6 +21,7 @@ from entitysam.bulk.worker import ENVIRONMENT, JobError, VideoWorker, one_line
 from entitysam.io.files import OutputError, output_errors, whole_file
 
 ROWS = 2_000  # of the list that Ray reads, per row group
+STARTS = 3  # tries to start Ray on this machine
 FATAL = "job"  # status of an outcome that ends the job
 COLUMNS = pa.schema([("id", pa.string()), ("path", pa.string()), ("start", pa.float64()), ("end", pa.float64())])
 
@@ -63,10 +64,15 @@ def _start(ray: Any, address: str | None, settings: Settings, workers: int | Non
         options["num_cpus"] = max(os.cpu_count() or 1, workers * settings.threads) + 1
     # Ray would copy the folder of the driver to the workers; the environment is that of the machine.
     variables = {"PYTHONPATH": os.environ.get("PYTHONPATH", ""), **dict.fromkeys(ENVIRONMENT, str(settings.threads))}
-    try:
-        ray.init(log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": variables}, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise JobError(f"Ray: cannot be reached at {address}: {one_line(error)[:300]}") from error
+    for attempt in range(STARTS):
+        try:
+            ray.init(log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": variables}, **options)
+            return
+        except Exception as error:  # Ray has no class for it; on a busy machine its own limit of 30 s is too short
+            ray.shutdown()
+            if address or attempt == STARTS - 1:
+                where = f"cannot be reached at {address}" if address else "cannot be started here"
+                raise JobError(f"Ray {where}: {one_line(error)[:300]}") from error
 
 
 def _run(ray: Any, settings: Settings, out: Path, listed: Path, workers: int | None) -> Generator[Event, None, None]:

@@ -64,7 +64,8 @@ class _YouTubeVIS(TypedDict):
 def write_youtube_vis(videos: Sequence[TrackedVideo], out: Path) -> None:
     """One json for several videos: {videos, categories, annotations: [{id, video_id, segmentations: [code or null]}]}."""
     category_of = _categories(videos)
-    listed, annotations = [], []
+    listed: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for number, video in enumerate(videos, start=1):
         size = {"width": video.width, "height": video.height}
         described = {"id": number, **size, "length": len(video.frames), "name": video.id}
@@ -72,7 +73,13 @@ def write_youtube_vis(videos: Sequence[TrackedVideo], out: Path) -> None:
         listed.append({**described, "file_names": files, **_timing(video)})
         for entity in video.entities:
             row = [entity.instances.get(index) for index in range(len(video.frames))]
-            annotation = {"id": len(annotations) + 1, "track_id": entity.id, "video_id": number, "iscrowd": 0, **size}
+            annotation: dict[str, Any] = {
+                "id": len(annotations) + 1,
+                "track_id": entity.id,
+                "video_id": number,
+                "iscrowd": 0,
+                **size,
+            }
             annotation |= {"category_id": category_of[entity.label], "length": len(row), "score": entity.score}
             annotation["segmentations"] = [None if found is None else found.mask for found in row]
             annotation["bboxes"] = [None if found is None else list(found.box) for found in row]
@@ -158,7 +165,9 @@ class _CocoVID(TypedDict):
 def write_coco_vid(videos: Sequence[TrackedVideo], out: Path) -> None:
     """One json for several videos: {videos, images, categories, annotations: [{image_id, instance_id, segmentation}]}."""
     category_of = _categories(videos)
-    listed, images, annotations = [], [], []
+    listed: list[dict[str, Any]] = []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for number, video in enumerate(videos, start=1):
         size = {"width": video.width, "height": video.height}
         scores = {str(entity.id): entity.score for entity in video.entities}
@@ -168,7 +177,8 @@ def write_coco_vid(videos: Sequence[TrackedVideo], out: Path) -> None:
             image = {"id": len(images) + 1, "video_id": number, "frame_id": index, **size}
             images.append({**image, "file_name": f"{video.id}/{frame}.jpg", "time": time})
             for entity, instance in found:
-                annotation = {"id": len(annotations) + 1, "image_id": len(images), "video_id": number, "iscrowd": 0}
+                annotation: dict[str, Any] = {"id": len(annotations) + 1, "image_id": len(images), "video_id": number}
+                annotation["iscrowd"] = 0
                 annotation |= {"instance_id": entity.id, "category_id": category_of[entity.label]}
                 annotation |= {"bbox": list(instance.box), "area": instance.area, "score": instance.score}
                 annotations.append(
@@ -189,7 +199,8 @@ def read_coco_vid(path: Path) -> list[TrackedVideo]:
     images: dict[Key, list[_Image]] = {video["id"]: [] for video in contents["videos"]}
     for image in contents["images"]:
         _found(images, image["video_id"], f"{path}: image {image['id']}: video_id").append(image)
-    videos, place_of = {}, {}
+    videos: dict[Key, TrackedVideo] = {}
+    place_of: dict[Key, tuple[Key, int]] = {}
     for video, described in zip(contents["videos"], raw["videos"]):
         rows = sorted(images[video["id"]], key=lambda image: image.get("frame_id", 0))
         if not rows:

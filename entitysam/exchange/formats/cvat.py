@@ -65,11 +65,12 @@ def _shape(track: Writer.Element, index: int, instance: Instance, tolerance: flo
     common = {"frame": str(index), "keyframe": "1", "outside": str(int(outside)), "occluded": "0", "z_order": "0"}
     if instance.mask is not None and instance.area:
         points = to_polygon(decode(instance.mask), tolerance)
-        Writer.SubElement(track, "polygon", **common, points=";".join(f"{x:g},{y:g}" for x, y in points.tolist()))
+        text = ";".join(f"{x:g},{y:g}" for x, y in points.tolist())
+        Writer.SubElement(track, "polygon", {**common, "points": text})
     else:
         x, y, width, height = instance.box
         corners = {"xtl": x, "ytl": y, "xbr": x + width, "ybr": y + height}
-        Writer.SubElement(track, "box", **common, **{name: f"{value:g}" for name, value in corners.items()})
+        Writer.SubElement(track, "box", {**common, **{name: f"{value:g}" for name, value in corners.items()}})
 
 
 def read_cvat(path: Path) -> TrackedVideo:

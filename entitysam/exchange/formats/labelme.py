@@ -43,7 +43,7 @@ def write_labelme(video: TrackedVideo, out: Path, tolerance: float | None = None
     new_folder(out)
     for name, found in zip(video.frames, video.by_frame(), strict=True):
         shapes = [_shape(entity, instance, tolerance) for entity, instance in found]
-        contents = {"version": VERSION, "flags": {}, "shapes": shapes, "imagePath": f"{name}.jpg", "imageData": None,
+        contents: dict[str, Any] = {"version": VERSION, "flags": {}, "shapes": shapes, "imagePath": f"{name}.jpg", "imageData": None,
                     "imageHeight": video.height, "imageWidth": video.width}  # fmt: skip
         with whole_file(join_inside(out, f"{name}.json", "frame")) as temporary:
             temporary.write_text(json.dumps(contents), encoding="utf-8")

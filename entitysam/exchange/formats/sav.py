@@ -76,7 +76,7 @@ def read_sa_v(path: Path) -> TrackedVideo:
     """
     contents = check_type(load_json(path), _SAV, str(path), InputError)
     rows, numbers = contents["masklet"], contents["masklet_id"]
-    size = None
+    size: tuple[int, int] | None = None
     offset = 1 if 0 in numbers else 0
     scores = contents.get("masklet_stability_score", [])
     entities = [

@@ -62,7 +62,7 @@ def read_yolo(path: Path) -> TrackedVideo:
     width, height = _size(path, data)
     names = data.get("names", {})
     names = dict(enumerate(names)) if isinstance(names, list) else names
-    entities = []
+    entities: list[Entity] = []
     for index, file in enumerate(files):
         try:
             lines = file.read_text(encoding="utf-8").splitlines()

@@ -3,6 +3,7 @@
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -58,15 +59,14 @@ def _impatient(monkeypatch):
 def test_a_broken_connection_is_tried_again(tmp_path):
     with serving(broken=TRIES - 1) as (address, requests):
         with fetched(f"{address}/a%20b.mp4") as path:
-            assert open(path, "rb").read() == CONTENT
+            assert Path(path).read_bytes() == CONTENT
             assert path.endswith(".mp4")
         assert requests == ["/a%20b.mp4"] * TRIES
-    with pytest.raises(FileNotFoundError):
-        open(path)
+    assert not Path(path).exists()
 
 
 def test_what_cannot_be_fetched_is_one_line():
-    with serving(broken=100) as (address, requests):
+    with serving(broken=100) as (address, _):
         with (
             pytest.raises(InputError, match=r"http.*/a\.mp4: cannot be fetched \(.+\), tried 3 times") as caught,
             fetched(f"{address}/a.mp4"),
@@ -75,9 +75,9 @@ def test_what_cannot_be_fetched_is_one_line():
         assert "\n" not in str(caught.value)
         with pytest.raises(InputError, match=r"none\.mp4: no such file"), fetched(f"{address}/none.mp4"):
             pass
-    with pytest.raises(InputError, match="cannot be fetched|no such file"), fetched("memory://none.mp4"):
+    with pytest.raises(InputError, match=r"cannot be fetched|no such file"), fetched("memory://none.mp4"):
         pass
-    with pytest.raises(InputError, match="gopher://host/a.mp4"), fetched("gopher://host/a.mp4"):
+    with pytest.raises(InputError, match=r"gopher://host/a\.mp4"), fetched("gopher://host/a.mp4"):
         pass
 
 

@@ -96,9 +96,8 @@ def test_result_folders_say_the_same_as_the_table(worker, clip, monkeypatch):
 def test_a_table_is_complete_or_absent(tmp_path):
     ids = np.zeros((4, 5), int)
     ids[1:3, 2] = 7
-    with pytest.raises(ZeroDivisionError), VideoTable(tmp_path / "a.parquet", "a") as table:
-        table.add("0", ids, {7: 0.5})
-        raise ZeroDivisionError
+    with pytest.raises(KeyError), VideoTable(tmp_path / "a.parquet", "a") as table:
+        table.add("0", ids, {})  # no score
     assert not list(tmp_path.iterdir())
     with VideoTable(tmp_path / "a.parquet", "a") as table:
         table.add("0", ids, {7: 0.5}, 1.5)
