@@ -21,7 +21,8 @@ REQUIRED = (
     *("opencv-python-headless", "pycocotools", "safetensors", "huggingface_hub", "rich", "natsort"),
 )
 OPTIONAL = {"tensorboard": "training curves", "wandb": "training curves online", "openai": "naming entities by a VLM",
-            "open_clip_torch": "naming entities by CLIP", "segment-anything": "E-SAM with SAM's weights"}  # fmt: skip
+            "open_clip_torch": "naming entities by CLIP", "pyarrow": "bulk jobs", "ray": "bulk jobs on a cluster",
+            "supervision": "its Detections", "rerun-sdk": "Rerun recordings", "segment-anything": "E-SAM with SAM's weights"}  # fmt: skip
 DECODERS = ("h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg", "gif")
 
 
