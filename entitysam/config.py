@@ -132,6 +132,21 @@ def read_shipped(group: str, name: str) -> dict[str, Any]:
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """A YAML file with one mapping, as plain data.
+
+    Raises:
+        ConfigError: no such file, bad or too large YAML, or something else in it.
+    """
+    if not Path(path).is_file():
+        raise ConfigError(f"no file {path}")
+    check_yaml(Path(path))
+    contents = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    if not isinstance(contents, dict):
+        raise ConfigError(f"{path}: must hold a mapping")
+    return contents
+
+
 def load_config(config: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
     """Composes a config file with its defaults and overrides, and checks it.
 

@@ -15,6 +15,9 @@ HUB = {  # revision and hash are pinned at the first download
     "vits": HubFile("mqye/entitysam", "checkpoints/vit-s/model_0009999.pth"),
     "vitl": HubFile("mqye/entitysam", "checkpoints/vit-l/model_0009999.pth"),
 }
+SAM2_FILES = {  # of SAM 2.1's release; not downloaded
+    f"sam2_{size}": f"sam2.1_hiera_{size}.pt" for size in ("tiny", "small", "base_plus", "large")
+}
 TINY = {"tiny": "entitysam_tiny.safetensors", "masa_tiny": "masa_tiny.safetensors"}  # model -> file in `checkpoints/`
 
 
@@ -53,8 +56,15 @@ def default_weights(model: str) -> Path | None:
     """The weight file that belongs to a model by name; None where there is none and its weights are random.
 
     Raises:
-        CheckpointError: see `fetch_weights`.
+        CheckpointError: see `fetch_weights`; no release file of SAM 2.1 in `checkpoints/`.
     """
+    if model in SAM2_FILES:
+        local = Path("checkpoints") / SAM2_FILES[model]
+        if not local.is_file():
+            raise CheckpointError(
+                f"no weights of SAM 2.1: put {local.name} of its release into checkpoints/, or name its file"
+            )
+        return local
     if model in TINY:
         file = shipped_folder("checkpoints") / TINY[model]
         return file if file.is_file() else None

@@ -27,6 +27,7 @@ class FrameOutput:
         points: [Q, 2] point prompt of each query, (x, y) in pixels of the S x S input (see quirk 2 of `docs/QUIRKS.md`).
         score: [Q] expected IoU in 0..1 (paper section 3.3.3, equation 6).
         layer_masks: [L, Q, S/4, S/4] mask logits of earlier decoder layers, where those are supervised.
+        embeddings: [Q, C] the query of each entity after the decoder, by which frames without memory can be linked.
     """
 
     mask_logits: Tensor
@@ -35,6 +36,7 @@ class FrameOutput:
     points: Tensor
     score: Tensor
     layer_masks: Tensor | None = None
+    embeddings: Tensor | None = None
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "FrameOutput":
         """Applies a function to every tensor."""

@@ -1,4 +1,4 @@
-"""Evaluates a model, saved predictions or a baseline on a benchmark. EVAL.md lists every benchmark and its command.
+"""Evaluates a model, saved predictions or another method on a benchmark. EVAL.md lists every benchmark and its command.
 
 Examples:
   # a model on the synthetic videos of `python tools/prepare_data.py synthetic --out datasets/synthetic`
@@ -7,8 +7,8 @@ Examples:
   python tools/eval_net.py --weights model_0009999.pth --config configs/eval/vipseg.yaml --num-gpus 8 model=vits
   # saved predictions
   python tools/eval_net.py --predictions output/eval_synthetic --config configs/eval/synthetic.yaml output_dir=output/again
-  # a baseline, and the comparison of two results
-  python tools/eval_net.py --baseline grid:cells=6 --config configs/eval/synthetic.yaml output_dir=output/grid
+  # another method, and the comparison of two results
+  python tools/eval_net.py --method grid:cells=6 --config configs/eval/synthetic.yaml output_dir=output/grid
   python tools/eval_net.py --compare output/grid output/eval_synthetic --plot compared.png
 """
 
@@ -48,8 +48,12 @@ def parser() -> argparse.ArgumentParser:
     source = result.add_mutually_exclusive_group()
     source.add_argument("--predictions", default="", metavar="DIR", help="evaluate the saved predictions in DIR")
     source.add_argument(
-        "--baseline", default="", metavar="NAME", help="whole_frame, grid:cells=K, per_frame:min_iou=X, esam, sam"
+        "--method",
+        default="",
+        metavar="NAME[:key=value,...]",
+        help="a file of configs/methods, e.g. per_frame:min_iou=0.3, or your own YAML file (default: EntitySAM)",
     )
+    source.add_argument("--baseline", dest="method", default="", help=argparse.SUPPRESS)  # its earlier name
     source.add_argument(
         "--compare", nargs=2, metavar=("A", "B"), help="compare two result folders, largest loss of B first"
     )
@@ -92,7 +96,7 @@ def read_options(arguments: argparse.Namespace) -> "RunOptions":
     return RunOptions(
         weights=arguments.weights,
         predictions=arguments.predictions,
-        baseline=arguments.baseline,
+        method=arguments.method,
         resume=arguments.resume,
         limit_videos=arguments.limit_videos,
         save_predictions=arguments.save_predictions,

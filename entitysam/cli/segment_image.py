@@ -1,4 +1,4 @@
-"""Segments every entity of images without training: E-SAM on a frozen SAM, or SAM's automatic masks.
+"""Segments every entity of images without training: E-SAM on a frozen SAM or SAM 2.1, or its automatic masks.
 
 INPUT is an image, a folder of images or a quoted glob; the images may differ in size.
 
@@ -13,6 +13,7 @@ examples:
   entitysam segment-image photos/ -o out/photos --model vit_l --device cuda --dtype bf16
   entitysam segment-image 'photos/*.jpg' -o out/photos --resume
   entitysam segment-image photo.jpg -o out/sam --method sam --weights checkpoints/sam_vit_h_4b8939.pth
+  entitysam segment-image photo.jpg -o out/photo --model sam2_small --weights sam2.1_hiera_small.pt
   entitysam segment-image photo.jpg -o out/photo model.refinement.tolerance=0.2 model.superpixels.method=slic
 """
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from entitysam.esam.results import ImageResults
     from entitysam.esam.segmenter import ESAM
 
+MODELS = ("vit_b", "vit_l", "vit_h", "sam2_tiny", "sam2_small", "sam2_base_plus", "sam2_large")
 MODULES = ("mask_generation", "refinement", "recovery")
 
 
@@ -39,9 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--explain", action="store_true", help="write an image per step")
     parser.add_argument("--resume", action="store_true", help="skip the images that an interrupted run has finished")
     group = parser.add_argument_group("model")
-    group.add_argument("--model", choices=("vit_b", "vit_l", "vit_h"), default="vit_h", help="SAM (default: vit_h)")
+    group.add_argument("--model", choices=MODELS, default="vit_h", help="SAM, or SAM 2.1: sam2_... (default: vit_h)")
     group.add_argument(
-        "--weights", metavar="FILE", help="SAM's weights (default: checkpoints/, then the hub), or 'random'"
+        "--weights", metavar="FILE", help="its weights (default: checkpoints/, then, of SAM, the hub), or 'random'"
     )
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
     group.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), help="of the image encoder (default: fp32)")
@@ -57,6 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.weights not in (None, RANDOM) and not Path(arguments.weights).is_file():
         raise FileNotFoundError(f"no weight file {arguments.weights}")
 
+    import entitysam.engine.build.promptable  # noqa: F401  (SAM 2.1 behind E-SAM)
     from entitysam.cli.shared.progress import note, warn
     from entitysam.cli.shared.resume import ResumeFolder, input_identity
     from entitysam.config import load_config, to_dict
@@ -130,6 +133,8 @@ def check_results(files: list[Path], out: Path) -> None:
 def overrides(arguments: argparse.Namespace) -> list[str]:
     """Options as `key=value` overrides of the config; overrides of the command line come last and take precedence."""
     values = [f"model.segmenter.model={arguments.model}", f"model.segmenter.device={arguments.device}"]
+    if arguments.model.startswith("sam2"):
+        values.append("model.segmenter.name=sam2")
     if arguments.weights is not None:
         values.append(f"model.segmenter.weights={json.dumps(arguments.weights)}")
     if arguments.dtype is not None:

@@ -211,10 +211,11 @@ def detector(
     if proposals_name(arguments) in ("", "fast"):
         return given
 
-    from entitysam.cli.shared.models import open_model
-    from entitysam.engine.methods.masa import build_proposals
+    from entitysam.engine.build import pick_device
+    from entitysam.engine.methods.build import build_proposals
+    from entitysam.engine.methods.context import MethodContext
 
-    propose = build_proposals(arguments.proposals, lambda name: open_model(name, None, arguments.device, {}).model, {})
+    propose = build_proposals(arguments.proposals, MethodContext(device=str(pick_device(arguments.device))))
     if given is None:
         return lambda index, frame: propose(frame)
     return lambda index, frame: given(index, frame) + propose(frame)

@@ -72,13 +72,15 @@ def method_from_options(options: Mapping[str, Any]) -> ESAM:
     """E-SAM or plain SAM from the flat keys of a command line.
 
     Args:
-        options: `name` ("esam" or "sam"); keys with a dot belong to a section, e.g. "refinement.tolerance"; the others
-            belong to SAM: model, weights, device, amp.
+        options: `name` ("esam" or "sam"); keys with a dot belong to a section, e.g. "refinement.tolerance", which may also be a
+            mapping; the others belong to the segmenter: model, weights, device, amp. A model "sam2_..." is SAM 2.1, which
+            `engine.build.promptable` adds to SEGMENTERS.
 
     Raises:
         ConfigError: unknown key, wrong type or value.
     """
-    segmenter: dict[str, Any] = {"name": "segment_anything"}
+    sam2 = str(options.get("model", "")).startswith("sam2")
+    segmenter: dict[str, Any] = {"name": "sam2" if sam2 else "segment_anything"}
     node: dict[str, Any] = {"name": options["name"], "segmenter": segmenter}
     for key, value in options.items():
         section, dot, inner = key.partition(".")
@@ -86,6 +88,8 @@ def method_from_options(options: Mapping[str, Any]) -> ESAM:
             raise ConfigError(f"{key}: unknown section; known: {', '.join(SECTIONS)}")
         if dot:
             node.setdefault(section, {})[inner] = value
+        elif key in SECTIONS and isinstance(value, Mapping):
+            node.setdefault(key, {}).update(value)
         elif key != "name":
             segmenter[key] = value
     return build(METHODS, node, "model")

@@ -53,12 +53,14 @@ class DecoderOutput:
         entity_logits: [.., Q, 2]; None where the PromptGenerator predicts them.
         layer_masks: [.., L, Q, S/4, S/4] mask logits after the layers before the last; None without `deep_supervision`, and
             outside training.
+        embeddings: [.., Q, C] mask token of each entity after the last layer.
     """
 
     mask_logits: Tensor
     iou: Tensor
     entity_logits: Tensor | None = None
     layer_masks: Tensor | None = None
+    embeddings: Tensor | None = None
 
 
 @MODELS.register("entity_decoder")
@@ -151,7 +153,7 @@ class EntityDecoder(nn.Module):
             iou_token = self.score(iou_token, cells, mask_logits)
         entity_logits = None if self.entity_head is None else self.entity_head(iou_token)
         stacked = torch.stack(layer_masks, dim=-4) if layer_masks else None
-        return DecoderOutput(mask_logits, self.iou_head(iou_token)[..., 0], entity_logits, stacked)
+        return DecoderOutput(mask_logits, self.iou_head(iou_token)[..., 0], entity_logits, stacked, mask_token)
 
     def _masks(self, mask_token: Tensor, cells: Tensor, features: ImageFeatures, pixels: Tensor | None) -> Tensor:
         """mask_token [.., Q, C], cells [.., Q, hw, C] -> mask logits [.., Q, S/4, S/4]."""

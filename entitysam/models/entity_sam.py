@@ -239,7 +239,9 @@ class EntitySAM(Network):
         assert entity_logits is not None
         confidence = entity_logits.max(dim=-1).values if self.entity_score == "max" else entity_logits[..., 1]
         score = decoded.iou.float() * confidence.float().sigmoid()  # paper equation 6
-        return FrameOutput(decoded.mask_logits, decoded.iou, entity_logits, points, score, decoded.layer_masks)
+        return FrameOutput(
+            decoded.mask_logits, decoded.iou, entity_logits, points, score, decoded.layer_masks, decoded.embeddings
+        )
 
     def _maybe_recomputed(self, function, *arguments):
         """Calls a function, with activation checkpointing in training."""

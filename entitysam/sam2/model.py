@@ -137,7 +137,7 @@ class SAM2(Network):
             mask_logits: [B, S/4, S/4] dense prompt, or None.
         """
         multimask = points is None or points.count <= 1
-        decoded = self._decode(cells, features, points, mask_logits, count, multimask)
+        decoded = self.decode_masks(cells, features, points, mask_logits, count, multimask)
         best = decoded.iou.argmax(dim=1) if multimask else torch.zeros(count, dtype=torch.long, device=cells.device)
         rows = torch.arange(count, device=cells.device)
         visible = decoded.object_score > 0
@@ -146,7 +146,7 @@ class SAM2(Network):
             logits, decoded.iou[rows, best], self._pointer(decoded.tokens[rows, best], visible), decoded.object_score
         )
 
-    def _decode(
+    def decode_masks(
         self,
         cells: Tensor,
         features: FrameFeatures,
@@ -155,6 +155,7 @@ class SAM2(Network):
         count: int,
         multimask: bool,
     ) -> Decoded:
+        """What the decoder gives for B objects, whether they are visible or not; arguments as for `decode`."""
         if points is None:  # SAM 2 then gives one padding point, and SAM appends another
             empty = torch.zeros(count, 1, 2, device=cells.device)
             points = Points(empty, torch.full((count, 1), PADDING, device=cells.device))
@@ -175,7 +176,7 @@ class SAM2(Network):
         low = F.interpolate(logits[:, None], (side, side), mode="bilinear", align_corners=False, antialias=True)[:, 0]
         prompt = self.mask_downsample(masks[:, None])[:, 0]
         # The public implementation decodes on the raw cells here, without the no-memory embedding.
-        decoded = self._decode(features.cells[None], features, None, prompt, len(masks), multimask=False)
+        decoded = self.decode_masks(features.cells[None], features, None, prompt, len(masks), multimask=False)
         pointer = self._pointer(decoded.tokens[:, 0], decoded.object_score > 0)
         present = masks.flatten(1).any(dim=1)
         pointer = torch.where(present[:, None], pointer, self.no_object_pointer)

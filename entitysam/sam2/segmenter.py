@@ -194,7 +194,7 @@ class PromptedSegmenter:
                 tracked = session.step(index) if session.objects else None
                 for prompt in on[index]:
                     tracked = _apply(session, prompt)
-                video.add(*self._merged([tracked, earlier.pop(index, None)], session.size))
+                video.add(*merge_objects([tracked, earlier.pop(index, None)], session.size))
                 on_frame()
         return video
 
@@ -219,23 +219,26 @@ class PromptedSegmenter:
                     _apply(session, prompt)
         return earlier
 
-    @staticmethod
-    def _merged(
-        found: Sequence["TrackedFrame | _Earlier | None"], size: tuple[int, int]
-    ) -> tuple[np.ndarray, dict[int, float]]:
-        """One map int32 [H, W] of all objects on a frame, and their scores."""
-        tracked = [part.result() if isinstance(part, _Earlier) else part for part in found if part is not None]
-        if not tracked:
-            return np.zeros(size, np.int32), {}
-        object_ids = torch.tensor([object_id for part in tracked for object_id in part.objects])
-        logits = torch.cat([part.mask_logits for part in tracked])
-        best, row = logits.max(dim=0)
-        ids = torch.where(best > 0, object_ids.to(row.device)[row], 0).cpu().numpy().astype(np.int32)
-        scores: dict[int, float] = {}
-        for part in tracked:
-            visible = 1 / (1 + np.exp(-part.object_scores.clip(-60, 60)))
-            scores.update(zip(part.objects, (part.iou * visible).tolist()))
-        return ids, {object_id: score for object_id, score in scores.items() if (ids == object_id).any()}
+
+def merge_objects(
+    found: Sequence["TrackedFrame | _Earlier | None"], size: tuple[int, int]
+) -> tuple[np.ndarray, dict[int, float]]:
+    """One map int32 [H, W] of all objects on a frame, and the scores of those that are visible.
+
+    Where masks overlap, the pixel belongs to the object with the larger logit.
+    """
+    tracked = [part.result() if isinstance(part, _Earlier) else part for part in found if part is not None]
+    if not tracked:
+        return np.zeros(size, np.int32), {}
+    object_ids = torch.tensor([object_id for part in tracked for object_id in part.objects])
+    logits = torch.cat([part.mask_logits for part in tracked])
+    best, row = logits.max(dim=0)
+    ids = torch.where(best > 0, object_ids.to(row.device)[row], 0).cpu().numpy().astype(np.int32)
+    scores: dict[int, float] = {}
+    for part in tracked:
+        visible = 1 / (1 + np.exp(-part.object_scores.clip(-60, 60)))
+        scores.update(zip(part.objects, (part.iou * visible).tolist()))
+    return ids, {object_id: score for object_id, score in scores.items() if (ids == object_id).any()}
 
 
 def _apply(session: PromptedSession, prompt: Prompt) -> TrackedFrame:

@@ -1,6 +1,7 @@
 """Prompted tracking: prompts on frames, one history per object, propagation forward and backward."""
 
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -89,6 +90,28 @@ class TrackedFrame:
     iou: np.ndarray
 
 
+class FrameEncoder:
+    """Encoded frames, of which those used last are kept. Sessions over one video can share it.
+
+    Args:
+        model: the network.
+        frames: the video.
+        keep: number of frames.
+    """
+
+    def __init__(self, model: SAM2, frames: Frames, keep: int = 1):
+        self.model, self.frames, self.keep = model, frames, keep
+        self._kept: OrderedDict[int, FrameFeatures] = OrderedDict()
+
+    def __call__(self, index: int) -> FrameFeatures:
+        if index not in self._kept:
+            while len(self._kept) >= self.keep:
+                self._kept.popitem(last=False)
+            self._kept[index] = self.model.encode(self.model.prepare(self.frames[index]))
+        self._kept.move_to_end(index)
+        return self._kept[index]
+
+
 class PromptedSession:
     """Objects of one video that are prompted, corrected and propagated (SAM 2, section 4 and appendix D).
 
@@ -101,6 +124,8 @@ class PromptedSession:
         size: (height, width) of the video in pixels; taken from the first frame where `frames` is given.
         fill_hole_area: holes of up to so many pixels at a quarter of the input size are filled; 0 = none.
         keep_history: keep what corrections on earlier frames need; False keeps memory constant.
+        max_prompted: prompted frames that an object remembers, the newest ones; 0 = all, as in the released models.
+        encoder: of a session over the same frames, to share its encoded frames.
     """
 
     def __init__(
@@ -109,14 +134,17 @@ class PromptedSession:
         frames: Frames,
         fill_hole_area: int = 8,
         keep_history: bool = True,
+        max_prompted: int = 0,
+        encoder: FrameEncoder | None = None,
     ):
         self.model = model
         self.frames = frames
+        self.max_prompted = max_prompted
+        self._encoded = encoder or FrameEncoder(model, frames)
         self.fill_hole_area = fill_hole_area
         self.keep_history = keep_history
         self.objects: dict[int, ObjectTrack] = {}
         self.size: tuple[int, int] = frames[0].shape[:2]  # type: ignore[assignment]
-        self._features: tuple[int, FrameFeatures] | None = None
         # Pointers are spread over at most 16 frames, fewer in a shorter video.
         self.max_pointers = min(len(frames), MAX_POINTERS)
 
@@ -159,13 +187,28 @@ class PromptedSession:
         track.pending[index] = self._filled(masks, 0)
         return self._result(index)
 
-    @torch.no_grad()
     def add_mask(self, index: int, object_id: int, mask: ArrayLike) -> TrackedFrame:
         """Gives an object's mask: bool [H, W] of the size of the video, true inside; an empty mask means "not visible".
 
         Raises:
             PromptError: frame out of range, or a mask of another size.
         """
+        return self.add_masks(index, {object_id: mask})
+
+    @torch.no_grad()
+    def add_masks(self, index: int, masks: Mapping[int, ArrayLike]) -> TrackedFrame:
+        """Gives the masks of several objects on a frame, by id; see `add_mask`."""
+        resized = [self._checked_mask(index, object_id, mask) for object_id, mask in masks.items()]
+        given = self.model.given(self._encoded(index), torch.stack(resized)) if resized else None
+        for row, object_id in enumerate(masks):
+            assert given is not None
+            track = self.objects.setdefault(object_id, ObjectTrack())
+            track.points.pop(index, None)
+            track.pending[index] = self._filled(given, row)
+        return self._result(index)
+
+    def _checked_mask(self, index: int, object_id: int, mask: ArrayLike) -> Tensor:
+        """A mask of the size of the video as float [S, S], 0 or 1."""
         self._check_frame(index, object_id)
         array = torch.as_tensor(np.asarray(mask, dtype=bool))
         if tuple(array.shape) != self.size:
@@ -176,11 +219,7 @@ class PromptedSession:
         resized = array.to(self.model.device)[None, None].float()
         if self.size != side:
             resized = F.interpolate(resized, side, mode="bilinear", align_corners=False, antialias=True)
-            resized = (resized >= 0.5).float()
-        track = self.objects.setdefault(object_id, ObjectTrack())
-        track.points.pop(index, None)
-        track.pending[index] = self._filled(self.model.given(self._encoded(index), resized[:, 0]), 0)
-        return self._result(index)
+        return (resized[0, 0] >= 0.5).float()
 
     def remove(self, object_id: int) -> None:
         """Forgets an object.
@@ -275,14 +314,19 @@ class PromptedSession:
 
     def _encode_pending(self) -> None:
         """Encodes the memories of prompted frames, once their prompts are final."""
-        for track in self.objects.values():
-            for index, output in track.pending.items():
-                score = torch.tensor([output.object_score], device=output.pointer.device)
-                masks = Masks(output.mask_logits[None], score, output.pointer[None], score)
-                memory = self.model.write(self._encoded(index), masks, prompted=True)[0]
+        for index in sorted({index for track in self.objects.values() for index in track.pending}):
+            waiting = [track for track in self.objects.values() if index in track.pending]
+            outputs = [track.pending.pop(index) for track in waiting]
+            logits = torch.stack([output.mask_logits for output in outputs])
+            scores = torch.tensor([output.object_score for output in outputs], device=logits.device)
+            masks = Masks(logits, scores, torch.stack([output.pointer for output in outputs]), scores)
+            memories = self.model.write(self._encoded(index), masks, prompted=True)
+            for track, output, memory in zip(waiting, outputs, memories):
                 track.prompted[index] = replace(output, memory=memory)
                 track.tracked.pop(index, None)
-            track.pending.clear()
+                if self.max_prompted:
+                    for old in sorted(track.prompted)[: -self.max_prompted]:
+                        del track.prompted[old]
 
     def _filled(self, masks: Masks, row: int) -> ObjectFrame:
         """One object's output, with small holes filled for display and for memories of prompts."""
@@ -300,12 +344,6 @@ class PromptedSession:
                 track.reverse.pop(old, None)
 
     # Frames -----------------------------------------------------------------------------------------------------------
-
-    def _encoded(self, index: int) -> FrameFeatures:
-        """Maps of a frame; those of the last one are kept."""
-        if self._features is None or self._features[0] != index:
-            self._features = (index, self.model.encode(self.model.prepare(self.frames[index])))
-        return self._features[1]
 
     def _result(self, index: int) -> TrackedFrame:
         """All objects on a frame at the size of the video; objects without an output there have no pixel."""

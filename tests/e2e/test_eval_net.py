@@ -12,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from golden.seeded_weights import seeded_state_dict
 from PIL import Image
 from support.processes import finish, forked
+from support.small_sam2 import SMALL
 
 import entitysam
 from entitysam.checkpoint import save_weights
@@ -24,7 +26,7 @@ from entitysam.data.prepare.vipseg_layout import convert_scalabel
 from entitysam.data.synthetic.writer import SyntheticSet, write_synthetic
 from entitysam.engine.build import model_config
 from entitysam.engine.evaluate.run import RunOptions, evaluate, run
-from entitysam.ops import ids_to_rgb
+from entitysam.ops import ids_to_rgb, rle_encode
 from entitysam.registry import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -160,7 +162,7 @@ def test_resume_refuses_another_run(reference, videos, weights, tmp_path):
 def test_resume_refuses_a_damaged_run_file(videos, monkeypatch, tmp_path, content):
     (tmp_path / "records").mkdir()
     (tmp_path / "records" / "run.json").write_text(content)
-    arguments = ["--baseline", "whole_frame", "--resume", "--quiet", *run_overrides(videos, tmp_path)]
+    arguments = ["--method", "whole_frame", "--resume", "--quiet", *run_overrides(videos, tmp_path)]
     message = main(monkeypatch, *arguments)
     assert message.startswith(f"error: {tmp_path / 'records'}: cannot resume, ")
     assert "\n" not in message
@@ -452,7 +454,7 @@ def test_names_in_the_ground_truth_write_nothing_outside(videos, monkeypatch, tm
     else:
         contents["annotations"][0]["annotations"][0][key] = name
     (root / "panoptic_gt_VIPSeg_val.json").write_text(json.dumps(contents))
-    message = main(monkeypatch, "--baseline", "whole_frame", "--quiet", *run_overrides(root, tmp_path / "out"))
+    message = main(monkeypatch, "--method", "whole_frame", "--quiet", *run_overrides(root, tmp_path / "out"))
     assert message.startswith(f"error: {root / 'panoptic_gt_VIPSeg_val.json'}: video ")
     assert "\n" not in message
     assert victim.read_bytes() == b"mine"
@@ -465,7 +467,7 @@ def test_links_in_the_output_folder_are_not_followed(videos, monkeypatch, tmp_pa
     (tmp_path / "out" / "records").mkdir(parents=True)
     (tmp_path / "out" / "pan_pred").mkdir()
     (tmp_path / "out" / "pan_pred" / "val_00001").symlink_to(theirs)
-    message = main(monkeypatch, "--baseline", "whole_frame", "--quiet", *run_overrides(videos, tmp_path / "out"))
+    message = main(monkeypatch, "--method", "whole_frame", "--quiet", *run_overrides(videos, tmp_path / "out"))
     assert message.startswith("error: video val_00001: the file name 'val_00001/00000000.png' leads through")
     assert not list(theirs.iterdir())
     assert not list((tmp_path / "out").rglob("*.png"))
@@ -474,7 +476,7 @@ def test_links_in_the_output_folder_are_not_followed(videos, monkeypatch, tmp_pa
 def test_predictions_of_others_are_not_overwritten(videos, monkeypatch, tmp_path):
     folder = perfect(videos, tmp_path / "pred")
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    arguments = ["--baseline", "whole_frame", "--no-save-predictions", "--quiet", *run_overrides(videos, folder)]
+    arguments = ["--method", "whole_frame", "--no-save-predictions", "--quiet", *run_overrides(videos, folder)]
     message = main(monkeypatch, *arguments)
     assert (
         message
@@ -531,9 +533,9 @@ def test_the_command_fails_if_a_video_failed(videos, monkeypatch, capsys, tmp_pa
         ([], {"weights": "random"}, "model: missing; with random weights"),
         (["evaluation.evaluators=[{name: semantic}]"], {"weights": "random"}, "'semantic' cannot be computed on"),
         (["evaluation.evaluators=[]"], {"weights": "random"}, "evaluation.evaluators: none given"),
-        ([], {"baseline": "gird"}, "no method called 'gird'"),
-        ([], {"baseline": "grid:cell=2"}, "baseline.cell: unknown key"),
-        ([], {"baseline": "grid:3"}, "'3' is not key=value"),
+        ([], {"method": "gird"}, "no method called 'gird'"),
+        ([], {"method": "grid:cell=2"}, "method.cell: unknown key"),
+        ([], {"method": "grid:3"}, "'3' is not key=value"),
     ],
 )
 def test_invalid_settings_raise(videos, tmp_path, overrides, options, message):
@@ -541,14 +543,69 @@ def test_invalid_settings_raise(videos, tmp_path, overrides, options, message):
         go(videos, tmp_path, *overrides, **options)
 
 
-def test_baselines(videos, weights, tmp_path):
-    grid, _ = go(videos, tmp_path / "grid", baseline="grid:cells=3")
+def test_methods_that_look_at_no_pixel(videos, tmp_path):
+    grid, _ = go(videos, tmp_path / "grid", method="grid:cells=3")
     frame = json.loads((tmp_path / "grid" / "pred.json").read_text())["annotations"][0]["annotations"][0]
     assert [segment["area"] for segment in frame["segments_info"]] == [16 * 27, 16 * 27, 16 * 26] * 3
-    whole, _ = go(videos, tmp_path / "whole", baseline="whole_frame")
+    whole, _ = go(videos, tmp_path / "whole", method="whole_frame")
     assert whole["metrics"]["STQ^EN-IoU"] == pytest.approx(100)  # every pixel belongs to an entity
     assert whole["metrics"]["VEQ"] < 60
     assert grid["metrics"]["VEQ"] != whole["metrics"]["VEQ"]
-    linked, complete = go(videos, tmp_path / "linked", baseline="per_frame:min_iou=0.3", weights=str(weights))
+
+
+@pytest.fixture(scope="module")
+def true_masks(videos, tmp_path_factory):
+    """The annotation of the videos as a file of detections."""
+    contents = json.loads((videos / "panoptic_gt_VIPSeg_val.json").read_text())
+    images, found = [], []
+    for video in contents["annotations"]:
+        for index, frame in enumerate(video["annotations"]):
+            images.append({"id": len(images), "video_id": video["video_id"], "frame_id": index, **frame})
+            ids = read_id_map(videos / "panomasksRGB" / str(video["video_id"]) / frame["file_name"])
+            for segment in frame["segments_info"]:
+                mask = rle_encode(ids == segment["id"])
+                found.append({"id": len(found), "image_id": images[-1]["id"], "segmentation": mask, "score": 0.9})
+    listed = [{"id": video["video_id"], "name": str(video["video_id"])} for video in contents["annotations"]]
+    path = tmp_path_factory.mktemp("detections") / "truth.json"
+    path.write_text(json.dumps({"videos": listed, "images": images, "annotations": found}))
+    return path
+
+
+AUTOMATIC = "masks.prompting.points_per_side=3,masks.prompting.min_score=-1,masks.prompting.min_stability=0"
+METHODS = {
+    "per_frame": "min_iou=0.3",
+    "masa": "weights=random",
+    "minvis": "",
+    "sam2_everything": AUTOMATIC,
+    "sam2_every": f"settings.every=2,{AUTOMATIC}",
+    "sam2_masks": "",
+    "deva_like": "settings.every=2,settings.clip=2",
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_runs_on_the_synthetic_videos(name, videos, weights, true_masks, tmp_path):
+    node = yaml.safe_load((ROOT / "configs" / "methods" / f"{name}.yaml").read_text())
+    options = [METHODS[name]]
+    if "sam2" in node:
+        node["sam2"] = {"model": "sam2_tiny", "weights": "random", **SMALL}
+        options += [f"masks.file={true_masks}"] if node["masks"]["name"] == "detections" else []
+    file = tmp_path / f"{name}.yaml"
+    file.write_text(yaml.safe_dump(node))
+    method = f"{file}:{','.join(filter(None, options))}"
+    result, complete = go(videos, tmp_path / "out", method=method, weights=str(weights), worst=0, limit_videos=2)
     assert complete
-    assert 0 < linked["metrics"]["STQ^EN-IoU"] <= 100
+    assert 0 < result["metrics"]["STQ^EN-IoU"] <= 100
+    if name == "sam2_masks":  # its first frame is the annotation
+        frames = json.loads((tmp_path / "out" / "pred.json").read_text())["annotations"][0]["annotations"]
+        truth = json.loads((videos / "panoptic_gt_VIPSeg_val.json").read_text())["annotations"][0]["annotations"]
+        areas = [sorted(segment["area"] for segment in side[0]["segments_info"]) for side in (frames, truth)]
+        assert areas[0] == areas[1]
+
+
+def test_given_masks_on_every_frame_are_followed_perfectly_where_they_overlap(videos, true_masks, tmp_path):
+    text = f"per_frame:masks.name=detections,masks.file={true_masks},min_iou=0.1"
+    result, complete = go(videos, tmp_path, method=text, worst=0)
+    assert complete
+    assert result["metrics"]["VEQ@1"] == pytest.approx(100)
+    assert result["metrics"]["VEQ"] > 70  # fast things change their ids

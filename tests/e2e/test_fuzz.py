@@ -148,7 +148,7 @@ def ground_truth(clip, place, rng):
     if name == "vipseg":
         words.append("evaluation.evaluators=[{name: veq, windows: [1, 2]}, {name: stq_en}]")
     config = {"vipseg": "eval/vipseg", "ytvis_2019": "eval/ytvis_entity"}[name]
-    return tool("eval_net", "--baseline", "grid:cells=2", "--quiet", "--worst", 0, "--config", config, *words)
+    return tool("eval_net", "--method", "grid:cells=2", "--quiet", "--worst", 0, "--config", config, *words)
 
 
 def configs(clip, place, rng):

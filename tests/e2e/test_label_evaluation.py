@@ -125,10 +125,10 @@ def classifier(server, cache, *more):
 def label_and_measure(config, overrides, videos, tmp_path, server):
     """The metrics of a run that labels shifted masks; a second run must not send a request."""
     words = [*overrides, classifier(server, tmp_path / "cache")]
-    result = numbers(config, words, tmp_path / "named", baseline=f"shifted:root={videos}", quiet=True, worst=0)
+    result = numbers(config, words, tmp_path / "named", method=f"shifted:root={videos}", quiet=True, worst=0)
     asked = server.requests
     assert asked > 0
-    again = numbers(config, words, tmp_path / "again", baseline=f"shifted:root={videos}", quiet=True, worst=0)
+    again = numbers(config, words, tmp_path / "again", method=f"shifted:root={videos}", quiet=True, worst=0)
     assert server.requests == asked
     assert again["metrics"] == result["metrics"]
     assert not server.problems
@@ -311,7 +311,7 @@ def test_a_refused_key_ends_the_run_at_the_first_video(videos, shifted, tmp_path
     with serving(Anything(["ball"]), lambda number: "401") as server:
         words = [f"evaluation.dataset.root={videos}", classifier(server, tmp_path / "cache")]
         with pytest.raises(ValueError, match="refuses the key"):
-            numbers("eval/vipseg_vps", words, tmp_path / "out", baseline=f"shifted:root={videos}", quiet=True)
+            numbers("eval/vipseg_vps", words, tmp_path / "out", method=f"shifted:root={videos}", quiet=True)
 
 
 def test_unknown_entities_are_left_out_and_counted(videos, shifted, tmp_path):
@@ -319,7 +319,7 @@ def test_unknown_entities_are_left_out_and_counted(videos, shifted, tmp_path):
     with serving(truth.images(lambda c: truth.names[c] if c in truth.things else "no such class")) as server:
         asking = classifier(server, tmp_path / "cache", "attempts: 1")
         words = [f"evaluation.dataset.root={videos}", "evaluation.evaluators=[{name: vpq, windows: [1]}]", asking]
-        result = numbers("eval/vipseg_vps", words, tmp_path, baseline=f"shifted:root={videos}", quiet=True, worst=0)
+        result = numbers("eval/vipseg_vps", words, tmp_path, method=f"shifted:root={videos}", quiet=True, worst=0)
     stuff = sum(c not in truth.things for kinds in truth.category.values() for c in kinds)
     assert result["warnings"]["entities without a name, left out"] == stuff
     assert result["metrics"]["VPQ-St"] == 0
@@ -350,4 +350,4 @@ def test_invalid_settings(videos, tmp_path, node, message):
     # The shipped config names a classifier whose keys would stay beside those given here.
     words = [f"evaluation.dataset.root={videos}", "evaluation.task=vps", f"evaluation.classifier={node}"]
     with pytest.raises(ConfigError, match=message):
-        numbers("eval/vipseg", words, tmp_path, baseline="whole_frame", quiet=True)
+        numbers("eval/vipseg", words, tmp_path, method="whole_frame", quiet=True)

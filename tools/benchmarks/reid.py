@@ -13,8 +13,10 @@ import torch
 from entitysam.cli.shared.models import open_model
 from entitysam.data.synthetic.returning import new_at_return, render_returning
 from entitysam.engine.formats.panoptic import boxes, segments_info
-from entitysam.engine.methods.baselines import StreamedVideo, per_frame
+from entitysam.engine.methods.context import MethodContext
+from entitysam.engine.methods.linked import LinkedByOverlap
 from entitysam.engine.methods.masa import open_masa
+from entitysam.engine.methods.streamed import StreamedVideo
 from entitysam.evaluation import VEQ, BoxTracking, PanopticSequence, PanopticVideo, TrackedVideo
 from entitysam.inference.segmenter import VideoSegmenter
 from entitysam.masa.reid import BETA, Reidentifier
@@ -38,8 +40,8 @@ def run(arguments: argparse.Namespace) -> None:
     clips = [render_returning((arguments.seed, 9, index), arguments.frames)[:2] for index in range(arguments.videos)]
     sources = {"annotation, new ids": [(frames, ids, new_ids(ids)) for frames, ids in clips]}
     if arguments.weights:
-        model = open_model(arguments.weights, None, "cpu", {}).model
-        segmenter, linked = VideoSegmenter(model), per_frame(model, {"warmup_frames": 0})
+        segmenter = VideoSegmenter(open_model(arguments.weights, None, "cpu", {}).model)
+        linked = LinkedByOverlap(MethodContext(arguments.weights, inference={"warmup_frames": 0}))
         sources["EntitySAM"] = [(frames, ids, segmenter.segment(frames)) for frames, ids in clips]
         sources["EntitySAM, frames linked by IoU"] = [
             (frames, ids, collected(linked.segment(frames, ids.shape[1:]))) for frames, ids in clips

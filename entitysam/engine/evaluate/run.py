@@ -1,4 +1,4 @@
-"""An evaluation run: builds data set, evaluators, and model or baseline from config and options, and writes the report."""
+"""An evaluation run: builds data set, evaluators and method from config and options, and writes the report."""
 
 import logging
 import shutil
@@ -16,8 +16,7 @@ from entitysam import distributed
 from entitysam.classification.classifier import ClassifierError
 from entitysam.config import from_dict, to_dict
 from entitysam.data.evaluation.base import EvaluationSet
-from entitysam.engine.build import open_model, pick_device
-from entitysam.engine.build.opening import ENTITY_SAM
+from entitysam.engine.build import pick_device
 from entitysam.engine.evaluate.loop import (
     Evaluators,
     VideoMethod,
@@ -31,8 +30,8 @@ from entitysam.engine.formats import instances, panoptic, semantic, tracks
 from entitysam.engine.formats.base import ENTITY, PredictionFormat
 from entitysam.engine.labelling.evaluation import SHEETS, VideoLabeller, build_video_labeller, sum_statistics
 from entitysam.engine.methods.appearance import build_segmenter
-from entitysam.engine.methods.baselines import build_baseline
-from entitysam.engine.methods.masa import ReidentifyingSegmenter, open_reidentifier
+from entitysam.engine.methods.build import build_method, fingerprint, method_node
+from entitysam.engine.methods.context import MethodContext
 from entitysam.engine.methods.masa_tracking import VideoTracking
 from entitysam.evaluation import build_evaluators
 from entitysam.io.files import make_folder
@@ -62,7 +61,7 @@ class RunOptions:
     Attributes:
         weights: weight file, "random", or "" where none is needed.
         predictions: folder of saved predictions to evaluate instead of a model.
-        baseline: NAME[:key=value,...] to evaluate instead of a model, see `engine.methods.baselines`.
+        method: NAME[:key=value,...], see `engine.methods.build`; "" = EntitySAM, or MASA where detections are tracked.
         resume: skip the videos that an interrupted run finished.
         limit_videos: evaluate only the first `limit_videos` videos.
         save_predictions: keep the predictions after the report.
@@ -73,7 +72,7 @@ class RunOptions:
 
     weights: str = ""
     predictions: str = ""
-    baseline: str = ""
+    method: str = ""
     resume: bool = False
     limit_videos: int | None = None
     save_predictions: bool = True
@@ -148,31 +147,26 @@ def _predict(
     inference = to_dict(config)["inference"]
     labeller = make_labeller(config, dataset, prediction_format.folder / SHEETS)
 
-    def model() -> nn.Module:
-        if not options.weights:
-            raise ConfigError("no weights; give --weights FILE, or --predictions DIR, or --baseline NAME")
-        given = to_dict(config)["model"]
-        return open_model(given, options.weights, device=str(device), kind=ENTITY_SAM, seed=config.seed).model
-
-    tracking = None
-    if options.baseline:
-        method: Any = build_baseline(options.baseline, model, inference)
-    elif is_tracked(config, dataset):
-        method = tracking = VideoTracking(config, options.weights, dataset, device)
+    tracking, identity = None, identity_of(config)
+    if is_tracked(config, dataset) and not options.method:
+        method: Any = VideoTracking(config, options.weights, dataset, device)
+        tracking = method
     else:
-        method = build_segmenter(model(), inference)
-        if config.evaluation.reid:
-            method = ReidentifyingSegmenter(method, open_reidentifier(config.evaluation.reid, str(device)))
-    identity = {
-        "weights": file_fingerprint(options.weights) if options.weights else "",
-        "baseline": options.baseline,
-        **identity_of(config),
-    }
+        node = method_node(options.method or "entitysam")
+        given = to_dict(config)
+        method = build_method(
+            node,
+            MethodContext(
+                options.weights, given["model"], inference, str(device), config.seed, given["evaluation"]["reid"]
+            ),
+        )
+        identity["method"] = fingerprint(node)
+    identity["weights"] = file_fingerprint(options.weights) if options.weights else ""
     records = start_records(prediction_format.folder, identity, options.resume)
     result = predict_and_measure(
         dataset, method, prediction_format, evaluators, records, options.limit_videos, options.quiet, labeller
     )
-    result.run |= {"weights": options.weights, "baseline": options.baseline, "inference": inference}
+    result.run |= {"weights": options.weights, "method": options.method, "inference": inference}
     if tracking is not None:
         result.run["tracker"] = to_dict(config)["evaluation"]["tracker"]
         result.warnings |= sum_counts(distributed.gather(tracking.warnings))

@@ -38,17 +38,26 @@ class Segmented(Protocol):
 
 
 class VideoFrames:
-    """The frames of a video, uint8 [H, W, 3] RGB, read one at a time. Every `iter` starts at the first frame.
+    """The frames of a video, uint8 [H, W, 3] RGB, read one at a time, in order or by their number.
+
+    Attributes:
+        video: whose frames they are.
 
     Raises:
-        DataError: on iteration: broken or missing file.
+        DataError: on reading: broken or missing file.
     """
 
     def __init__(self, video: Video) -> None:
-        self.files = video.frame_files
+        self.video = video
+
+    def __len__(self) -> int:
+        return len(self.video)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return read_image(self.video.frame_files[index])
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        return (read_image(file) for file in self.files)
+        return (self[index] for index in range(len(self)))
 
 
 class PredictionFormat(ABC):

@@ -1,6 +1,6 @@
-"""Builds MASA's network, tracker settings, proposals and re-identification from names, files and options."""
+"""Builds MASA's network, tracker settings and re-identification from names, files and options."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +10,15 @@ from torch import nn
 
 from entitysam.engine.build import open_model, pick_device
 from entitysam.engine.build.opening import MASA
-from entitysam.engine.methods.baselines import FrameEntities, parse_baseline, per_frame
-from entitysam.esam.settings import method_from_options
 from entitysam.inference.segmenter import VideoSegmenter
 from entitysam.io.writers.annotations import describe_entities
 from entitysam.masa.reid import MergedVideo, Reidentifier
 from entitysam.masa.tracker import TrackerSettings, read_setting
-from entitysam.registry import ConfigError
 from entitysam.shipped import RANDOM, TINY, shipped_folder
 from entitysam.structures import Detections
 
 DEFAULT = "masa_tiny"
 PROPOSAL_LIMIT = 300  # MASA's supplement, I.1
-PROPOSALS = ("fast", "entitysam", "esam", "sam")
-
-FrameDetector = Callable[[np.ndarray], Detections]  # uint8 [H, W, 3] RGB -> detections on the frame
 
 
 def open_masa(weights: str | Path | None = None, model: str | Mapping[str, Any] = "") -> nn.Module:
@@ -82,43 +76,6 @@ class ReidentifyingSegmenter:
     def segment(self, frames: Iterable[np.ndarray], out_size: tuple[int, int]) -> MergedVideo:
         """Frames uint8 [H, W, 3] RGB, which are iterated twice."""
         return self.reidentifier.merge(frames, self.segmenter.segment(frames, out_size))
-
-
-def build_proposals(text: str, open_entitysam: Callable[[str], Any], inference: Mapping[str, Any]) -> FrameDetector:
-    """A detector of objects on single frames.
-
-    Args:
-        text: NAME[:key=value,...]: "esam" and "sam" take the keys of `esam.settings.method_from_options`, "entitysam"
-            takes `model` (a name or a weight file).
-        open_entitysam: opens the network of a name or weight file.
-        inference: settings of `VideoSegmenter`, for "entitysam".
-
-    Raises:
-        ConfigError: unknown name or key.
-    """
-    node = parse_baseline(text)
-    name = node["name"]
-    if name in ("esam", "sam"):
-        method = method_from_options(node)
-
-        def segment(frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            found = method.segment(frame)
-            return found.ids, found.scores
-
-        return lambda frame: detections_of_map(*segment(frame))
-    if name != "entitysam":
-        raise ConfigError(f"proposals: one of {', '.join(PROPOSALS)}, not '{name}'")
-    unknown = set(node) - {"name", "model"}
-    if unknown:
-        raise ConfigError(f"proposals entitysam: unknown key '{min(unknown)}'; it takes model")
-    frames_of = per_frame(open_entitysam(str(node.get("model", "tiny"))), dict(inference))
-    return lambda frame: detections_of_map(*_entities(frames_of.entities_of, frame))
-
-
-def _entities(
-    entities_of: Callable[[tuple[int, int]], FrameEntities], frame: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    return entities_of((frame.shape[0], frame.shape[1]))(frame)
 
 
 def detections_of_map(ids: np.ndarray, scores: np.ndarray) -> Detections:

@@ -3,19 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from support.small_sam2 import small_sam2
 
-import entitysam
 from entitysam.sam2.prompts import Prompt
 from entitysam.sam2.segmenter import PromptedSegmenter, SeekableFrames
 from entitysam.sam2.session import PromptedSession, PromptError
 
-TRUNK = {
-    "name": "hiera",
-    "trunk": "sam2_hiera_tiny",
-    "trunk_args": {
-        "embed_dim": 16, "num_heads": 1, "stages": [1, 2, 3, 1], "global_att_blocks": [4, 5], "window_spec": [8, 4, 8, 8],
-    },
-}  # fmt: skip
 PROMPTS = {
     4: lambda some: some.add_points(0, 4, [[20, 12]], [1]),
     9: lambda some: some.add_points(0, 9, box=[40, 10, 75, 40]),
@@ -25,12 +18,7 @@ PROMPTS = {
 
 @pytest.fixture(scope="module")
 def model():
-    torch.manual_seed(3)
-    small = entitysam.build_model("sam2_tiny", image_size=64, channels=32, memory_channels=16, hidden=64, depth=2,
-                                  mask_widths=[2, 4, 8, 16], image_encoder=TRUNK)  # fmt: skip
-    with torch.no_grad():
-        small.mask_decoder.object_head.layers[-1].bias.fill_(1.0)  # objects are visible
-    return small
+    return small_sam2()
 
 
 def session(model, frames, **options):
