@@ -100,6 +100,9 @@ class EvaluationConfig:
     )  # {setting, association, detections, ...}; see `engine.methods.masa_tracking`
     reid: str = ""  # weights of MASA, by which entities that return get their old ids; empty = off
     paper: dict[str, dict[str, float]] = field(default_factory=dict)  # row of the paper -> its numbers, beside ours
+    methods: list[Part] = field(
+        default_factory=list
+    )  # to compare: {method, label, paper}; see `engine.evaluate.methods`
 
 
 @dataclass

@@ -9,6 +9,9 @@ Examples:
   python tools/eval_net.py --predictions output/eval_synthetic --config configs/eval/synthetic.yaml output_dir=output/again
   # another method, and the comparison of two results
   python tools/eval_net.py --method grid:cells=6 --config configs/eval/synthetic.yaml output_dir=output/grid
+  # a table of several methods; the paper's Table 2
+  python tools/eval_net.py --method grid --method minvis --weights W --config configs/eval/synthetic.yaml output_dir=output/table
+  python tools/eval_net.py --config configs/eval/table2.yaml --resume
   python tools/eval_net.py --compare output/grid output/eval_synthetic --plot compared.png
 """
 
@@ -20,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # importing torch takes seconds, and --help does not need it
+    from entitysam.engine.evaluate.methods import MethodRow
     from entitysam.engine.evaluate.run import RunOptions
 
 
@@ -36,7 +40,17 @@ def main() -> None:
         if arguments.print_config:
             print(to_yaml(config), end="")
             return
-        distributed.launch(worker, arguments.num_gpus, (to_dict(config), read_options(arguments)))
+        values, options = to_dict(config), read_options(arguments)
+        several = len(arguments.method) > 1 or (
+            config.evaluation.methods and not (options.method or options.predictions)
+        )
+        if several:
+            from entitysam.engine.evaluate.methods import method_rows
+
+            nodes = [{"method": text} for text in arguments.method] or values["evaluation"]["methods"]
+            distributed.launch(compare, arguments.num_gpus, (values, options, method_rows(nodes)))
+        else:
+            distributed.launch(worker, arguments.num_gpus, (values, options))
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"error: {error}")
 
@@ -49,11 +63,13 @@ def parser() -> argparse.ArgumentParser:
     source.add_argument("--predictions", default="", metavar="DIR", help="evaluate the saved predictions in DIR")
     source.add_argument(
         "--method",
-        default="",
+        action="append",
+        default=[],
         metavar="NAME[:key=value,...]",
-        help="a file of configs/methods, e.g. per_frame:min_iou=0.3, or your own YAML file (default: EntitySAM)",
+        help="a file of configs/methods, e.g. per_frame:min_iou=0.3, or your own YAML file (default: EntitySAM); given several times, "
+        "a table of all of them",
     )
-    source.add_argument("--baseline", dest="method", default="", help=argparse.SUPPRESS)  # its earlier name
+    source.add_argument("--baseline", dest="method", action="append", help=argparse.SUPPRESS)  # its earlier name
     source.add_argument(
         "--compare", nargs=2, metavar=("A", "B"), help="compare two result folders, largest loss of B first"
     )
@@ -96,7 +112,7 @@ def read_options(arguments: argparse.Namespace) -> "RunOptions":
     return RunOptions(
         weights=arguments.weights,
         predictions=arguments.predictions,
-        method=arguments.method,
+        method=arguments.method[0] if len(arguments.method) == 1 else "",
         resume=arguments.resume,
         limit_videos=arguments.limit_videos,
         save_predictions=arguments.save_predictions,
@@ -115,6 +131,18 @@ def worker(config: dict, options: "RunOptions") -> None:
     # Only the first process prints the table and exits with 1: an exit of another one would terminate it.
     if os.environ.get("RANK", "0") == "0":
         print((Path(config["output_dir"]) / TABLE).read_text(encoding="utf-8"), flush=True)
+        if not complete:
+            sys.exit(1)
+
+
+def compare(values: dict, options: "RunOptions", rows: "list[MethodRow]") -> None:
+    from entitysam.engine.evaluate.methods import compare_methods
+    from entitysam.engine.evaluate.report.methods_table import TABLE
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    complete = compare_methods(values, options, rows)
+    if os.environ.get("RANK", "0") == "0":
+        print((Path(values["output_dir"]) / TABLE).read_text(encoding="utf-8"), flush=True)
         if not complete:
             sys.exit(1)
 

@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
+import numpy as np
+
 from entitysam.registry import EVALUATORS, build
 
 
@@ -89,6 +91,20 @@ class Evaluator(ABC, Generic[VideoT, RecordT]):
     def percent(self, numbers: Mapping[str, float]) -> dict[str, float]:
         """Values of `compute` or `per_video` in percent."""
         return {name: value * self.scale for name, value in numbers.items()}
+
+    def bootstrap(self, resamples: int, seed: int = 0) -> dict[str, np.ndarray]:
+        """The first metric of `compute` over videos drawn with replacement, in percent: {name: float [resamples]}.
+
+        Equal video ids, seed and number give equal draws, so that the samples of two methods are pairs.
+        """
+        order, draws = sorted(self.records), np.random.default_rng(seed)
+        if not order:
+            return {}
+        name, values = next(iter(self.compute())), []
+        for _ in range(resamples):
+            drawn = draws.integers(0, len(order), len(order))
+            values.append(self.summarise([self.records[order[index]] for index in drawn])[name] * self.scale)
+        return {name: np.array(values)}
 
     def per_video(self) -> dict[Any, dict[str, float]]:
         """The same metrics for each video by itself."""

@@ -270,7 +270,7 @@ def files_of(folder):
 
 def test_a_killed_run_continues_to_the_same_files_and_a_second_run_asks_nothing(videos, tmp_path, capsys):
     names = list(Truth(videos).names.values())
-    options = {"baseline": "grid:cells=2", "quiet": True}
+    options = {"method": "grid:cells=2", "quiet": True}
 
     def words(server, cache):
         asking = classifier(server, cache, "batch_size: 1", "concurrency: 1", "top_frames: 3")
@@ -331,7 +331,7 @@ def test_a_run_that_names_nothing_fails_with_its_report(videos, shifted, tmp_pat
         asking = classifier(server, tmp_path / "cache", "attempts: 1")
         words = [f"evaluation.dataset.root={videos}", "evaluation.evaluators=[{name: vpq, windows: [1]}]", asking]
         with pytest.raises(ClassifierError, match=r"none of \d+ entities got a name; the report is in"):
-            numbers("eval/vipseg_vps", words, tmp_path, baseline=f"shifted:root={videos}", quiet=True, worst=0)
+            numbers("eval/vipseg_vps", words, tmp_path, method=f"shifted:root={videos}", quiet=True, worst=0)
     assert json.loads((tmp_path / "result.json").read_text())["metrics"]["VPQ"] == 0
 
 

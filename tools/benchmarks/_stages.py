@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks._memory import peak_memory, reset_peak
+from entitysam.engine.evaluate.memory import peak_memory, reset_peak
 
 Clock = Callable[[], float]
 REST = "rest"

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from benchmarks._implementations import Implementation, Ours, Published, clip, new_model, new_reference
-from benchmarks._memory import peak_memory
 from benchmarks._stages import Clock, Stages, matmul_rate, synchronise
 from entitysam.engine.build import pick_device
+from entitysam.engine.evaluate.memory import peak_memory
 from entitysam.inference.panoptic import PanopticMerge
 from entitysam.inference.segmenter import VideoSegmenter
 from entitysam.ops import fill_holes

@@ -16,11 +16,11 @@ from pathlib import Path
 import torch
 
 from benchmarks._live_memory import simulated_peak
-from benchmarks._memory import held_memory, reset_peak
 from benchmarks._stages import REST, Stages, matmul_rate, synchronise
 from benchmarks._training_implementations import Outputs, PublishedTraining, TrainingImplementation, new_implementation
 from benchmarks.model import CLOCKS, OURS, PUBLISHED, describe
 from entitysam.engine.build import pick_device
+from entitysam.engine.evaluate.memory import held_memory, reset_peak
 from entitysam.precision import AMP
 from entitysam.registry import ConfigError
 

@@ -17,6 +17,7 @@ import torch
 from entitysam import distributed
 from entitysam.classification.classifier import ClassifierError
 from entitysam.data.evaluation.base import EvaluationSet
+from entitysam.engine.evaluate.memory import peak_memory, reset_peak
 from entitysam.engine.evaluate.progress import share, video_bar
 from entitysam.engine.evaluate.report.result import EvaluationResult, Failure, VideoResult
 from entitysam.engine.formats.base import (
@@ -35,7 +36,8 @@ from entitysam.structures import Video
 logger = logging.getLogger(__name__)
 
 Evaluators = dict[str, Evaluator[Any, Any]]
-Predict = Callable[[Video], tuple[Entry | None, float]]  # video -> its index entry (None: not predicted), seconds
+# video -> its index entry (None: not predicted), seconds, peak memory in MiB
+Predict = Callable[[Video], tuple[Entry | None, float, float]]
 
 
 class DeviceLostError(RuntimeError):
@@ -43,7 +45,7 @@ class DeviceLostError(RuntimeError):
 
 
 class VideoMethod(Protocol):
-    """Segments the entities of a video: `inference.segmenter.VideoSegmenter`, the baselines."""
+    """Segments the entities of a video: `inference.segmenter.VideoSegmenter`, and what `engine.methods` builds."""
 
     def segment(self, frames: Iterable[np.ndarray], out_size: tuple[int, int]) -> Segmented:
         """Frames uint8 [H, W, 3] RGB in order -> id maps of `out_size` (H, W)."""
@@ -88,6 +90,8 @@ def predict_and_measure(
     limit: int | None = None,
     quiet: bool = False,
     labeller: VideoLabeller | None = None,
+    device: torch.device | str = "cpu",
+    resamples: int = 0,
 ) -> EvaluationResult:
     """Runs a method over the data set and evaluates it; called on every process.
 
@@ -100,6 +104,8 @@ def predict_and_measure(
         limit: evaluate only the first `limit` videos.
         quiet: no progress bar.
         labeller: assigns categories to the entities, for class-specific tasks.
+        device: whose memory is measured.
+        resamples: of the videos, for the confidence intervals of the result; 0 = none.
 
     Raises:
         UnsafePathError: a prediction would be written outside of the folder; raised before the first video.
@@ -108,9 +114,12 @@ def predict_and_measure(
     """
     prediction_format.check_outputs(dataset.videos[:limit])
 
-    def predict(video: Video) -> tuple[Entry, float]:
+    device = torch.device(device)
+
+    def predict(video: Video) -> tuple[Entry, float, float]:
         record = records.read_json(str(video.video_id))
         if record is None:
+            reset_peak(device)
             started = time.perf_counter()
             segmented = prediction_format.predict(method, video)
             entry = (
@@ -118,11 +127,12 @@ def predict_and_measure(
                 if labeller is None
                 else _write_named(video, segmented, prediction_format, labeller)
             )
-            record = {"entry": entry, "seconds": time.perf_counter() - started}
+            seconds = time.perf_counter() - started
+            record = {"entry": entry, "seconds": seconds, "memory": peak_memory(device)}
             records.write_json(str(video.video_id), record)
-        return record["entry"], record["seconds"]
+        return record["entry"], record["seconds"], record.get("memory", float("nan"))
 
-    return _run(dataset, prediction_format, evaluators, predict, limit, quiet, write_index=True)
+    return _run(dataset, prediction_format, evaluators, predict, limit, quiet, True, resamples)
 
 
 def _write_named(
@@ -138,6 +148,7 @@ def measure_saved(
     evaluators: Evaluators,
     limit: int | None = None,
     quiet: bool = False,
+    resamples: int = 0,
 ) -> EvaluationResult:
     """Evaluates the predictions in the folder of `prediction_format`; arguments as for `predict_and_measure`.
 
@@ -150,13 +161,13 @@ def measure_saved(
     if distributed.rank() == 0:
         prediction_format.warnings["predicted videos that the data set does not have, left out"] += len(unknown)
 
-    def look_up(video: Video) -> tuple[Entry | None, float]:
+    def look_up(video: Video) -> tuple[Entry | None, float, float]:
         entries = index.get(str(video.video_id), [])
         if len(entries) > 1:
             raise PredictionError(f"video {video.video_id}: predicted {len(entries)} times")
-        return (entries[0] if entries else None), float("nan")
+        return (entries[0] if entries else None), float("nan"), float("nan")
 
-    return _run(dataset, prediction_format, evaluators, look_up, limit, quiet, write_index=False)
+    return _run(dataset, prediction_format, evaluators, look_up, limit, quiet, False, resamples)
 
 
 def read_frames(video: Video) -> Iterator[np.ndarray]:
@@ -176,6 +187,7 @@ def _run(
     limit: int | None,
     quiet: bool,
     write_index: bool,
+    resamples: int,
 ) -> EvaluationResult:
     started = time.perf_counter()
     videos = dataset.videos[:limit]
@@ -198,7 +210,8 @@ def _run(
     if write_index and distributed.rank() == 0:
         entries = {index: entry for part in shares for index, entry in part.entries.items()}
         prediction_format.write_index([entries[index] for index in sorted(entries)])
-    return _merge(dataset, shares, [str(video.video_id) for video in videos], time.perf_counter() - started)
+    order = [str(video.video_id) for video in videos]
+    return _merge(dataset, shares, order, time.perf_counter() - started, resamples)
 
 
 def _one_video(
@@ -211,7 +224,7 @@ def _one_video(
     """Predicts and measures one video; errors become failures, except those that no other video would escape."""
     name = str(video.video_id)
     try:
-        entry, seconds = predict(video)
+        entry, seconds, memory = predict(video)
     except ClassifierError:
         raise
     except Exception as error:
@@ -220,7 +233,7 @@ def _one_video(
             raise DeviceLostError(f"{reason}; --resume continues with this video") from error
         found.failures.append(_failure(name, "prediction", error))
         return
-    found.videos[name] = VideoResult(frames=len(video), seconds=seconds)
+    found.videos[name] = VideoResult(frames=len(video), seconds=seconds, memory=memory)
     if entry is not None:
         found.entries[index] = entry
     pairs: dict[type, Any] = {}  # frames are decoded once for all evaluators of a type
@@ -261,7 +274,9 @@ def _one_line(error: Exception) -> str:
     return reason if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {reason}"
 
 
-def _merge(dataset: EvaluationSet, shares: Sequence[Share], order: Sequence[str], seconds: float) -> EvaluationResult:
+def _merge(
+    dataset: EvaluationSet, shares: Sequence[Share], order: Sequence[str], seconds: float, resamples: int
+) -> EvaluationResult:
     """The result of all processes. The numbers do not depend on the division of the videos among them."""
     first, rest = shares[0], shares[1:]
     warnings: dict[str, int] = {}
@@ -282,6 +297,8 @@ def _merge(dataset: EvaluationSet, shares: Sequence[Share], order: Sequence[str]
     for evaluator in first.evaluators.values():
         result.metrics |= evaluator.percent(evaluator.compute())
         result.notes += evaluator.notes()
+        if resamples:
+            result.samples |= evaluator.bootstrap(resamples)
         for video_id, numbers in evaluator.per_video().items():
             if str(video_id) in result.videos:
                 result.videos[str(video_id)].metrics |= evaluator.percent(numbers)

@@ -68,6 +68,7 @@ class RunOptions:
         worst: number of videos on the contact sheet.
         device: see `engine.build.pick_device`.
         quiet: no progress bar.
+        resamples: of the videos, for confidence intervals; 0 = none.
     """
 
     weights: str = ""
@@ -79,6 +80,7 @@ class RunOptions:
     worst: int = 6
     device: str = "auto"
     quiet: bool = False
+    resamples: int = 0
 
 
 def run(values: dict[str, Any], options: RunOptions) -> bool:
@@ -96,32 +98,37 @@ def run(values: dict[str, Any], options: RunOptions) -> bool:
         ClassifierError: no entity got a name, after the report is written; or see `loop.predict_and_measure`.
         DeviceLostError, WorkerError: see `loop.predict_and_measure`.
     """
-    config = from_dict(values)
     with distributed.process_group(pick_device(options.device)) as device:
-        folder = Path(config.output_dir)
-        on_first(lambda: make_folder(folder))
-        dataset = build_dataset(config)
-        prediction_format = build_prediction_format(config, dataset, Path(options.predictions or folder))
-        evaluators = build_evaluation(config, dataset, prediction_format)
-        if options.predictions:
-            result = _measure_saved(dataset, prediction_format, evaluators, options)
-        else:
-            result = _predict(config, options, device, dataset, prediction_format, evaluators)
-        result.run["processes"] = distributed.world_size()
-        paper = to_dict(config)["evaluation"]["paper"]
-        keep = bool(options.predictions or options.save_predictions or not result.complete)
+        return evaluate_on(device, values, options).complete
 
-        def report() -> None:
-            write_report(result, folder, paper)
-            write_plots(result, folder, paper, dataset, prediction_format, options.worst)
-            if not keep:
-                remove_predictions(folder)
 
-        on_first(report)
-        naming = result.run.get("naming", {})
-        if naming.get("entities") and naming["unnamed"] == naming["entities"]:
-            raise ClassifierError(f"none of {naming['entities']} entities got a name; the report is in {folder}")
-    return result.complete
+def evaluate_on(device: torch.device, values: dict[str, Any], options: RunOptions) -> EvaluationResult:
+    """`run` on a device, as a worker of a group that is there."""
+    config = from_dict(values)
+    folder = Path(config.output_dir)
+    on_first(lambda: make_folder(folder))
+    dataset = build_dataset(config)
+    prediction_format = build_prediction_format(config, dataset, Path(options.predictions or folder))
+    evaluators = build_evaluation(config, dataset, prediction_format)
+    if options.predictions:
+        result = _measure_saved(dataset, prediction_format, evaluators, options)
+    else:
+        result = _predict(config, options, device, dataset, prediction_format, evaluators)
+    result.run["processes"] = distributed.world_size()
+    paper = to_dict(config)["evaluation"]["paper"]
+    keep = bool(options.predictions or options.save_predictions or not result.complete)
+
+    def report() -> None:
+        write_report(result, folder, paper)
+        write_plots(result, folder, paper, dataset, prediction_format, options.worst)
+        if not keep:
+            remove_predictions(folder)
+
+    on_first(report)
+    naming = result.run.get("naming", {})
+    if naming.get("entities") and naming["unnamed"] == naming["entities"]:
+        raise ClassifierError(f"none of {naming['entities']} entities got a name; the report is in {folder}")
+    return result
 
 
 def _measure_saved(
@@ -131,7 +138,9 @@ def _measure_saved(
         raise ConfigError(f"{dataset.title} has no ground truth here: there is nothing to evaluate")
     if not Path(options.predictions).is_dir():
         raise FileNotFoundError(f"{options.predictions}: no such folder of predictions")
-    result = measure_saved(dataset, prediction_format, evaluators, options.limit_videos, options.quiet)
+    result = measure_saved(
+        dataset, prediction_format, evaluators, options.limit_videos, options.quiet, options.resamples
+    )
     result.run["predictions"] = options.predictions
     return result
 
@@ -164,7 +173,16 @@ def _predict(
     identity["weights"] = file_fingerprint(options.weights) if options.weights else ""
     records = start_records(prediction_format.folder, identity, options.resume)
     result = predict_and_measure(
-        dataset, method, prediction_format, evaluators, records, options.limit_videos, options.quiet, labeller
+        dataset,
+        method,
+        prediction_format,
+        evaluators,
+        records,
+        options.limit_videos,
+        options.quiet,
+        labeller,
+        device,
+        options.resamples,
     )
     result.run |= {"weights": options.weights, "method": options.method, "inference": inference}
     if tracking is not None:

@@ -65,10 +65,14 @@ class EntitySAMMasks:
 
     Args:
         context: of the run; weights, model: see `MethodContext.entity_sam`.
+        warmup_frames: see `VideoSegmenter`; None = the run's.
     """
 
-    def __init__(self, context: MethodContext, weights: str = "", model: str = "") -> None:
-        self.segmenter = context.segmenter(weights, model)
+    def __init__(
+        self, context: MethodContext, weights: str = "", model: str = "", warmup_frames: int | None = None
+    ) -> None:
+        passes = {} if warmup_frames is None else {"warmup_frames": warmup_frames}
+        self.segmenter = context.segmenter(weights, model, **passes)
 
     def start(self, frames: Iterable[np.ndarray], out_size: tuple[int, int]) -> EntitiesOf:
         def entities_of(index: int, frame: np.ndarray) -> Entities:

@@ -138,3 +138,16 @@ def test_mutated_pngs_are_read_or_refused(tmp_path):
             refused.append(str(error))
     assert all(message.startswith(f"{path}: ") for message in refused)
     assert len(refused) > 200
+
+
+def test_bootstrap_equals_the_evaluation_of_the_drawn_videos():
+    videos = [video("a"), video("b", 1), video("c", 2)]
+    evaluator = evaluated(*videos)
+    found = evaluator.bootstrap(20, seed=3)["VEQ"]
+    draws, shifts = np.random.default_rng(3), (0, 1, 2)
+    for value in found:
+        drawn = draws.integers(0, 3, 3)
+        again = evaluated(*(video(f"{place}", shifts[index]) for place, index in enumerate(drawn)))
+        assert value == pytest.approx(again.compute()["VEQ"])
+    assert found.std() > 0
+    assert evaluated().bootstrap(5) == {}

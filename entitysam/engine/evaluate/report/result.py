@@ -5,10 +5,11 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from typing_extensions import NotRequired, TypedDict
 
 from entitysam.io.files import make_folder, whole_file
@@ -20,11 +21,12 @@ Paper = Mapping[str, Mapping[str, float]]
 
 @dataclass
 class VideoResult:
-    """One video: number of frames, seconds of its prediction (NaN for saved predictions), metrics in percent."""
+    """One video: number of frames, seconds and peak memory in MiB of its prediction (NaN for saved ones), metrics in percent."""
 
     frames: int
     seconds: float
     metrics: dict[str, float] = field(default_factory=dict)
+    memory: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class EvaluationResult:
         seconds: duration of the whole run.
         run: weights, settings, ... of the run.
         notes: sentences on what a reader of the metrics must know.
+        samples: main metrics over resampled videos, float [n] (see `Evaluator.bootstrap`); not written to files.
     """
 
     title: str
@@ -59,6 +62,7 @@ class EvaluationResult:
     seconds: float = 0.0
     run: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    samples: dict[str, Any] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -69,6 +73,23 @@ class EvaluationResult:
     def main_metric(self) -> str:
         """The first metric, which orders the videos."""
         return next(iter(self.metrics), "")
+
+    @property
+    def frames_per_second(self) -> float:
+        """Of the predictions, reading and writing included; NaN for saved ones."""
+        seconds = sum(video.seconds for video in self.videos.values())
+        return sum(video.frames for video in self.videos.values()) / seconds if seconds > 0 else math.nan
+
+    @property
+    def peak_memory(self) -> float:
+        """MiB; NaN where it was not measured."""
+        return max((video.memory for video in self.videos.values() if not math.isnan(video.memory)), default=math.nan)
+
+    def intervals(self) -> dict[str, list[float]]:
+        """95 % confidence intervals over videos [low, high] of the metrics in `samples`; none with less than two videos."""
+        if len(self.videos) < 2:
+            return {}
+        return {name: np.nanpercentile(values, [2.5, 97.5]).tolist() for name, values in self.samples.items()}
 
     def worst_first(self) -> list[str]:
         """Video ids by ascending main metric; undefined ones last."""
@@ -100,13 +121,16 @@ def write_report(result: EvaluationResult, folder: Path, paper: Paper) -> None:
 
 def to_json(result: EvaluationResult) -> str:
     """JSON at full precision; undefined metrics are null."""
-    return json.dumps(_finite(asdict(result)), indent=1) + "\n"
+    values = {**asdict(replace(result, samples={})), "intervals": result.intervals()}
+    del values["samples"]
+    return json.dumps(_finite(values), indent=1) + "\n"
 
 
 class VideoRow(TypedDict):
     frames: int
     seconds: float | None
     metrics: dict[str, float | None]
+    memory: NotRequired[float | None]
 
 
 class FailureRow(TypedDict):
@@ -126,6 +150,7 @@ class ResultFile(TypedDict):
     seconds: float | None
     run: dict[str, Any]
     notes: NotRequired[list[str]]
+    intervals: NotRequired[dict[str, list[float | None]]]
 
 
 def read_result(path: str | Path) -> EvaluationResult:
@@ -140,7 +165,9 @@ def read_result(path: str | Path) -> EvaluationResult:
         raise FileNotFoundError(f"{path}: no such result file")
     values = check_type(load_json(path), ResultFile, f"{path}: not a result of an evaluation")
     videos = {
-        name: VideoResult(video["frames"], _number(video["seconds"]), _numbers(video["metrics"]))
+        name: VideoResult(
+            video["frames"], _number(video["seconds"]), _numbers(video["metrics"]), _number(video.get("memory"))
+        )
         for name, video in values["videos"].items()
     }
     return EvaluationResult(

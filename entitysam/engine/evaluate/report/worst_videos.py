@@ -40,8 +40,11 @@ def worst_videos_sheet(
         thumbnails = _row(videos[name], prediction_format, entry)
         if thumbnails:
             value = result.videos[name].metrics.get(result.main_metric, float("nan"))
-            rows.append((f"{name}   {result.main_metric} {value:.1f}", thumbnails))
-    return _draw(rows) if rows else None
+            title = (
+                f"{name}   {result.main_metric} {value:.1f}   (annotated | predicted, {len(thumbnails) // 2} frames)"
+            )
+            rows.append((title, thumbnails))
+    return draw_rows(rows) if rows else None
 
 
 def _row(video: Video, prediction_format: PredictionFormat, entry: Entry | None) -> list[Image.Image]:
@@ -53,7 +56,7 @@ def _row(video: Video, prediction_format: PredictionFormat, entry: Entry | None)
         maps = [prediction_format.maps(video, entry, frame) for frame in chosen]
         truth, predicted = in_same_colours(*(np.stack([resize_ids(ids, size) for ids in side]) for side in zip(*maps)))
         sides = zip(images, truth, predicted)
-        return [_thumbnail(draw_entities(image, ids, labels=False)) for image, *both in sides for ids in both]
+        return [thumbnail(draw_entities(image, ids, labels=False)) for image, *both in sides for ids in both]
     except Exception as error:  # the report is complete without this row
         logger.warning("video %s is not on the contact sheet: %s", video.video_id, error)
         return []
@@ -84,19 +87,21 @@ def _renumber(ids: np.ndarray, numbers: dict[int, int]) -> np.ndarray:
     return new[np.searchsorted(old, ids)]
 
 
-def _thumbnail(pixels: np.ndarray) -> Image.Image:
+def thumbnail(pixels: np.ndarray) -> Image.Image:
+    """An image [H, W, 3] at the width of a contact sheet's column."""
     image = Image.fromarray(pixels)
     return image.resize((WIDTH, max(1, round(WIDTH * image.height / image.width))), Image.Resampling.BILINEAR)
 
 
-def _draw(rows: list[tuple[str, list[Image.Image]]]) -> Image.Image:
+def draw_rows(rows: list[tuple[str, list[Image.Image]]]) -> Image.Image:
+    """Rows of thumbnails, each below its title."""
     columns = max(len(thumbnails) for _, thumbnails in rows)
     heights = [max(one.height for one in thumbnails) for _, thumbnails in rows]
     size = (MARGIN + columns * (WIDTH + MARGIN), MARGIN + sum(height + CAPTION + MARGIN for height in heights))
     sheet = Image.new("RGB", size, BACKGROUND)
     canvas, font, top = ImageDraw.Draw(sheet), ImageFont.load_default(12), MARGIN
     for (title, thumbnails), height in zip(rows, heights):
-        canvas.text((MARGIN, top), f"{title}   (annotated | predicted, {len(thumbnails) // 2} frames)", TEXT, font)
+        canvas.text((MARGIN, top), title, TEXT, font)
         for column, thumbnail in enumerate(thumbnails):
             sheet.paste(thumbnail, (MARGIN + column * (WIDTH + MARGIN), top + CAPTION))
         top += height + CAPTION + MARGIN
