@@ -18,7 +18,7 @@ from entitysam.engine.methods.masa import detections_of_map
 from entitysam.io.record_store import file_fingerprint
 from entitysam.registry import METHODS, ConfigError, build
 from entitysam.settings import parse_value
-from entitysam.shipped import shipped_folder
+from entitysam.shipped import TINY, shipped_folder
 from entitysam.structures import Detections
 
 FrameDetector = Callable[[np.ndarray], Detections]  # uint8 [H, W, 3] RGB -> detections on the frame
@@ -98,8 +98,9 @@ def build_method(node: Mapping[str, Any], context: MethodContext) -> Any:
 
 
 def fingerprint(node: Mapping[str, Any]) -> list[Any]:
-    """The node, with the files that it names: equal for equal predictions."""
-    return [dict(node), [file_fingerprint(text) for text in _texts(node) if Path(text).exists()]]
+    """The node, with the files that it names, and the shipped weights of the models: equal for equal predictions."""
+    shipped = [shipped_folder("checkpoints") / TINY[text] for text in _texts(node) if text in TINY]
+    return [dict(node), [file_fingerprint(file) for file in (*_texts(node), *shipped) if Path(file).exists()]]
 
 
 def _texts(node: Any) -> Iterator[str]:

@@ -72,7 +72,7 @@ class EntitySAMMasks:
         self, context: MethodContext, weights: str = "", model: str = "", warmup_frames: int | None = None
     ) -> None:
         passes = {} if warmup_frames is None else {"warmup_frames": warmup_frames}
-        self.segmenter = context.segmenter(weights, model, **passes)
+        self.segmenter = context.segmenter(weights, model, appearance="none", **passes)
 
     def start(self, frames: Iterable[np.ndarray], out_size: tuple[int, int]) -> EntitiesOf:
         def entities_of(index: int, frame: np.ndarray) -> Entities:
