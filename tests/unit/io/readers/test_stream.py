@@ -79,8 +79,8 @@ def test_a_stream_that_is_killed_and_restarted_goes_on(kind, port):
 
 
 def test_a_stream_that_changes_size_and_stops(port, monkeypatch):
-    monkeypatch.setattr(stream, "READ_TIMEOUT", 3.0)
-    monkeypatch.setattr(stream, "PATIENCE", 3.0)
+    monkeypatch.setattr(stream, "READ_TIMEOUT", 5.0)
+    monkeypatch.setattr(stream, "PATIENCE", 5.0)
     with serving("mjpeg", port, count=10), open_frames(ADDRESSES["mjpeg"].format(port)) as source:
         frames = list(source)
     assert {frame.shape for frame in frames} == {(48, 64, 3)}
@@ -89,7 +89,7 @@ def test_a_stream_that_changes_size_and_stops(port, monkeypatch):
     label = ADDRESSES["mjpeg"].format(port)
     assert source.warnings == [
         f"{label}: frames of another size, scaled to 64x48: {len(frames) - 5}",
-        f"{label}: ended, no frame for 3 s",
+        f"{label}: ended, no frame for 5 s",
     ]
 
 
@@ -118,7 +118,7 @@ def test_waiting_for_a_stream_ends_at_once(port, monkeypatch):
         threading.Timer(0.5, source.end).start()
         started = time.monotonic()
         assert len(list(frames)) < 100
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 15
 
 
 def test_what_cannot_be_reached_is_one_line(port):
