@@ -6,7 +6,7 @@ UV     := PYTHONPATH=.venv/.uv $(PYTHON) -m uv
 
 ROOT   := $(shell id -u)
 
-.PHONY: install chromium demo test test-slow test-floor lint format clean
+.PHONY: install chromium demo test normal-tests test-slow test-floor lint format clean
 
 install: .venv/.installed
 
@@ -33,7 +33,11 @@ chromium:
 		{ echo "installing Chromium for the browser tests"; apt-get -qq update && apt-get -qq install -y chromium >/dev/null; } || \
 		echo "Chromium could not be installed: the browser tests skip"
 
-test: lint chromium
+# Linters and tests run side by side, as the type checker uses one core only.
+test: install
+	@$(MAKE) --no-print-directory --jobs 2 lint normal-tests
+
+normal-tests: install chromium
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m 'not slow' $(PYTEST_ARGS)
 
 test-slow: install chromium

@@ -133,6 +133,10 @@ def test_two_views_can_be_learned():
     torch.manual_seed(0)
     model = build_model(small("masa_tiny")).train()
     frames, targets = pair()
+    for row, colour in enumerate(torch.tensor([[220, 40, 40], [40, 210, 60], [60, 80, 230]])):
+        for view in (0, 1):  # the same colour in both views
+            x1, y1, x2, y2 = targets.boxes[row, view].int().tolist()
+            frames[view, :, y1:y2, x1:x2] = colour[:, None, None]
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     for step in range(25):
         losses, output = losses_of(model, frames, targets, step)
