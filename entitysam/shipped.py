@@ -10,6 +10,7 @@ from entitysam.hub import HubFile, fetch_from_hub
 
 RANDOM = "random"  # in place of a weight file: random initialisation
 ALIASES = {"vit-s": "vits", "vit-l": "vitl"}
+EXPORT_MANIFEST = "manifest.json"  # of an exported model
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth")
 HUB = {  # revision and hash are pinned at the first download
     "vits": HubFile("mqye/entitysam", "checkpoints/vit-s/model_0009999.pth"),
@@ -50,6 +51,11 @@ def _family(name: str) -> str:
 def is_weight_file(name: str) -> bool:
     """Whether `--model NAME` is a weight file rather than the name of a model."""
     return Path(name).suffix in WEIGHT_SUFFIXES or Path(name).is_file()
+
+
+def is_exported(name: str) -> bool:
+    """Whether `--model NAME` is a folder that `entitysam export` made."""
+    return (Path(name) / EXPORT_MANIFEST).is_file()
 
 
 def default_weights(model: str) -> Path | None:

@@ -26,6 +26,7 @@ COMMANDS = {
     "serve": "open a page to look at results, to correct and to export them",
     "convert": "convert a result to the format of another program, or back",
     "demo": "segment a synthetic clip and print where the images are",
+    "export": "export a model to ONNX or as PyTorch programs",
     "download": "download the published weights and check them",
     "doctor": "report versions, devices, codecs, data sets and weights",
 }

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 CPU_SCORE_BLOCK = 1 << 21
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
     """softmax(query key^T / sqrt(C)) value, one head.
 
     On a CPU the scores are computed in blocks that fit its caches, which is faster there than PyTorch's fused kernel
@@ -26,14 +26,16 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         query: [B, N, C].
         key: [B or 1, M, C].
         value: [B or 1, M, Cv]; Cv may differ from C.
+        bias: [M] added to the scores; -inf leaves a key out.
 
     Returns:
         [B, N, Cv].
     """
     batch, rows = query.shape[:2]
-    if query.device.type != "cpu":
+    if query.device.type != "cpu" or torch.compiler.is_compiling():  # a compiler needs one graph, not a loop over blocks
         key, value = key.expand(batch, -1, -1), value.expand(batch, -1, -1)
-        return F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None])[:, 0]
+        mask = None if bias is None else bias.to(query.dtype).expand(1, 1, rows, -1)
+        return F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None], mask)[:, 0]
     scale = query.shape[-1] ** -0.5
     per_block = max(1, CPU_SCORE_BLOCK // key.shape[1])  # query rows whose scores fit one block
     step, entities = min(rows, per_block), max(1, per_block // rows)
@@ -43,9 +45,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         k = key[some] if len(key) == batch else key.expand(len(query[some]), -1, -1)
         v = value[some] if len(value) == batch else value.expand(len(query[some]), -1, -1)
         keys = k.transpose(1, 2)  # [b, C, M]
-        parts = [
-            torch.bmm((q * scale).to(k.dtype), keys).softmax(-1).to(v.dtype) @ v for q in query[some].split(step, 1)
-        ]
+        scores = (torch.bmm((q * scale).to(k.dtype), keys) for q in query[some].split(step, 1))
+        parts = [(s if bias is None else s + bias).softmax(-1).to(v.dtype) @ v for s in scores]
         blocks.append(parts[0] if len(parts) == 1 else torch.cat(parts, dim=1))
     return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
 
@@ -119,7 +120,9 @@ class Attention(nn.Module):
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Standard attention among tokens: [.., N, C], [.., M, C], [.., M, C] -> [.., N, C]."""
         q, k, v = self._split(self.q_proj(query)), self._split(self.k_proj(key)), self._split(self.v_proj(value))
-        mixed = F.scaled_dot_product_attention(q, k, v)  # [.., heads, N, d]
+        lead = q.shape[:-3]  # exactly one batch dimension, which is all that the ONNX exporter knows
+        q, k, v = (x.reshape(-1, *x.shape[-3:]) for x in (q, k, v))
+        mixed = F.scaled_dot_product_attention(q, k, v).view(*lead, *q.shape[-3:])  # [.., heads, N, d]
         return self.out_proj(mixed.transpose(-3, -2).flatten(-2))
 
     def tokens_to_cells(self, tokens: Tensor, cells_key: Tensor, cells: Tensor) -> Tensor:

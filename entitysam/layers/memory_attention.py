@@ -32,6 +32,7 @@ class RotaryAttention(nn.Module):
         tokens: Tensor | None = None,
         tokens_position: Tensor | None = None,
         key_rotation: tuple[Tensor, Tensor] | None = None,
+        bias: Tensor | None = None,
     ) -> Tensor:
         """Attention of a grid to one or several grids.
 
@@ -43,6 +44,7 @@ class RotaryAttention(nn.Module):
             tokens: [B, P, Cm] further context without a place on the grid (SAM 2's object pointers); not rotated.
             tokens_position: [P, Cm] code added for their keys.
             key_rotation: as `rotation`, of grids that have another size than x.
+            bias: [M * hw] added to the scores of the grids' cells; -inf leaves a cell out. Not beside `tokens`.
 
         Returns:
             [B, hw, C].
@@ -60,7 +62,7 @@ class RotaryAttention(nn.Module):
             context = torch.cat([context, tokens.to(context.dtype)], dim=1)
         # softmax(QK) (M W) = (softmax(QK) M) W: values stay at Cm channels through the attention, and W is folded into the
         # output layer.
-        mixed = attend(query.expand(len(context), -1, -1), key, context.to(key.dtype))
+        mixed = attend(query.expand(len(context), -1, -1), key, context.to(key.dtype), bias)
         weight = self.out_proj.weight @ self.v_proj.weight  # [C, C] [C, Cm] -> [C, Cm]
         bias = self.out_proj.weight @ self.v_proj.bias + self.out_proj.bias
         return F.linear(mixed, weight, bias)
@@ -88,11 +90,12 @@ class MemoryAttentionLayer(nn.Module):
         tokens: Tensor | None = None,
         tokens_position: Tensor | None = None,
         key_rotation: tuple[Tensor, Tensor] | None = None,
+        bias: Tensor | None = None,
     ) -> Tensor:
         """x [B or 1, hw, C], memory [B, M * hw, Cm], position [M * hw, Cm], others as in `RotaryAttention` -> [B, hw, C]."""
         normed = self.norm1(x)
         x = x + self.self_attn(normed, normed, None, rotation)
-        x = x + self.cross_attn_image(self.norm2(x), memory, position, rotation, tokens, tokens_position, key_rotation)
+        x = x + self.cross_attn_image(self.norm2(x), memory, position, rotation, tokens, tokens_position, key_rotation, bias)
         return x + self.linear2(self.linear1(self.norm3(x)).relu_())
 
 
@@ -124,6 +127,7 @@ class MemoryAttention(nn.Module):
         tokens: Tensor | None = None,
         tokens_position: Tensor | None = None,
         pool: int = 1,
+        bias: Tensor | None = None,
     ) -> Tensor:
         """Conditions a frame on the memories of Q entities.
 
@@ -131,6 +135,7 @@ class MemoryAttention(nn.Module):
             cells: [hw, C].
             memory: [Q, M * hw / pool^2, Cm]; memory_position: [M * hw / pool^2, Cm].
             pool: the memories are means over pool x pool cells.
+            bias: [M * hw / pool^2] added to the scores of the memories' cells.
             tokens: [Q, P, Cm] object pointers of SAM 2, or None; tokens_position: [P, Cm].
 
         Returns:
@@ -145,6 +150,6 @@ class MemoryAttention(nn.Module):
         for some, some_tokens in zip(memory.split(self.group), token_groups):
             x = shared
             for layer in self.layers:
-                x = layer(x, some, memory_position, rotation, some_tokens, tokens_position, key_rotation)
+                x = layer(x, some, memory_position, rotation, some_tokens, tokens_position, key_rotation, bias)
             groups.append(self.norm(x))
         return torch.cat(groups)

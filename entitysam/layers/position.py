@@ -107,7 +107,7 @@ def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
         MPS are faster without them.
     """
     pairs = x.float().unflatten(-1, (-1, 2))  # [.., N, C] -> [.., N, C / 2, 2]
-    if x.device.type == "cpu":
+    if x.device.type == "cpu" and not torch.compiler.is_compiling():
         turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.complex(cosine, sine))  # [.., N, C/2, 2]
     else:
         first, second = pairs.unbind(-1)

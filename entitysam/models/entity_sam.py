@@ -160,7 +160,7 @@ class EntitySAM(Network):
             active = torch.nonzero(state.idle < self.speed.prune).flatten()
         with self._grad_for(self.memory):
             conditioned = self._maybe_recomputed(
-                self.memory.read, features.cells, state.memories, active, self.speed.pool
+                self.memory.read, features.cells, state.memories, active, self.speed.pool, state.filled
             )
         output = self._maybe_recomputed(self._decode, conditioned, features, state.points)
         memories: tuple[Tensor, ...] = ()
@@ -208,13 +208,11 @@ class EntitySAM(Network):
         """
         iou = mask_iou(mask_logits > 0, mask_logits > 0)  # [Q, Q]
         order = (score if known is None else score + known.float()).argsort(descending=True)
-        kept: list[int] = []
-        for entity in order[present[order]].tolist():
-            if not kept or iou[entity, kept].max() <= self.max_overlap:
-                kept.append(entity)
-        remaining = torch.zeros_like(present)
-        remaining[kept] = True
-        return remaining
+        duplicates = (iou > self.max_overlap)[order][:, order]  # [Q, Q]
+        remaining = present[order]
+        for entity in range(1, len(order)):  # no branch depends on the data: one graph, nothing waits for a GPU
+            remaining[entity] &= ~(duplicates[entity, :entity] & remaining[:entity]).any()
+        return torch.zeros_like(present).scatter(0, order, remaining)
 
     def _decode(self, conditioned: Tensor, features: ImageFeatures, points: Tensor | None) -> FrameOutput:
         """Decodes a frame, or a batch of frames in the leading dimensions `..`.

@@ -22,12 +22,14 @@ class VideoState:
         points: [Q, 2] point prompts of the last frame, (x, y) in pixels; None before the first.
         memories: one tensor [Q, hw, Cm] per frame in the memory bank, newest first.
         idle: int64 [Q] passes since the entity was last seen; None unless `Speed.prune` is set.
+        filled: bool [M] memories that are there, where `memories` is padded to a fixed length; None: all.
     """
 
     frames: int = 0
     points: Tensor | None = None
     memories: tuple[Tensor, ...] = ()
     idle: Tensor | None = None
+    filled: Tensor | None = None
 
 
 @MODELS.register("sam2_memory")
@@ -71,7 +73,14 @@ class Memory(nn.Module):
         self.store_dtype = getattr(torch, store_dtype) if store_dtype else None
         self.mask_embed = nn.Parameter(torch.randn(channels)) if mask_prompt else None
 
-    def read(self, cells: Tensor, memories: tuple[Tensor, ...], active: Tensor | None = None, pool: int = 1) -> Tensor:
+    def read(
+        self,
+        cells: Tensor,
+        memories: tuple[Tensor, ...],
+        active: Tensor | None = None,
+        pool: int = 1,
+        filled: Tensor | None = None,
+    ) -> Tensor:
         """Conditions a frame on the memory bank.
 
         Args:
@@ -79,6 +88,7 @@ class Memory(nn.Module):
             memories: newest first, each [.., Q, hw, Cm], and one channel more with `mask_prompt`.
             active: int64 [A] entities whose memories are read; the others get the map of an empty bank. None: all.
             pool: read means over pool x pool cells of the memories; exact only with 1.
+            filled: bool [M] memories that are read, of a padded bank; None: all.
 
         Returns:
             [.., Q, hw, C]; [.., 1, hw, C], the same map for all entities, where the bank is empty or nobody is active.
@@ -87,7 +97,7 @@ class Memory(nn.Module):
             return cells.unsqueeze(-3) + self.no_memory_embed.to(cells.dtype)
         if active is not None and len(active) < len(memories[0]):
             conditioned = self.read(cells, (), None).expand(len(memories[0]), -1, -1).clone()  # [Q, hw, C]
-            conditioned[active] = self.read(cells, tuple(memory[active] for memory in memories), None, pool)
+            conditioned[active] = self.read(cells, tuple(memory[active] for memory in memories), None, pool, filled)
             return conditioned
         if cells.ndim > 2:
             return torch.stack([self.read(*of_frame) for of_frame in zip(cells, zip(*memories))])
@@ -99,7 +109,10 @@ class Memory(nn.Module):
             spatial, memories = _pooled(spatial, pool), tuple(_pooled(memory, pool) for memory in memories)
         # Temporal code 0 belongs to the previous frame, code 1 to the one before it, ...
         position = (spatial + self.temporal_code[: len(memories), 0]).flatten(0, 1)  # [M, hw, Cm] -> [M * hw, Cm]
-        conditioned = self.attention(cells, torch.cat(memories, dim=1).to(cells.dtype), position, pool=pool)
+        bias = None
+        if filled is not None:  # [M] -> [M * hw]
+            bias = torch.where(filled, 0.0, -torch.inf).repeat_interleave(memories[0].shape[-2])
+        conditioned = self.attention(cells, torch.cat(memories, dim=1).to(cells.dtype), position, pool=pool, bias=bias)
         if last_mask is None or self.mask_embed is None:
             return conditioned
         return conditioned + last_mask.to(cells.dtype) * self.mask_embed
@@ -182,7 +195,14 @@ class NoMemory(nn.Module):
         self.no_memory_embed = nn.Parameter(torch.zeros(1, 1, channels))
         nn.init.trunc_normal_(self.no_memory_embed, std=0.02)
 
-    def read(self, cells: Tensor, memories: tuple[Tensor, ...], active: Tensor | None = None, pool: int = 1) -> Tensor:
+    def read(
+        self,
+        cells: Tensor,
+        memories: tuple[Tensor, ...],
+        active: Tensor | None = None,
+        pool: int = 1,
+        filled: Tensor | None = None,
+    ) -> Tensor:
         """[.., hw, C] -> [.., 1, hw, C]."""
         return cells.unsqueeze(-3) + self.no_memory_embed.to(cells.dtype)
 

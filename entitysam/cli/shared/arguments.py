@@ -12,8 +12,8 @@ def add_model_arguments(parser: argparse.ArgumentParser, default: str = "tiny") 
     group.add_argument(
         "--model",
         default=default,
-        metavar="NAME|FILE",
-        help=f"tiny, vit-s, vit-l, or a weight file (default: {default}; the weights of vit-s and vit-l are downloaded when needed)",
+        metavar="NAME|FILE|FOLDER",
+        help=f"tiny, vit-s, vit-l, a weight file, or a folder of `entitysam export` (default: {default}; the weights of vit-s and vit-l are downloaded when needed)",
     )
     group.add_argument("--weights", metavar="FILE", help=f"weights for the named model, or '{RANDOM}'")
     group.add_argument("--image-size", type=int, metavar="S", help="side of the network's input, a multiple of 32")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from entitysam.errors import ConfigError
-from entitysam.shipped import HUB, RANDOM, TINY, check_model_name, default_weights, is_weight_file, shipped_folder
+from entitysam.shipped import HUB, RANDOM, TINY, check_model_name, default_weights, is_exported, is_weight_file, shipped_folder
 
 if TYPE_CHECKING:
     from entitysam.engine.build import OpenedModel
@@ -25,7 +25,10 @@ def check_model_options(arguments: argparse.Namespace) -> None:
         FileNotFoundError: no such weight file.
     """
     name, weights = arguments.model, arguments.weights
-    if is_weight_file(name):
+    if is_exported(name):
+        if weights is not None or arguments.image_size is not None:
+            raise ConfigError(f"{name}: an exported model has its weights and its image size")
+    elif is_weight_file(name):
         if weights is not None:
             raise ConfigError(f"two weight files: --model {name} and --weights {weights}")
         weights = name
@@ -35,7 +38,7 @@ def check_model_options(arguments: argparse.Namespace) -> None:
             default_weights(name)
     if weights not in (None, RANDOM) and not Path(weights).is_file():
         raise FileNotFoundError(f"no weight file {weights}")
-    if not DEVICES.fullmatch(arguments.device):
+    if not DEVICES.fullmatch(arguments.device) and not (is_exported(name) and arguments.device == "tensorrt"):
         raise ConfigError(f"device '{arguments.device}' is not there (auto, cpu, cuda, cuda:1, mps)")
     size = arguments.image_size
     if size is not None and (size <= 0 or size % 32):
@@ -46,7 +49,7 @@ def open_model(name: str, weights: str | None, device: str, overrides: dict[str,
     """The EntitySAM of a command line.
 
     Args:
-        name: "tiny", "vit-s", "vit-l", or a weight file.
+        name: "tiny", "vit-s", "vit-l", a weight file, or the folder of an exported model.
         weights: a file, "random", or None for those that belong to the name.
         device: see `engine.build.pick_device`.
         overrides: of the model's config node.

@@ -16,7 +16,7 @@ from entitysam.engine.build.network import build_model, pick_device
 from entitysam.errors import CheckpointError, ConfigError
 from entitysam.io.record_store import file_fingerprint
 from entitysam.sam2.names import load_sam2, release_size
-from entitysam.shipped import RANDOM, check_model_name, default_weights, is_weight_file
+from entitysam.shipped import EXPORT_MANIFEST, RANDOM, check_model_name, default_weights, is_exported, is_weight_file
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def open_model(
     """Builds a network and loads its weights.
 
     Args:
-        model: a name, a weight file, or a config node, whose keys are merged over those of the weight file's own config.
+        model: a name, a weight file, the folder of an exported model, or a config node, whose keys are merged over those of the weight file's own config.
             Empty: the config that the weight file carries, or that of the published model it contains.
         weights: a file; several files with different parts; "random"; "timm" for the released weights of the ViT trunk.
             None: those that belong to the model's name.
@@ -87,6 +87,8 @@ def open_model(
         ConfigError: unknown model, key or device; no model where one is needed; another kind of network.
         CheckpointError, FileNotFoundError: weights that are missing, cannot be read, or do not fit.
     """
+    if isinstance(model, str) and model and is_exported(model):
+        return _open_exported(Path(model), device, overrides, kind)
     target = pick_device(device)
     if isinstance(model, str) and is_weight_file(model):
         if weights is not None:
@@ -110,6 +112,24 @@ def open_model(
     prints = [TIMM if file == TIMM else file_fingerprint(file) for file in files]
     fingerprint = {"config": node, "weights": prints or RANDOM, **({} if files else {"seed": seed})}
     return OpenedModel(network.to(target), Path(files[0]) if files else None, fingerprint)
+
+
+def _open_exported(folder: Path, device: str, overrides: Mapping[str, Any] | None, kind: str) -> OpenedModel:
+    """The folder of `entitysam export`, run by onnxruntime.
+
+    Raises:
+        ConfigError: overrides, another kind of network, a device that onnxruntime lacks.
+        CheckpointError: files of the folder that are missing or were changed.
+    """
+    from entitysam.export.runtime import OnnxModel
+
+    if overrides:
+        raise ConfigError(f"{folder}: the config of an exported model cannot be changed (model.{next(iter(overrides))})")
+    if kind not in ("", ENTITY_SAM):
+        raise ConfigError(f"{folder}: an exported EntitySAM, not {_a(TITLES[kind])}")
+    model = OnnxModel(folder, device)
+    files = {name: graph.sha256 for name, graph in model.manifest.graphs.items()}
+    return OpenedModel(model, folder / EXPORT_MANIFEST, {**model.manifest.fingerprint, "exported": files})
 
 
 def _a(title: str) -> str:

@@ -183,3 +183,9 @@ def test_pooled_memory_equals_naive_means(memory):
         x = x + cross.out_proj((scores / CHANNELS**0.5).softmax(-1) @ cross.v_proj(values))
         x = x + layer.linear2(F.relu(layer.linear1(layer.norm3(x))))
     torch.testing.assert_close(memory.read(cells, bank, pool=2), part.norm(x), atol=1e-5, rtol=1e-4)
+
+
+def test_padded_bank_equals_a_shorter_one(memory):
+    cells, bank = randn(CELLS, CHANNELS), tuple(randn(ENTITIES, CELLS, MEMORY, seed=s) for s in range(3))
+    read = memory.read(cells, bank, filled=torch.tensor([True, True, False]))
+    torch.testing.assert_close(read, memory.read(cells, bank[:2]), rtol=1e-5, atol=1e-5)

@@ -1,0 +1,125 @@
+"""Runs an exported model by onnxruntime behind the interface of `inference.segmenter.FrameModel`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from entitysam.export.manifest import Manifest, read_manifest
+from entitysam.export.writer import import_onnx
+from entitysam.registry import ConfigError
+from entitysam.structures import FrameOutput
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+
+
+@dataclass(frozen=True)
+class BankState:
+    """The state between two frames.
+
+    Attributes:
+        points: [Q, 2] for the next frame; None before the first.
+        bank: float32 [M, Q, hw, Cm], newest first.
+        filled: number of memories that are there.
+    """
+
+    points: Tensor | None = None
+    bank: Tensor | None = None
+    filled: int = 0
+
+
+class OnnxModel:
+    """An exported model.
+
+    Args:
+        folder: of `entitysam export --to onnx`.
+        device: "cpu", "cuda" or "tensorrt": the execution provider of onnxruntime. "auto": cpu.
+        threads: of onnxruntime; 0 = its default.
+
+    Raises:
+        ConfigError: onnxruntime is missing, or lacks the provider.
+        CheckpointError, FileNotFoundError, JsonError: see `read_manifest`.
+    """
+
+    def __init__(self, folder: Path, device: str = "auto", threads: int = 0) -> None:
+        import_onnx("onnxruntime")
+        import onnxruntime
+
+        self.manifest: Manifest = read_manifest(folder)
+        if self.manifest.format != "onnx":
+            raise ConfigError(f"{folder}: exported as '{self.manifest.format}', which onnxruntime cannot run")
+        provider = PROVIDERS.get("cpu" if device == "auto" else device)
+        if provider is None or provider not in onnxruntime.get_available_providers():
+            there = [name for name, known in PROVIDERS.items() if known in onnxruntime.get_available_providers()]
+            raise ConfigError(f"device '{device}': this onnxruntime has {', '.join(there)}")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self._sessions = {
+            name: onnxruntime.InferenceSession(str(folder / graph.file), options, providers=[provider])
+            for name, graph in self.manifest.graphs.items()
+        }
+        self._mean = np.array(self.manifest.mean, np.float32)
+        self._std = np.array(self.manifest.std, np.float32)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the outputs are: the CPU."""
+        return torch.device("cpu")
+
+    @property
+    def num_entities(self) -> int:
+        """Q."""
+        return self.manifest.num_entities
+
+    @property
+    def image_size(self) -> int:
+        """S."""
+        return self.manifest.image_size
+
+    def at_speed(self, speed: Any) -> Any:
+        """Raises ConfigError: an exported model is what it is."""
+        raise ConfigError("inference.fast: an exported model has no levels of speed")
+
+    def initial_state(self) -> BankState:
+        """State before the first frame."""
+        return BankState()
+
+    def prepare(self, frame: np.ndarray) -> Tensor:
+        """uint8 [H, W, 3] RGB -> normalised [3, S, S]."""
+        side = self.manifest.image_size
+        resized = np.asarray(Image.fromarray(frame).resize((side, side), Image.Resampling.BICUBIC), np.float32)
+        return torch.from_numpy(((resized / 255 - self._mean) / self._std).transpose(2, 0, 1).copy())
+
+    def encode(self, images: Tensor) -> list[Any]:
+        """Features of frames [B, 3, S, S], one after the other."""
+        return [SimpleNamespace(**self._run("encode", {"image": image[None]})) for image in images]
+
+    def propagate(self, features: Any, state: BankState) -> tuple[FrameOutput, BankState]:
+        """The part of a step after the encoders."""
+        inputs = dict(vars(features))
+        if state.bank is None or state.points is None:
+            output = self._run("first", inputs)
+        else:
+            there = torch.arange(self.manifest.num_memories) < state.filled
+            output = self._run("propagate", {**inputs, "points": state.points, "bank": state.bank, "filled": there})
+        written = {"cells": features.cells, "mask_logits": output["mask_logits"]}
+        memory = self._run("memorize", written)["memory"]
+        bank = state.bank
+        if bank is None:
+            bank = memory.new_zeros(self.manifest.num_memories, *memory.shape)
+        bank = torch.cat([memory[None], bank[:-1]])
+        filled = min(state.filled + 1, self.manifest.num_memories)
+        points = output.pop("next_points")
+        return FrameOutput(**output, points=points), BankState(points, bank, filled)
+
+    def _run(self, graph: str, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        session = self._sessions[graph]
+        wanted = [spec.name for spec in session.get_inputs()]  # the exporter drops inputs that a graph does not use
+        outputs = [spec.name for spec in session.get_outputs()]
+        results = session.run(outputs, {name: inputs[name].numpy() for name in wanted})
+        return {name: torch.from_numpy(result) for name, result in zip(outputs, results)}

@@ -1,0 +1,98 @@
+"""Exported graphs: parity with PyTorch over a video, the NumPy example, damaged folders."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import entitysam
+from entitysam.engine.build import open_model
+from entitysam.errors import CheckpointError, ConfigError
+from entitysam.export.runtime import OnnxModel
+from entitysam.export.writer import export
+from entitysam.inference.segmenter import VideoSegmenter
+from entitysam.io.files import OutputError
+
+OPEN = {"score_threshold": 0.0, "overlap_threshold": 0.1}
+
+
+@pytest.fixture(scope="module")
+def exported(small_model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export") / "small"
+    export(small_model, folder, "onnx", {"weights": "seeded"})
+    return folder
+
+
+def test_every_graph_equals_pytorch(exported):
+    manifest = json.loads((exported / "manifest.json").read_text())
+    assert set(manifest["graphs"]) == set(manifest["parity"]) == {"encode", "first", "memorize", "propagate"}
+    for differences in manifest["parity"].values():
+        assert max(differences.values()) < 1e-4
+    assert manifest["graphs"]["propagate"]["outputs"][0] == {
+        "name": "mask_logits", "shape": [6, 16, 16], "dtype": "float32"
+    }  # fmt: skip
+
+
+def test_a_video_has_the_same_maps(exported, small_model, small_video):
+    """8 frames and 3 warm-up passes: the bank of the exported model fills up and drops memories."""
+    opened = open_model(str(exported))
+    expected = VideoSegmenter(small_model, **OPEN).segment(small_video).to_segments()
+    actual = VideoSegmenter(opened.model, **OPEN).segment(small_video).to_segments()
+    np.testing.assert_array_equal(actual.ids, expected.ids)
+    np.testing.assert_allclose(actual.scores, expected.scores, atol=1e-4)
+    assert len(np.unique(actual.ids)) > 2
+
+
+def test_example_needs_onnxruntime_and_numpy_alone(exported, small_model, small_video, tmp_path):
+    frames = np.stack([np.resize(frame, (64, 64, 3)) for frame in small_video[:5]])
+    np.save(tmp_path / "frames.npy", frames)
+    blocked = "import sys; sys.modules.update(torch=None, entitysam=None, PIL=None); sys.argv = sys.argv[1:]; "
+    code = blocked + "import runpy; runpy.run_path(sys.argv[0], run_name='__main__')"
+    paths = [exported / "example.py", exported, tmp_path / "frames.npy", tmp_path / "masks.npy"]
+    subprocess.run([sys.executable, "-c", code, *map(str, paths)], check=True)
+    masks, state = np.load(tmp_path / "masks.npy"), small_model.initial_state()
+    with torch.inference_mode():
+        for frame, mask in zip(frames, masks, strict=True):
+            output, state = small_model.step(frame, state)
+            seen = (output.mask_logits > 0) & (output.score >= 0.05)[:, None, None]
+            assert (torch.from_numpy(mask) ^ seen).float().mean() < 1e-3
+    assert masks.any()
+
+
+def test_damaged_folders(exported, tmp_path):
+    import shutil
+
+    folder = tmp_path / "copy"
+    shutil.copytree(exported, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    content = (folder / "first.onnx").read_bytes()
+    (folder / "first.onnx").write_bytes(content + b"x")
+    with pytest.raises(CheckpointError, match=r"first\.onnx: not the file that was exported"):
+        OnnxModel(folder)
+    (folder / "first.onnx").unlink()
+    with pytest.raises(CheckpointError, match=r"first\.onnx: missing"):
+        OnnxModel(folder)
+    manifest["graphs"]["first"]["file"] = "../first.onnx"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match=r"manifest\.json.*\.\./first\.onnx"):
+        OnnxModel(folder)
+
+
+def test_refusals(exported, small_model, tmp_path):
+    with pytest.raises(ConfigError, match="device 'tensorrt': this onnxruntime has cpu"):
+        OnnxModel(exported, "tensorrt")
+    with pytest.raises(ConfigError, match="cannot be changed"):
+        open_model(str(exported), overrides={"image_size": 128})
+    with pytest.raises(ConfigError, match="no levels of speed"):
+        VideoSegmenter(OnnxModel(exported), fast=1)
+    (tmp_path / "mine.txt").write_text("x")
+    with pytest.raises(OutputError, match="holds files already"):
+        export(small_model, tmp_path, "onnx", {})
+    assert [path.name for path in Path(tmp_path).iterdir()] == ["mine.txt"]
+    network = entitysam.build_model("tiny_scratch", image_size=64, num_entities=6, memory=None)
+    with pytest.raises(ConfigError, match="no memory"):
+        export(network, tmp_path / "new", "onnx", {})
