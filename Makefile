@@ -1,7 +1,7 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
 PYTHON ?= python3
 BIN    := .venv/bin
-EXTRAS := dev,train,label,sam,bulk,ray,formats,serve
+EXTRAS := dev,train,label,sam,bulk,ray,formats,serve,export
 UV     := PYTHONPATH=.venv/.uv $(PYTHON) -m uv
 
 ROOT   := $(shell id -u)

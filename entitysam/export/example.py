@@ -13,7 +13,9 @@ import onnxruntime
 
 folder, frames, masks = Path(sys.argv[1]), np.load(sys.argv[2]), []
 manifest = json.loads((folder / "manifest.json").read_text())
-sessions = {name: onnxruntime.InferenceSession(str(folder / graph["file"])) for name, graph in manifest["graphs"].items()}
+sessions = {
+    name: onnxruntime.InferenceSession(str(folder / graph["file"])) for name, graph in manifest["graphs"].items()
+}
 
 
 def run(name, **inputs):

@@ -32,7 +32,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None
         [B, N, Cv].
     """
     batch, rows = query.shape[:2]
-    if query.device.type != "cpu" or torch.compiler.is_compiling():  # a compiler needs one graph, not a loop over blocks
+    if (
+        query.device.type != "cpu" or torch.compiler.is_compiling()
+    ):  # a compiler needs one graph, not a loop over blocks
         key, value = key.expand(batch, -1, -1), value.expand(batch, -1, -1)
         mask = None if bias is None else bias.to(query.dtype).expand(1, 1, rows, -1)
         return F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None], mask)[:, 0]

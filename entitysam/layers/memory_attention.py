@@ -95,7 +95,9 @@ class MemoryAttentionLayer(nn.Module):
         """x [B or 1, hw, C], memory [B, M * hw, Cm], position [M * hw, Cm], others as in `RotaryAttention` -> [B, hw, C]."""
         normed = self.norm1(x)
         x = x + self.self_attn(normed, normed, None, rotation)
-        x = x + self.cross_attn_image(self.norm2(x), memory, position, rotation, tokens, tokens_position, key_rotation, bias)
+        x = x + self.cross_attn_image(
+            self.norm2(x), memory, position, rotation, tokens, tokens_position, key_rotation, bias
+        )
         return x + self.linear2(self.linear1(self.norm3(x)).relu_())
 
 

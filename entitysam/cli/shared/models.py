@@ -6,7 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from entitysam.errors import ConfigError
-from entitysam.shipped import HUB, RANDOM, TINY, check_model_name, default_weights, is_exported, is_weight_file, shipped_folder
+from entitysam.shipped import (
+    HUB,
+    RANDOM,
+    TINY,
+    check_model_name,
+    default_weights,
+    is_exported,
+    is_weight_file,
+    shipped_folder,
+)
 
 if TYPE_CHECKING:
     from entitysam.engine.build import OpenedModel

@@ -124,7 +124,9 @@ def _open_exported(folder: Path, device: str, overrides: Mapping[str, Any] | Non
     from entitysam.export.runtime import OnnxModel
 
     if overrides:
-        raise ConfigError(f"{folder}: the config of an exported model cannot be changed (model.{next(iter(overrides))})")
+        raise ConfigError(
+            f"{folder}: the config of an exported model cannot be changed (model.{next(iter(overrides))})"
+        )
     if kind not in ("", ENTITY_SAM):
         raise ConfigError(f"{folder}: an exported EntitySAM, not {_a(TITLES[kind])}")
     model = OnnxModel(folder, device)
