@@ -1,9 +1,10 @@
 """What a run gives to the method that it builds."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
+from entitysam.config import InferenceConfig
 from entitysam.engine.build import open_model
 from entitysam.engine.build.opening import ENTITY_SAM, SAM2
 from entitysam.engine.methods.appearance import build_segmenter
@@ -49,7 +50,14 @@ class MethodContext:
         return open_model(node, file or None, device=self.device, kind=ENTITY_SAM, seed=self.seed).model
 
     def segmenter(self, weights: str = "", model: str = "", **settings: Any) -> VideoSegmenter:
-        """EntitySAM with the settings of the run, changed by `settings`."""
+        """EntitySAM with the settings of the run, changed by `settings`.
+
+        Raises:
+            ConfigError: an unknown setting, and as `entity_sam`.
+        """
+        unknown = settings.keys() - {field.name for field in fields(InferenceConfig)}
+        if unknown:
+            raise ConfigError(f"method.inference.{min(unknown)}: unknown key; see `inference` of --print-config")
         return build_segmenter(self.entity_sam(weights, model), {**self.inference, **settings})
 
     def sam2(self, node: Mapping[str, Any] | None) -> Any:

@@ -1,6 +1,6 @@
 """EntitySAM itself, and EntitySAM without memory, whose queries are linked from frame to frame (MinVIS, Huang et al., 2022)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -19,13 +19,16 @@ from entitysam.structures import FrameOutput
 
 
 @METHODS.register("entitysam")
-def entitysam(context: MethodContext, weights: str = "", model: str = "") -> Any:
+def entitysam(
+    context: MethodContext, weights: str = "", model: str = "", inference: Mapping[str, Any] | None = None
+) -> Any:
     """EntitySAM by the published protocol, with re-identification where the run asks for it.
 
     Args:
         context: of the run; weights, model: see `MethodContext.entity_sam`.
+        inference: keys that differ from the run's, e.g. `entitysam:inference.fast=2`.
     """
-    segmenter = context.segmenter(weights, model)
+    segmenter = context.segmenter(weights, model, **(inference or {}))
     if context.reid:
         return ReidentifyingSegmenter(segmenter, open_reidentifier(context.reid, context.device))
     return segmenter

@@ -1,13 +1,18 @@
-"""EntitySAM without memory: the links between frames are the best of all permutations."""
+"""Settings of EntitySAM as a method; without memory: the links between frames are the best of all permutations."""
 
 from itertools import permutations
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 
+from entitysam.engine.methods.build import build_method, method_node
+from entitysam.engine.methods.context import MethodContext
 from entitysam.engine.methods.entity_sam import LastQueries, WithoutMemory, match_queries
+from entitysam.inference.keyframes import KeyframeModel
 from entitysam.inference.segmenter import VideoSegmenter
+from entitysam.registry import ConfigError
 
 
 def test_matching_is_the_best_of_all_permutations():
@@ -45,3 +50,12 @@ def test_a_still_video_keeps_every_id(small_model, small_video):
     assert len(np.unique(ids)) > 1
     np.testing.assert_array_equal(ids[1], ids[0])
     np.testing.assert_array_equal(ids[2], ids[0])
+
+
+def test_settings_of_the_method_win_over_those_of_the_run():
+    context = MethodContext(weights="random", inference={"fast": 0, "warmup_frames": 2})
+    method = build_method(method_node("entitysam:model=tiny_scratch,weights=random,inference.fast=2"), context)
+    assert isinstance(method.model, KeyframeModel)
+    assert method.warmup_frames == 2
+    with pytest.raises(ConfigError, match=r"method\.inference\.speed: unknown key"):
+        build_method(method_node("entitysam:model=tiny_scratch,weights=random,inference.speed=2"), context)
