@@ -69,7 +69,13 @@ REFUSED = {
     "--prompts needs SAM 2.1": [],
     "--prompts does not go together with --online": ["--online"],
     "--prompts does not go together with --resume": ["--resume"],
-    "an EntitySAM, not a SAM 2.1": ["--weights", "TINY"],
+    "an EntitySAM, not a SAM 2.1, for it lacks SAM 2's mask decoder": ["--weights", "TINY"],
+    "an EntitySAM file, which lacks SAM 2's mask decoder and object pointers": [
+        "--model",
+        "sam2_tiny",
+        "--weights",
+        "TINY",
+    ],
 }
 
 

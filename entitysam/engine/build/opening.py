@@ -101,7 +101,8 @@ def open_model(
     if kind and node.get("name") not in (kind, None):
         source = files[0] if files else f"model '{model}'"
         found = TITLES.get(node["name"], node["name"])
-        raise CheckpointError(f"{source}: {_a(found)}, not {_a(TITLES[kind])}")
+        lacks = ", for it lacks SAM 2's mask decoder" if (kind, node["name"]) == (SAM2, ENTITY_SAM) else ""
+        raise CheckpointError(f"{source}: {_a(found)}, not {_a(TITLES[kind])}{lacks}")
     torch.manual_seed(seed)  # equal seeds give equal random weights
     network = build_model(node)
     for file in files:

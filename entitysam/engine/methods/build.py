@@ -99,7 +99,7 @@ def build_method(node: Mapping[str, Any], context: MethodContext) -> Any:
 
 def fingerprint(node: Mapping[str, Any]) -> list[Any]:
     """The node, with the files that it names, and the shipped weights of the models: equal for equal predictions."""
-    shipped = [shipped_folder("checkpoints") / TINY[text] for text in _texts(node) if text in TINY]
+    shipped = [str(shipped_folder("checkpoints") / TINY[text]) for text in _texts(node) if text in TINY]
     return [dict(node), [file_fingerprint(file) for file in (*_texts(node), *shipped) if Path(file).exists()]]
 
 
