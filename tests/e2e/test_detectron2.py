@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import train_net
+from support.processes import run_here
 
 from entitysam.config import load_config, to_dict
 from entitysam.engine.train import run as training
@@ -74,16 +76,9 @@ def train(values, resume=False):
 
 
 @pytest.mark.skipif(INSTALLED, reason="detectron2 is installed")
-def test_without_detectron2_the_command_says_so_in_one_line(tmp_path):
-    command = [
-        sys.executable,
-        "tools/train_net.py",
-        "--config",
-        "configs/tiny_scratch_stage1.yaml",
-        "--engine",
-        "detectron2",
-    ]
-    result = subprocess.run([*command, f"output_dir={tmp_path / 'run'}"], cwd=ROOT, capture_output=True, text=True)
+def test_without_detectron2_the_command_says_so_in_one_line(tmp_path, monkeypatch, capsys):
+    options = ["--config", "tiny_scratch_stage1", "--engine", "detectron2", f"output_dir={tmp_path / 'run'}"]
+    result = run_here(monkeypatch, capsys, train_net.main, *options)
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
     assert "--engine detectron2: 'detectron2' is not installed; pip install" in result.stderr

@@ -61,6 +61,7 @@ def test_it_works_from_any_folder(wheel, tmp_path):
         "pip",
         "install",
         "--quiet",
+        "--no-compile",
         "--no-deps",
         "--no-index",
         "--target",
