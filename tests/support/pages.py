@@ -1,6 +1,10 @@
 """What browser tests do with the page of `entitysam serve`."""
 
+import re
 from contextlib import contextmanager
+
+# What Chromium remarks on: the tests read pixels back, which the page does not do; edits are refused, which the page says.
+REMARKS = re.compile("getImageData|Failed to load resource.*status of (409|422)")
 
 
 @contextmanager
@@ -9,8 +13,7 @@ def open_page(browser, url, width=1280, height=800, ready="body[data-frame]", **
     context = browser.new_context(viewport={"width": width, "height": height}, **options)
     page, problems = context.new_page(), []
     page.set_default_timeout(10_000)
-    # The tests read pixels back, which the page itself does not do: Chromium remarks on that.
-    page.on("console", lambda message: "getImageData" in message.text or problems.append(message.text))
+    page.on("console", lambda message: REMARKS.search(message.text) or problems.append(message.text))
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.goto(url)
     page.wait_for_selector(ready)

@@ -1,0 +1,223 @@
+"""Every correction through the page; what it shows is compared with the maps that the edits should give."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from support.pages import click_pixel, only_tints, open_page, pixel, place, selected, wait_frame, wait_revision
+from support.small_result import moving_squares
+
+from entitysam.io.id_maps import read_ids
+from entitysam.serve.opened import OpenedResult
+from entitysam.visualization.overlay import id_colours
+
+_, IDS = moving_squares()
+LAST = len(IDS) - 1
+
+
+def colour(entity):
+    return tuple(id_colours(entity).tolist())
+
+
+def middle(frame, entity, ids=IDS):
+    """(x, y) of about the middle of an entity; the ground is taken at its right end."""
+    rows, columns = np.nonzero(ids[frame] == entity)
+    if entity == 1:
+        return ids.shape[2] - 3, 3
+    return int(columns.mean()), int(rows.mean())
+
+
+def go_to(page, frame):
+    page.locator("#frame").fill(str(frame))
+    page.locator("#frame").press("Enter")
+    wait_frame(page, frame)
+
+
+def choose(page, entity, other=None):
+    page.locator("#lane-names button", has_text=f" {entity}").first.click()
+    if other is not None:
+        page.locator("#other").select_option(str(other))
+
+
+def shown(page):
+    return page.locator("#lane-names button").all_inner_texts()
+
+
+def test_name_colour_and_lock(page, copy):
+    click_pixel(page, *middle(0, 2))
+    page.keyboard.press("r")
+    page.keyboard.type("red box")
+    page.keyboard.press("Enter")
+    wait_revision(page, 1)
+    assert "red box 2" in shown(page)
+    page.locator("#colour").fill("#00ff7f")
+    wait_revision(page, 2)
+    only_tints(page)
+    assert pixel(page, *middle(0, 2)) == (0, 255, 127)
+    page.locator("#picture").focus()
+    page.keyboard.press("l")
+    wait_revision(page, 3)
+    assert page.locator("#lock").inner_text() == "Locked"
+    assert page.locator("#delete").is_disabled()
+    page.reload()
+    page.wait_for_selector("body[data-revision='3']")
+    assert "red box 2 · locked" in shown(page)
+
+
+def test_merge_undo_redo_and_reload(page, copy):
+    only_tints(page)
+    choose(page, 2)
+    click_pixel(page, *middle(0, 3), modifiers=["Shift"])
+    assert page.locator("#other").input_value() == "3"
+    page.keyboard.press("m")
+    wait_revision(page, 1)
+    assert shown(page) == ["Entity 1", "Entity 2", "Entity 4"]
+    assert pixel(page, *middle(0, 3)) == colour(2)
+    page.keyboard.press("Control+z")
+    wait_revision(page, 2)
+    assert pixel(page, *middle(0, 3)) == colour(3)
+    page.locator("#redo").click()
+    wait_revision(page, 3)
+    page.reload()
+    page.wait_for_selector("body[data-revision='3']")
+    assert shown(page) == ["Entity 1", "Entity 2", "Entity 4"]
+    only_tints(page)
+    assert pixel(page, *middle(0, 3)) == colour(2)
+    page.locator("#undo").click()
+    wait_revision(page, 4)
+    assert pixel(page, *middle(0, 3)) == colour(3)
+    page.locator("#tab-edits").click()
+    assert page.locator("#edits li.undone").inner_text() == "entity 3 merged into entity 2"
+
+
+def test_split_swap_delete_and_join(page, copy):
+    only_tints(page)
+    choose(page, 3)
+    go_to(page, 12)
+    page.locator("#split").click()
+    wait_revision(page, 1)
+    assert pixel(page, *middle(12, 3)) == colour(5)
+    page.locator("#back").click()
+    wait_frame(page, 11)
+    assert pixel(page, *middle(11, 3)) == colour(3)
+    go_to(page, 14)
+    choose(page, 2, other=5)
+    page.locator("#swap").click()
+    wait_revision(page, 2)
+    assert (pixel(page, *middle(14, 2)), pixel(page, *middle(14, 3))) == (colour(5), colour(2))
+    go_to(page, 13)
+    assert (pixel(page, *middle(13, 2)), pixel(page, *middle(13, 3))) == (colour(2), colour(5))
+    choose(page, 4, other=5)
+    page.locator("#join").click()  # 4 ends on frame 11, 5 begins on 12
+    wait_revision(page, 3)
+    assert pixel(page, *middle(13, 3)) == colour(4)
+    choose(page, 2)
+    page.keyboard.press("Delete")
+    wait_revision(page, 4)
+    assert pixel(page, *middle(13, 2)) not in [colour(i) for i in range(1, 6)]
+    page.locator("#range-first").fill("15")
+    page.locator("#range-last").fill("17")
+    page.locator("#delete-range").click()
+    wait_revision(page, 5)
+    page.keyboard.press("Escape")
+    # The same by hand, on the whole video; and nothing of it is in the result itself.
+    expected = IDS.copy()
+    expected[12:][expected[12:] == 3] = 5
+    two, five = expected[14:] == 2, expected[14:] == 5
+    expected[14:][two], expected[14:][five] = 5, 2
+    expected[expected == 5] = 4
+    expected[13][expected[13] == 2] = 0
+    expected[15:18][expected[15:18] == 2] = 0
+    folder, _ = copy
+    opened = OpenedResult(folder)
+    for frame in range(len(IDS)):
+        np.testing.assert_array_equal(opened.ids(frame), expected[frame])
+        np.testing.assert_array_equal(read_ids(folder / "masks" / f"{frame:05d}.png"), IDS[frame])
+
+
+def test_what_cannot_be_done_is_said(page, copy):
+    choose(page, 2, other=3)
+    page.locator("#join").click()
+    page.wait_for_selector("#notice:not([hidden])")
+    assert page.locator("#notice").inner_text() == "both entities are on frame 0; merge them instead"
+    assert page.locator("body").get_attribute("data-revision") == "0"
+
+
+def stroke(page, points):
+    for index, (x, y) in enumerate(points):
+        page.mouse.move(*place(page, x, y))
+        if not index:
+            page.mouse.down()
+    page.mouse.up()
+
+
+def test_brush_eraser_and_a_new_entity(page, copy):
+    only_tints(page)
+    choose(page, 2)
+    page.locator("#radius").fill("4")
+    page.locator("#brush").click()
+    ground = (90, 8)
+    stroke(page, [(80, 8), (100, 8)])
+    wait_revision(page, 1)
+    assert pixel(page, *ground) == colour(2)
+    page.locator("#eraser").click()
+    stroke(page, [(90, 8)])
+    wait_revision(page, 2)
+    assert pixel(page, *ground) != colour(2)
+    assert pixel(page, 80, 8) == colour(2)
+    page.locator("#new-entity").click()
+    stroke(page, [(60, 35)])
+    wait_revision(page, 3)
+    assert pixel(page, 60, 35) == colour(5)
+    assert selected(page) == 5
+    assert "Entity 5" in shown(page)
+    page.locator("#forward").click()  # strokes are on one frame
+    wait_frame(page, 1)
+    assert pixel(page, *ground) == colour(1)
+
+
+def test_two_tabs_see_the_same(browser, server, page, copy):
+    with open_page(browser, server.url) as (other, problems):
+        choose(page, 2, other=3)
+        page.locator("#merge").click()
+        other.wait_for_selector("body[data-revision='1']")
+        assert shown(other) == ["Entity 1", "Entity 2", "Entity 4"]
+        choose(other, 4)
+        other.locator("#delete").click()
+        page.wait_for_selector("body[data-revision='2']")
+        assert shown(page) == shown(other) == ["Entity 1", "Entity 2"]
+        # An edit on a state that is not the newest one is refused and the tab brought up to date.
+        page.evaluate("entitysam.state.revision = 1")
+        choose(page, 1)
+        page.locator("#split").click()
+        page.wait_for_selector("#notice:not([hidden])")
+        assert "another tab" in page.locator("#notice").inner_text()
+        assert problems == []
+
+
+def test_edits_of_an_earlier_run_are_kept_and_said(browser, server, folder, tmp_path):
+    target = tmp_path / "run"
+    shutil.copytree(folder, target)
+    lines = [{"journal": 1, "result": "0123456789abcdef"}, {"do": {"kind": "merge", "id": 2, "into": 3}}]
+    (target / "edits.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    entry = server.workspace.open_folder(target)
+    with open_page(browser, server.url) as (page, problems):
+        page.wait_for_selector("#notice:not([hidden])")
+        assert "edits-0123456789ab.jsonl" in page.locator("#notice").inner_text()
+        assert problems == []
+    server.workspace.remove(entry.key)
+
+
+@pytest.mark.parametrize("width", [390])
+def test_it_works_by_touch_on_a_narrow_screen(browser, server, copy, width):
+    with open_page(browser, server.url, width, 844, has_touch=True, is_mobile=True) as (page, problems):
+        spot = place(page, *middle(0, 2))
+        page.touchscreen.tap(*spot)
+        assert selected(page) == 2
+        page.locator("#delete").tap()
+        wait_revision(page, 1)
+        assert shown(page) == ["Entity 1", "Entity 3", "Entity 4"]
+        page.locator("#undo").tap()
+        wait_revision(page, 2)
+        assert problems == []
