@@ -2,7 +2,7 @@
 
 RESULT is a result folder of 'entitysam segment', 'track' (with masks) or 'demo'. The page is served on this machine alone, unless
 --host says otherwise: then every request needs the token in the address that is printed. Edits are kept in edits.jsonl in the
-result folder; the result itself is never changed.
+result folder; the result itself is never changed. Videos can be uploaded and segmented; they go to --work.
 
 examples:
   entitysam serve out/demo
@@ -14,6 +14,8 @@ examples:
 import argparse
 from pathlib import Path
 
+from entitysam.cli.shared.arguments import add_model_arguments
+
 PORT = 8765
 
 
@@ -24,6 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port", type=int, default=PORT, metavar="N", help=f"port (default: {PORT}; 0: any that is free)"
     )
+    parser.add_argument("--work", type=Path, default=Path("out/serve"), metavar="FOLDER",
+                        help="for uploads and their results (default: out/serve)")  # fmt: skip
+    parser.add_argument("--no-uploads", action="store_true", help="take no videos to segment")
+    parser.add_argument("--max-upload", type=int, default=2048, metavar="MIB", help="largest upload (default: 2048)")
+    parser.add_argument("--max-frames", type=int, default=20_000, metavar="N",
+                        help="frames of an upload that are segmented (default: 20000)")  # fmt: skip
+    add_model_arguments(parser)
     parser.add_argument("--token", metavar="TEXT", help="that requests must carry (default: a random one with --host)")
 
 
@@ -40,6 +49,13 @@ def run(arguments: argparse.Namespace) -> int:
             f"'entitysam serve' needs more packages ({error.name}): pip install 'entitysam[serve]'"
         ) from error
 
+    from entitysam.cli.shared.models import check_model_options
+    from entitysam.serve.segmenting import Limits, Studio
     from entitysam.serve.server import serve
 
-    return serve(arguments.results, arguments.input, arguments.host, arguments.port, arguments.token)
+    studio = None
+    if not arguments.no_uploads:
+        check_model_options(arguments)
+        limits = Limits(arguments.max_upload, max_frames=arguments.max_frames)
+        studio = Studio(arguments.work, arguments.model, arguments.weights, arguments.device, limits)
+    return serve(arguments.results, arguments.input, arguments.host, arguments.port, arguments.token, studio)

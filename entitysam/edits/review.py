@@ -166,4 +166,6 @@ def _strongest_of_close(findings: list[Finding]) -> list[Finding]:
             group.append(finding)
         else:
             group[-1] = replace(group[-1], strength=max(group[-1].strength, finding.strength))
-    return sorted((one for group in kept.values() for one in group), key=lambda one: (-one.strength, one.frame, one.ids))
+    return sorted(
+        (one for group in kept.values() for one in group), key=lambda one: (-one.strength, one.frame, one.ids)
+    )

@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -15,14 +17,17 @@ from entitysam.edits.journal import JournalError
 from entitysam.edits.operations import EditError
 from entitysam.io.files import OutputError
 from entitysam.io.readers.base import InputError
+from entitysam.serve.jobs import BusyError, JobQueue
 from entitysam.serve.opened import StaleError
-from entitysam.serve.routes import edits, events, results
+from entitysam.serve.routes import edits, events, jobs, results
 from entitysam.serve.security import Guard
+from entitysam.serve.segmenting import Studio, UploadError
 from entitysam.serve.workspace import NotFoundError, Workspace
 
 TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8",
          ".svg": "image/svg+xml"}  # fmt: skip
-STATUS = {NotFoundError: 404, StaleError: 409, EditError: 422, InputError: 422, JournalError: 422, OutputError: 507}
+STATUS = {NotFoundError: 404, StaleError: 409, EditError: 422, InputError: 422, JournalError: 422, UploadError: 422,
+          BusyError: 429, OutputError: 507}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,19 +45,32 @@ class Settings:
     embedded: bool = False
 
 
-def build_app(workspace: Workspace, settings: Settings | None = None) -> Guard:
-    """The ASGI application of a workspace."""
+def build_app(workspace: Workspace, settings: Settings | None = None, studio: Studio | None = None) -> Guard:
+    """The ASGI application.
+
+    Args:
+        workspace: the results that it shows.
+        settings: how it is reached.
+        studio: where uploads are segmented; None = none are taken.
+    """
     settings = settings or Settings()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        yield
-        workspace.close()
+        with TemporaryDirectory(prefix="entitysam-") as exports:
+            app.state.exports = Path(exports)
+            yield
+            queue.close()
+            if studio is not None:
+                studio.close()
+            workspace.close()
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
-    app.state.workspace = workspace
-    for module in (results, edits, events):
+    queue = JobQueue(workspace)
+    app.state.workspace, app.state.studio, app.state.jobs, app.state.reviews = workspace, studio, queue, {}
+    for module in (results, edits, jobs, events):
         app.include_router(module.router, prefix="/api")
+    app.include_router(jobs.downloads)
     _add_static(app)
     for kind, status in STATUS.items():
         app.add_exception_handler(kind, _answer_with(status))

@@ -1,6 +1,7 @@
 """One open result: its maps and frames as edited, and the edits."""
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -192,16 +193,25 @@ class OpenedResult:
 
     # -- maps
 
+    def snapshot(self) -> "Snapshot":
+        """The state now, which later edits do not change."""
+        with self._lock:
+            return Snapshot(self, list(self.journal.edits), self.revision, self.table.copy())
+
     def ids(self, frame: int) -> np.ndarray:
         """The edited map of a frame, int32 [H, W]."""
-        with self._lock:
-            edits, revision = list(self.journal.edits), self.revision
+        return self.snapshot_ids(frame, *self._edits())
+
+    def snapshot_ids(self, frame: int, edits: list[Edit], revision: int) -> np.ndarray:
         return self._edited(frame, edits, revision).expand(self.shape)
+
+    def _edits(self) -> tuple[list[Edit], int]:
+        with self._lock:
+            return list(self.journal.edits), self.revision
 
     def packed_maps(self, start: int, count: int) -> bytes:
         """Edited maps of frames start..start + count - 1, see `packing`."""
-        with self._lock:
-            edits, revision = list(self.journal.edits), self.revision
+        edits, revision = self._edits()
         return pack_maps(self._edited(frame, edits, revision) for frame in self._range(start, count))
 
     def _edited(self, frame: int, edits: list[Edit], revision: int | None = None) -> Runs:
@@ -294,6 +304,25 @@ class OpenedResult:
             if self._frames is not None:
                 self._frames.close()
                 self._frames = None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A result at one revision: what exports and the review list read while others edit.
+
+    Attributes:
+        opened: the result.
+        edits, revision, table: see `OpenedResult`.
+    """
+
+    opened: OpenedResult
+    edits: list[Edit]
+    revision: int
+    table: EntityTable
+
+    def ids(self, frame: int) -> np.ndarray:
+        """The edited map of a frame, int32 [H, W]."""
+        return self.opened.snapshot_ids(frame, self.edits, self.revision)
 
 
 def result_identity(saved: SavedResult) -> str:

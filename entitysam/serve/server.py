@@ -15,11 +15,21 @@ import uvicorn
 from entitysam.io.readers.base import InputError
 from entitysam.serve.app import Settings, build_app
 from entitysam.serve.security import is_loopback
+from entitysam.serve.segmenting import Studio
 from entitysam.serve.workspace import Workspace
 
 
-def serve(results: Sequence[Path], source: str | None, host: str, port: int, token: str | None) -> int:
+def serve(
+    inputs: Sequence[Path], source: str | None, host: str, port: int, token: str | None, studio: Studio | None
+) -> int:
     """Opens results, prints the address and serves until Ctrl-C.
+
+    Args:
+        inputs: result folders; videos, which are segmented first.
+        source: the frames of the only result; None = those that it names.
+        host, port: where to listen.
+        token: that requests must carry; None = none on this machine, else a random one.
+        studio: where uploads are segmented; None = none are taken.
 
     Raises:
         InputError: a folder without a result; the port is taken.
@@ -27,10 +37,12 @@ def serve(results: Sequence[Path], source: str | None, host: str, port: int, tok
     settings = _settings(host, token)
     with _listen(host, port) as listener:
         workspace = Workspace()
-        for folder in results:
+        for folder in inputs:
             workspace.open_folder(folder, None if source is None else _source(folder, source))
+        if studio is not None:
+            studio.reopen(workspace)
         print(f"open {address(listener, settings)}   (Ctrl-C ends)", flush=True)
-        server = uvicorn.Server(_config(build_app(workspace, settings)))
+        server = uvicorn.Server(_config(build_app(workspace, settings, studio)))
         with suppress(KeyboardInterrupt):  # is how it ends
             server.run(sockets=[listener])
     return 0
@@ -42,18 +54,21 @@ class BackgroundServer:
     Args:
         workspace: what it shows.
         settings: see `Settings`.
+        studio: where uploads are segmented; None = none are taken.
         port: 0 = any that is free.
 
     Attributes:
         url: of the page, with the token.
     """
 
-    def __init__(self, workspace: Workspace, settings: Settings | None = None, port: int = 0):
+    def __init__(
+        self, workspace: Workspace, settings: Settings | None = None, studio: Studio | None = None, port: int = 0
+    ):
         settings = settings or Settings()
         self.workspace = workspace
         self._listener = _listen("127.0.0.1", port)
         self.url = address(self._listener, settings)
-        self._server = uvicorn.Server(_config(build_app(workspace, settings)))
+        self._server = uvicorn.Server(_config(build_app(workspace, settings, studio)))
         self._thread = threading.Thread(target=self._server.run, args=([self._listener],), daemon=True)
         self._thread.start()
         while not self._server.started and self._thread.is_alive():

@@ -59,6 +59,7 @@ def draw_entities(
     opacity: float = 0.45,
     labels: bool = True,
     names: Mapping[int, str] | None = None,
+    colours: Mapping[int, tuple[int, ...]] | None = None,
 ) -> np.ndarray:
     """Returns a copy of the frame with its entities tinted, outlined and numbered.
 
@@ -68,14 +69,17 @@ def draw_entities(
         opacity: of the tint, 0..1; outlines are opaque.
         labels: write each entity's id where it is widest.
         names: entity id -> text in front of the id.
+        colours: entity id -> (R, G, B) of the entities that have another colour than that of their id.
     """
     if ids.shape != frame.shape[:2]:
         ids = cv2.resize(ids.astype(np.int32), frame.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-    colours = id_colours(ids)
+    tint = id_colours(ids)
+    for entity, colour in (colours or {}).items():
+        tint[ids == entity] = colour
     drawn = frame.copy()
-    cv2.copyTo(cv2.addWeighted(frame, 1 - opacity, colours, opacity, 0), (ids > 0).astype(np.uint8), drawn)
+    cv2.copyTo(cv2.addWeighted(frame, 1 - opacity, tint, opacity, 0), (ids > 0).astype(np.uint8), drawn)
     outline, border = find_outlines(ids, width=max(1, round(min(ids.shape) / 270)))
-    drawn[outline] = colours[outline]
+    drawn[outline] = tint[outline]
     drawn[border] = 20
     return _draw_labels(drawn, ids, names or {}) if labels else drawn
 

@@ -42,12 +42,16 @@ def run(arguments: argparse.Namespace) -> None:
                 for frame, kind, entities in errors:
                     hit = any(abs(f.frame - frame) <= 1 and entities & set(f.ids) for f in findings[:count])
                     found[with_frames, count, kind] += hit
-    print(f"{sum(total.values())} errors in {arguments.videos} videos; {entries / arguments.videos:.0f} entries per video")
+    print(
+        f"{sum(total.values())} errors in {arguments.videos} videos; {entries / arguments.videos:.0f} entries per video"
+    )
     print(f"{'':22}" + "".join(f"{kind:>10}" for kind in (*KINDS, "all")))
     for with_frames in (True, False):
         for count in FIRST:
             row = [found[with_frames, count, kind] for kind in KINDS]
-            cells = [f"{hits}/{total[kind]}" for hits, kind in zip(row, KINDS)] + [f"{sum(row) / sum(total.values()):.3f}"]
+            cells = [f"{hits}/{total[kind]}" for hits, kind in zip(row, KINDS)] + [
+                f"{sum(row) / sum(total.values()):.3f}"
+            ]
             name = f"{'maps and frames' if with_frames else 'maps alone'}, {count}"
             print(f"{name:22}" + "".join(f"{cell:>10}" for cell in cells))
 

@@ -21,6 +21,15 @@ def list_results(request: Request) -> list[dict[str, Any]]:
     ]
 
 
+@router.post("/{key}/close")
+def close(request: Request, key: str) -> dict[str, Any]:
+    """Takes a result of this tab out of the list; its files stay."""
+    workspace = request.app.state.workspace
+    if workspace.entry(key, tab_of(request)).owner == tab_of(request):
+        workspace.remove(key)
+    return {}
+
+
 @router.get("/{key}")
 def describe(request: Request, key: str) -> dict[str, Any]:
     result = result_of(request, key)

@@ -5,6 +5,7 @@ import { Media } from "./media.js";
 import { Picture } from "./picture.js";
 import { Timeline } from "./timeline.js";
 import { Tools } from "./tools.js";
+import { Work } from "./work.js";
 
 const $ = (id) => document.getElementById(id);
 const app = { key: "", meta: null, state: null, frame: 0, selected: 0, other: 0, playing: false };
@@ -13,7 +14,8 @@ window.entitysam = app; // for a look from the console
 const picture = new Picture($("picture"), $("picture-box"));
 const timeline = new Timeline(document.querySelector(".timeline"), { seek: (frame) => seek(frame, true), select });
 const tools = new Tools(app, picture, { notice, seek, select, changed, redraw: () => picture.draw() });
-Object.assign(app, { picture, timeline, tools });
+const work = new Work(app, { notice, seek, select, open: (key) => guarded(() => open(key)), finished: () => guarded(listResults) });
+Object.assign(app, { picture, timeline, tools, work });
 
 export function notice(text, isLasting = false) {
   $("notice").textContent = text;
@@ -237,6 +239,8 @@ const KEYS = {
   o: () => setOption("outlines", !picture.options.outlines),
   t: () => setOption("labels", !picture.options.labels),
   d: () => setOption("side", !picture.options.side),
+  f: () => work.move(1),
+  p: () => work.move(-1),
   "?": () => $("keys").showModal(),
   Escape: () => (tools.brush ? tools.setBrush("") : select(0)),
 };
@@ -273,7 +277,8 @@ guarded(async () => {
   if (chosen) await open(chosen.key);
   else {
     $("empty").hidden = false;
-    $("empty").textContent = "Nothing is open yet. Start with a result folder: entitysam serve out/demo";
+    $("empty").textContent = "Nothing is open yet. Upload a video under New, or start with a result: entitysam serve out/demo";
+    showTab($("tab-new"));
   }
   document.body.dataset.started = "";
   follow();

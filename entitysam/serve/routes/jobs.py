@@ -1,0 +1,156 @@
+"""Work that takes longer: uploads to segment, exports, the review list; progress, cancel, download."""
+
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Body, Header, Query, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import FileResponse
+
+from entitysam.edits.review import Finding, find_instabilities
+from entitysam.io.files import OutputError, output_errors
+from entitysam.io.readers.base import InputError
+from entitysam.serve.exporting import KINDS, export
+from entitysam.serve.jobs import Job
+from entitysam.serve.opened import OpenedResult
+from entitysam.serve.routes import result_of
+from entitysam.serve.security import tab_of
+from entitysam.serve.segmenting import UploadError
+
+router = APIRouter()
+downloads = APIRouter()
+MIB = 2**20
+SHOWN = 100  # entries of the review list
+
+
+@router.get("/jobs")
+def list_jobs(request: Request) -> list[dict[str, Any]]:
+    return [job.describe() for job in request.app.state.jobs.of(tab_of(request))]
+
+
+@router.post("/jobs/{key}/cancel")
+def cancel(request: Request, key: str) -> dict[str, Any]:
+    return request.app.state.jobs.cancel(key, tab_of(request)).describe()
+
+
+# -- uploads
+
+
+@router.post("/uploads")
+async def upload(
+    request: Request,
+    name: Annotated[str, Query(min_length=1, max_length=500)],
+    online: bool = True,
+    max_frames: Annotated[int | None, Query(ge=1, le=10**7)] = None,
+    content_length: Annotated[int | None, Header()] = None,
+) -> dict[str, Any]:
+    """Takes the body of the request as a file, and segments it.
+
+    Raises:
+        UploadError: too large, or of a type that is not taken.
+        OutputError: the disk is full.
+    """
+    studio, tab = request.app.state.studio, tab_of(request)
+    if studio is None:
+        raise UploadError("this server takes no uploads")
+    limit = studio.limits.upload_mib * MIB
+    too_large = UploadError(f"the file is larger than {studio.limits.upload_mib} MiB, which is what this server takes")
+    if content_length is not None and content_length > limit:
+        raise too_large
+    path = studio.new_place(name, tab)
+    received = 0
+    try:
+        with output_errors("the upload"), path.open("xb") as file:
+            async for block in request.stream():
+                received += len(block)
+                if received > limit:
+                    raise too_large
+                await run_in_threadpool(file.write, block)
+        if not received:
+            raise UploadError("the file is empty")
+        work = partial(_segment, request.app.state, path, online, max_frames)
+        job = request.app.state.jobs.add(Job("segment", tab, studio.title_of(path.parent), work))
+    except BaseException:
+        studio.discard(path.parent)
+        raise
+    return job.describe()
+
+
+def _segment(state: Any, path: Path, online: bool, max_frames: int | None, job: Job) -> None:
+    try:
+        state.studio.segment(job, path, state.workspace, online, max_frames)
+    except BaseException:
+        state.studio.discard(path.parent)
+        raise
+
+
+# -- exports
+
+
+@router.post("/results/{key}/exports")
+def start_export(
+    request: Request, key: str, kind: Annotated[Literal["overlay", "result", "maps"], Body(embed=True)]
+) -> dict[str, Any]:
+    opened, tab = result_of(request, key), tab_of(request)
+    folder = request.app.state.exports
+    job = Job("export", tab, f"{opened.saved.video_id}: {KINDS[kind]}", partial(_export, opened, kind, folder))
+    job.result, job.total = key, opened.num_frames
+    return request.app.state.jobs.add(job).describe()
+
+
+def _export(opened: OpenedResult, kind: str, folder: Path, job: Job) -> None:
+    try:
+        place = Path(tempfile.mkdtemp(dir=folder))
+    except OSError as error:
+        raise OutputError(f"the export cannot be written ({error.strerror or error})") from error
+    job.file = export(opened.snapshot(), kind, place, job.step)
+
+
+@downloads.get("/download/{ticket}")
+def download(request: Request, ticket: str) -> FileResponse:
+    """A finished export; its random ticket is what allows it, since a link carries no headers."""
+    path = request.app.state.jobs.ticket(ticket)
+    return FileResponse(path, filename=path.name, media_type="application/octet-stream")
+
+
+# -- review
+
+
+@router.get("/results/{key}/review")
+def review(request: Request, key: str) -> dict[str, Any]:
+    """The review list of the current edits; `job` while it is made."""
+    opened, tab, state = result_of(request, key), tab_of(request), request.app.state
+    known = state.reviews.get(key)
+    if known is not None and known[0] == opened.revision:
+        return {"revision": known[0], "job": None, "findings": known[1]}
+    running = [job for job in state.jobs.of(tab) if job.kind == "review" and job.result == key]
+    active = [job for job in running if job.state in ("waiting", "running")]
+    if active:
+        job = active[-1]
+    else:
+        job = Job("review", tab, "review", partial(_review, opened, key, state.reviews))
+        job.result, job.total = key, opened.num_frames
+        state.jobs.add(job)
+    older = known[1] if known is not None else []
+    return {"revision": known[0] if known else -1, "job": job.describe(), "findings": older}
+
+
+def _review(opened: OpenedResult, key: str, reviews: dict[str, Any], job: Job) -> None:
+    now = opened.snapshot()
+    scores = {entity: now.table.rows[entity].scores for entity in now.table.visible}
+    numbers = range(opened.num_frames)
+    frames = None
+    try:
+        opened.frame(0)
+        frames = (opened.frame(index) for index in numbers)
+    except InputError:  # the maps alone say less
+        pass
+    findings = find_instabilities((now.ids(index) for index in numbers), frames, scores, job.step)
+    reviews[key] = now.revision, [_plain(finding) for finding in findings[:SHOWN]]
+
+
+def _plain(finding: Finding) -> dict[str, Any]:
+    return {"frame": finding.frame, "kind": finding.kind, "ids": finding.ids, "text": finding.text,
+            "strength": round(finding.strength, 3)}  # fmt: skip

@@ -1,0 +1,175 @@
+"""Starts the worker for an upload, follows its progress, and opens what it made."""
+
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from entitysam.io.files import as_stem, make_folder, whole_file
+from entitysam.serve.jobs import Job
+from entitysam.serve.opened import OpenedResult
+from entitysam.serve.workspace import Workspace
+
+SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".gif", ".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")  # fmt: skip
+PATIENCE = 60  # seconds until a worker that was asked to end is killed
+OWNER = "owner.json"
+
+
+class UploadError(ValueError):
+    """An upload that is not taken; the message says why."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the server takes.
+
+    Attributes:
+        upload_mib: size of an upload.
+        pixels: of a frame.
+        max_frames: of a video; the rest is left out.
+        file_mib: largest file that a worker writes.
+        memory_mib: address space of a worker; 0 = no limit (CUDA maps more than it uses).
+    """
+
+    upload_mib: int = 2048
+    pixels: int = 4096 * 4096
+    max_frames: int = 20_000
+    file_mib: int = 16 * 1024
+    memory_mib: int = 0
+
+
+@dataclass
+class Studio:
+    """Where uploads are segmented.
+
+    Attributes:
+        folder: of uploads and their results: one folder each, with a random name.
+        model, weights, device: of the network.
+    """
+
+    folder: Path
+    model: str = "tiny"
+    weights: str | None = None
+    device: str = "auto"
+    limits: Limits = field(default_factory=Limits)
+    _processes: set[subprocess.Popen[str]] = field(default_factory=set)
+
+    def new_place(self, name: str, tab: str) -> Path:
+        """An empty folder for an upload; returns the path of the file in it.
+
+        Args:
+            name: of the file on the user's machine; only its suffix and, as a title, its stem are taken.
+            tab: the owner.
+
+        Raises:
+            UploadError: a suffix that is not taken.
+            OutputError: the folder cannot be written to.
+        """
+        suffix = Path(name.replace("\\", "/")).suffix.lower()
+        if suffix not in SUFFIXES:
+            raise UploadError(f"only videos and images are taken ({', '.join(s[1:] for s in SUFFIXES)})")
+        place = make_folder(self.folder / secrets.token_hex(8))
+        title = as_stem(Path(name.replace("\\", "/")).stem)[:100]
+        with whole_file(place / OWNER) as temporary:
+            temporary.write_text(json.dumps({"tab": tab, "title": title}), encoding="utf-8")
+        return place / f"upload{suffix}"
+
+    def title_of(self, place: Path) -> str:
+        return str(_read_owner(place).get("title") or "upload")
+
+    def reopen(self, workspace: Workspace) -> None:
+        """Opens the results that earlier runs of the server made, each for its tab."""
+        if not self.folder.is_dir():
+            return
+        for place in sorted(self.folder.iterdir()):
+            tab = _read_owner(place).get("tab")
+            if isinstance(tab, str):
+                with suppress(ValueError, OSError):
+                    workspace.add(self.title_of(place), OpenedResult(place / "result"), tab, key=place.name)
+
+    def segment(self, job: Job, upload: Path, workspace: Workspace, online: bool, max_frames: int | None) -> None:
+        """The work of a job: segments an upload and opens the result for its tab."""
+        place, title = upload.parent, self.title_of(upload.parent)
+        frames = min(max_frames or self.limits.max_frames, self.limits.max_frames)
+        limits = {"pixels": self.limits.pixels, "file_mib": self.limits.file_mib, "memory_mib": self.limits.memory_mib}
+        order = {"input": str(upload), "out": str(place / "result"), "title": title, "online": online,
+                 "model": self.model, "weights": self.weights, "device": self.device, "max_frames": frames,
+                 "limits": limits}  # fmt: skip
+        try:
+            finished = self._run(job, order)
+        finally:
+            upload.unlink(missing_ok=True)
+        if job.cancelled.is_set():
+            job.message = f"stopped after {finished} frames"
+        entry = workspace.add(title, OpenedResult(place / "result"), job.owner, key=place.name)
+        job.result = entry.key
+
+    def _run(self, job: Job, order: dict[str, Any]) -> int:
+        """Runs the worker; returns the number of frames that it finished.
+
+        Raises:
+            UploadError: what the worker says, or how it ended.
+        """
+        command = [sys.executable, "-m", "entitysam.serve.worker"]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                                   text=True, env=environment)  # fmt: skip
+        self._processes.add(process)
+        watcher = threading.Thread(target=_end_when_cancelled, args=(process, job), daemon=True)
+        watcher.start()
+        finished, problem = 0, ""
+        try:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            with suppress(BrokenPipeError):
+                process.stdin.write(json.dumps(order))
+                process.stdin.close()
+            for line in process.stdout:
+                news = json.loads(line)
+                job.total, job.done = news.get("total", job.total), news.get("done", job.done)
+                finished, problem = news.get("finished", finished), news.get("error", problem)
+            process.wait()
+        finally:
+            self._processes.discard(process)
+        if problem:
+            raise UploadError(problem.replace(f"{Path(order['input']).name}: ", ""))
+        if not finished:
+            raise UploadError("it was stopped before a frame was finished" if job.cancelled.is_set() else
+                              f"the process that segments it ended early (status {process.returncode})")  # fmt: skip
+        return finished
+
+    def discard(self, place: Path) -> None:
+        """Removes the folder of an upload that was not taken."""
+        shutil.rmtree(place, ignore_errors=True)
+
+    def close(self) -> None:
+        for process in list(self._processes):
+            with suppress(OSError):
+                process.terminate()
+
+
+def _end_when_cancelled(process: "subprocess.Popen[str]", job: Job) -> None:
+    while process.poll() is None:
+        if job.cancelled.wait(0.2):
+            with suppress(OSError):
+                process.terminate()
+            try:
+                process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            return
+
+
+def _read_owner(place: Path) -> dict[str, Any]:
+    try:
+        owner = json.loads((place / OWNER).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return owner if isinstance(owner, dict) else {}

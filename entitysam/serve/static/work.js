@@ -1,0 +1,224 @@
+// Work that takes longer: the review list, exports, uploads; with progress, cancel and download.
+
+import { getJson, headers, ServerError } from "./server.js";
+
+const $ = (id) => document.getElementById(id);
+const ACTIVE = ["waiting", "running"];
+
+export class Work {
+  constructor(app, on) {
+    Object.assign(this, { app, on, findings: [], current: -1, seen: new Set(), polling: false });
+    for (const button of document.querySelectorAll("[data-export]")) {
+      button.addEventListener("click", () => this.start(`results/${app.key}/exports`, { kind: button.dataset.export }));
+    }
+    $("export-view").addEventListener("click", () => this.saveView());
+    $("share").addEventListener("click", () => this.share());
+    $("upload").addEventListener("click", () => this.upload());
+    $("renew").addEventListener("click", () => this.review());
+    $("next-finding").addEventListener("click", () => this.move(1));
+    $("previous-finding").addEventListener("click", () => this.move(-1));
+    $("tab-review").addEventListener("click", () => this.reviewed !== `${app.key} ${app.state?.revision}` && this.review());
+    this.poll();
+  }
+
+  async start(path, json) {
+    try {
+      await getJson(path, { json });
+    } catch (error) {
+      this.on.notice(error.message);
+    }
+    this.poll();
+  }
+
+  // -- jobs
+
+  async poll() {
+    if (this.polling) return;
+    this.polling = true;
+    try {
+      for (;;) {
+        const jobs = await getJson("jobs");
+        this.show(jobs);
+        if (!jobs.some((job) => ACTIVE.includes(job.state))) break;
+        await new Promise((resolve) => setTimeout(resolve, 400));
+      }
+    } catch (error) {
+      this.on.notice(error.message);
+    }
+    this.polling = false;
+  }
+
+  show(jobs) {
+    const shown = (kind) => jobs.filter((job) => job.kind === kind).reverse().map((job) => this.item(job));
+    $("exports").replaceChildren(...shown("export"));
+    $("uploads").replaceChildren(...shown("segment"));
+    const finished = jobs.filter((job) => job.kind === "segment" && job.state === "done").length;
+    if (this.finished !== undefined && finished > this.finished) this.on.finished();
+    this.finished = finished;
+  }
+
+  item(job) {
+    const element = (name, properties, ...children) => {
+      const made = Object.assign(document.createElement(name), properties);
+      made.append(...children);
+      return made;
+    };
+    const row = element("div", { className: "row" }, element("span", { className: "title", textContent: job.title }));
+    const item = element("li", {}, row);
+    item.dataset.state = job.state;
+    if (ACTIVE.includes(job.state)) {
+      const cancel = element("button", { textContent: "Cancel" });
+      cancel.addEventListener("click", () => this.start(`jobs/${job.key}/cancel`, {}));
+      row.append(cancel);
+      const bar = element("progress", { max: job.total || 1 });
+      bar.setAttribute("aria-label", `${job.title}: progress`);
+      if (job.state === "running" && job.total) bar.value = job.done;
+      const text = job.state === "waiting" ? "waits for others" : `${job.done}${job.total ? ` of ${job.total}` : ""} frames`;
+      item.append(bar, element("span", { className: "quiet", textContent: text }));
+    } else if (job.download) {
+      row.append(element("a", { href: job.download, textContent: "Download", download: "" }));
+    } else if (job.result && job.kind === "segment") {
+      const open = element("button", { textContent: "Open" });
+      open.addEventListener("click", () => this.on.open(job.result));
+      row.append(open);
+    }
+    const note = job.message || (job.state === "cancelled" ? "cancelled" : "");
+    if (note) item.append(element("span", { className: "quiet", textContent: note }));
+    return item;
+  }
+
+  // -- uploads
+
+  async upload() {
+    const file = $("file").files[0];
+    if (!file) {
+      this.on.notice("Choose a video or an image first.");
+      return;
+    }
+    const query = new URLSearchParams({ name: file.name, online: $("way").value === "online" });
+    if ($("max-frames").value) query.set("max_frames", $("max-frames").value);
+    $("upload").disabled = true;
+    try {
+      await this.send(`/api/uploads?${query}`, file);
+      $("file").value = "";
+    } catch (error) {
+      this.on.notice(error.message, true);
+    }
+    $("upload").disabled = false;
+    $("upload").textContent = "Segment";
+    this.poll();
+  }
+
+  // fetch tells nothing of the progress of a body that is sent
+  send(path, file) {
+    return new Promise((resolve, reject) => {
+      const sending = new XMLHttpRequest();
+      sending.open("POST", path);
+      for (const [name, value] of Object.entries(headers())) sending.setRequestHeader(name, value);
+      sending.setRequestHeader("Content-Type", "application/octet-stream");
+      sending.upload.addEventListener("progress", (event) => {
+        $("upload").textContent = `Sending ${Math.round((100 * event.loaded) / event.total)} %`;
+      });
+      const fail = () => {
+        let text = "";
+        try {
+          text = JSON.parse(sending.responseText).error;
+        } catch {
+          text = "The server has ended the upload: it is too large, or the server has stopped.";
+        }
+        reject(new ServerError(text, sending.status));
+      };
+      sending.addEventListener("load", () => (sending.status === 200 ? resolve() : fail()));
+      sending.addEventListener("error", fail);
+      sending.send(file);
+    });
+  }
+
+  // -- exports
+
+  saveView() {
+    const { app } = this;
+    app.picture.canvas.toBlob((blob) => {
+      const link = document.createElement("a");
+      link.href = URL.createObjectURL(blob);
+      link.download = `${app.meta.title}-${app.meta.names[app.frame]}.png`;
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+    });
+  }
+
+  async share() {
+    try {
+      const { link } = await getJson(`results/${this.app.key}/share`, { json: {} });
+      $("link").textContent = `${location.origin}/#link=${link}`;
+      $("link").hidden = false;
+    } catch (error) {
+      this.on.notice(error.message);
+    }
+  }
+
+  // -- review
+
+  async review() {
+    const { app } = this;
+    const key = app.key;
+    if (!key || this.reviewing) return;
+    this.reviewing = true;
+    try {
+      for (;;) {
+        const answer = await getJson(`results/${key}/review`);
+        if (key !== app.key) break;
+        this.list(answer.findings);
+        $("review-state").textContent = answer.job
+          ? `Looks at frame ${answer.job.done} of ${answer.job.total}…`
+          : answer.findings.length ? `${answer.findings.length} entries` : "Nothing looks wrong.";
+        if (!answer.job) {
+          this.reviewed = `${key} ${answer.revision}`;
+          break;
+        }
+        await new Promise((resolve) => setTimeout(resolve, 400));
+      }
+    } catch (error) {
+      $("review-state").textContent = error.message;
+    }
+    this.reviewing = false;
+  }
+
+  list(findings) {
+    this.findings = findings;
+    this.current = -1;
+    const name = (id) => {
+      const entity = this.app.picture.entities.get(id);
+      return entity?.name ? `${entity.name} ${id}` : `entity ${id}`;
+    };
+    $("findings").replaceChildren(...findings.map((finding, k) => {
+      const button = document.createElement("button");
+      button.className = "finding";
+      const at = Object.assign(document.createElement("span"), { className: "at", textContent: finding.frame });
+      const text = finding.text.replace("{0}", name(finding.ids[0])).replace("{1}", name(finding.ids[1]));
+      button.append(at, Object.assign(document.createElement("span"), { textContent: text[0].toUpperCase() + text.slice(1) }));
+      button.setAttribute("aria-label", `Frame ${finding.frame}: ${text}`);
+      button.addEventListener("click", () => this.go(k));
+      const item = document.createElement("li");
+      item.append(button);
+      return item;
+    }));
+  }
+
+  move(step) {
+    if (this.findings.length) this.go(Math.min(Math.max(this.current + step, 0), this.findings.length - 1));
+  }
+
+  go(index) {
+    const items = $("findings").children;
+    items[this.current]?.classList.replace("current", "seen");
+    this.current = index;
+    items[index].classList.add("current");
+    items[index].scrollIntoView({ block: "nearest" });
+    const finding = this.findings[index];
+    const there = finding.ids.filter((id) => this.app.picture.entities.has(id));
+    this.on.seek(finding.frame, true);
+    if (there.length) this.on.select(there[0]);
+    if (there.length > 1) this.on.select(there[1], true);
+  }
+}

@@ -1,0 +1,175 @@
+"""Segments one input in a process of its own, with limits: what somebody uploads is never decoded by the server.
+
+    python -m entitysam.serve.worker < job.json
+
+The frames are written again to `clip.mp4` beside the result, which is what the server reads. Progress is written to standard
+output, one JSON object per line: {"total": 240}, {"done": 12}, {"error": "..."}, {"finished": 24}. SIGTERM ends the run after the
+current frame; what is finished stays. The run also ends that way when the server is gone.
+"""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+MIB = 2**20
+
+
+def main() -> int:
+    job = json.load(sys.stdin)
+    limit_process(job["limits"])
+    stop = _Stop()
+    try:
+        finished = run(job, stop)
+    except (ValueError, OSError, MemoryError) as error:
+        text = " ".join(str(error).split()) or "not enough memory"
+        tell({"error": text})
+        return 2
+    tell({"finished": finished})
+    return 0
+
+
+def tell(line: dict[str, Any]) -> None:
+    with suppress(BrokenPipeError):
+        print(json.dumps(line), flush=True)
+
+
+class _Stop:
+    """Whether the run should end: SIGTERM has arrived, or the parent process is gone."""
+
+    def __init__(self) -> None:
+        self._parent = os.getppid()
+        self._asked = False
+        signal.signal(signal.SIGTERM, self._ask)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C on the server's terminal: the server decides
+
+    def _ask(self, number: int, frame: object) -> None:
+        self._asked = True
+
+    @property
+    def requested(self) -> bool:
+        return self._asked or os.getppid() != self._parent
+
+
+def limit_process(limits: dict[str, int]) -> None:
+    """Bounds the size of written files, open files and, where it is given, memory; no core files."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    wanted = {"RLIMIT_CORE": 0, "RLIMIT_FSIZE": limits["file_mib"] * MIB, "RLIMIT_NOFILE": 512}
+    if limits.get("memory_mib"):
+        wanted["RLIMIT_AS"] = limits["memory_mib"] * MIB
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a file that is too large is an OSError
+    for name, value in wanted.items():
+        kind = getattr(resource, name)
+        hard = resource.getrlimit(kind)[1]
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        with suppress(ValueError, OSError):  # macOS refuses some
+            resource.setrlimit(kind, (value, value))
+
+
+def run(job: dict[str, Any], stop: _Stop) -> int:
+    """Segments; returns the number of frames of the result."""
+    from entitysam.io.readers.source import InputError, open_frames
+
+    limits = job["limits"]
+    with open_frames(job["input"], max_frames=job["max_frames"]) as source:
+        if source.is_live:
+            raise InputError("a live input cannot be segmented here")
+        if source.width * source.height > limits["pixels"]:
+            raise InputError(f"the frames are {source.width}x{source.height}, which is larger than this server takes")
+        tell({"total": source.num_frames or 0})
+
+        from entitysam.engine.build import open_model
+        from entitysam.inference.segmenter import VideoSegmenter
+
+        opened = open_model(job["model"], job["weights"], device=job["device"], kind="entity_sam")
+        segmenter = VideoSegmenter(opened.model)
+        write = _write_online if job["online"] else _write_offline
+        return write(segmenter, source, Path(job["out"]), job["title"], stop)
+
+
+def _write_online(segmenter: Any, source: Any, out: Path, title: str, stop: _Stop) -> int:
+    """Every frame is written when it is segmented."""
+    scores: dict[int, list[float]] = {}
+    with _Output(out, title, source) as output:
+        for result in segmenter.stream(source):
+            time = source.time(result.index)
+            output.add(source.name(result.index), result.frame, result.ids, result.scores, time)
+            for entity, score in result.scores.items():
+                scores.setdefault(entity, []).append(float(score))
+            if stop.requested:
+                break
+        output.finish({entity: float(np.mean(values)) for entity, values in scores.items()})
+        return output.count
+
+
+def _write_offline(segmenter: Any, source: Any, out: Path, title: str, stop: _Stop) -> int:
+    """The published protocol, over the frames that are read before it is stopped."""
+    done = 0
+
+    def until_stopped(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        nonlocal done
+        for frame in frames:
+            yield frame
+            done += 1
+            tell({"done": done})
+            if stop.requested:
+                return
+
+    found = segmenter.segment(until_stopped(source), (source.height, source.width))
+    with _Output(out, title, source, count_steps=False) as output:
+        for index, (frame, ids) in enumerate(zip(source, found.iter_ids())):
+            scores = dict(enumerate(found.frame_scores[:, index].tolist(), start=1))
+            output.add(source.name(index), frame, ids, scores, source.time(index))
+        output.finish(dict(enumerate(found.scores.tolist(), start=1)))
+        return output.count
+
+
+class _Output:
+    """The result folder and `clip.mp4` in it."""
+
+    def __init__(self, out: Path, title: str, source: Any, count_steps: bool = True):
+        from entitysam.io.result_folder import CLIP, origin_of
+        from entitysam.io.writers.segments import ResultWriter
+        from entitysam.io.writers.video import VideoWriter
+
+        size = source.width, source.height
+        origin = origin_of(str(out / CLIP), 1, None)
+        self._writer = ResultWriter(out, title, *size, source.fps, origin, other_files=[CLIP])
+        self._clip = VideoWriter(out / CLIP, *size, source.fps)
+        self._tells = count_steps
+        self.count = 0
+
+    def add(self, name: str, frame: np.ndarray, ids: np.ndarray, scores: dict[int, float], time: float | None) -> None:
+        self._clip.add(frame, time)
+        self._writer.add(name, frame, ids, scores, time)
+        self.count += 1
+        if self._tells:
+            tell({"done": self.count})
+
+    def finish(self, scores: dict[int, float]) -> None:
+        if not self.count:
+            raise ValueError("no frame was finished")
+        self._clip.close()
+        self._writer.finish(scores)
+
+    def __enter__(self) -> "_Output":
+        self._writer.__enter__()
+        self._clip.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._clip.discard()
+        self._writer.__exit__(*error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
