@@ -66,9 +66,9 @@ class BackgroundServer:
     ):
         settings = settings or Settings()
         self.workspace = workspace
+        self._server = uvicorn.Server(_config(build_app(workspace, settings, studio)))
         self._listener = _listen("127.0.0.1", port)
         self.url = address(self._listener, settings)
-        self._server = uvicorn.Server(_config(build_app(workspace, settings, studio)))
         self._thread = threading.Thread(target=self._server.run, args=([self._listener],), daemon=True)
         self._thread.start()
         while not self._server.started and self._thread.is_alive():

@@ -150,7 +150,7 @@ def test_an_upload_is_segmented_and_only_its_tab_sees_it(browser, server, page, 
 
 
 def test_what_is_finished_stays_after_a_cancel(page, server, tmp_path):
-    frames, ids = moving_squares(400)
+    frames, _ = moving_squares(400)
     clip = write_clip(tmp_path / "long.mp4", frames)
     page.locator("#tab-new").click()
     page.locator("#file").set_input_files(clip)
