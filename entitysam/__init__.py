@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from entitysam.engine.build import build_model, load_model
     from entitysam.inference.segmenter import VideoSegmenter, segment_video
     from entitysam.models.entity_sam import EntitySAM
+    from entitysam.serve.notebook import view
 
 __version__ = "0.1.0"
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "open_results",
     "ops",
     "segment_video",
+    "view",
 ]
 _HOME = {
     "EntitySAM": "entitysam.models.entity_sam",
@@ -30,6 +32,7 @@ _HOME = {
     "load_weights": "entitysam.checkpoint",
     "open_results": "entitysam.bulk.results",
     "segment_video": "entitysam.inference.segmenter",
+    "view": "entitysam.serve.notebook",
 }
 
 

@@ -67,6 +67,7 @@ class Job:
         ready = self.state == DONE and self.file is not None
         return {"key": self.key, "kind": self.kind, "title": self.title, "state": self.state, "result": self.result,
                 "done": self.done, "total": self.total, "message": self.message,
+                "stopping": self.cancelled.is_set(),
                 "download": f"/download/{self.ticket}" if ready else ""}  # fmt: skip
 
 

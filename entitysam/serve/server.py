@@ -42,9 +42,8 @@ def serve(
         if studio is not None:
             studio.reopen(workspace)
         print(f"open {address(listener, settings)}   (Ctrl-C ends)", flush=True)
-        server = uvicorn.Server(_config(build_app(workspace, settings, studio)))
         with suppress(KeyboardInterrupt):  # is how it ends
-            server.run(sockets=[listener])
+            uvicorn.Server(_config(build_app(workspace, settings, studio))).run(sockets=[listener])
     return 0
 
 

@@ -266,8 +266,9 @@ document.addEventListener("keydown", (event) => {
 // -- start
 
 guarded(async () => {
-  const link = new URLSearchParams(location.hash.slice(1)).get("link");
-  let key = sessionStorage.getItem("result");
+  const place = new URLSearchParams(location.hash.slice(1));
+  const link = place.get("link");
+  let key = place.get("result") ?? sessionStorage.getItem("result");
   if (link) {
     history.replaceState(null, "", location.pathname);
     ({ key } = await getJson(`results/follow/${encodeURIComponent(link)}`, { method: "POST" }));

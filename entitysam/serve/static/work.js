@@ -49,12 +49,28 @@ export class Work {
   }
 
   show(jobs) {
-    const shown = (kind) => jobs.filter((job) => job.kind === kind).reverse().map((job) => this.item(job));
-    $("exports").replaceChildren(...shown("export"));
-    $("uploads").replaceChildren(...shown("segment"));
+    for (const [kind, list] of [["export", $("exports")], ["segment", $("uploads")]]) {
+      const shown = new Map([...list.children].map((item) => [item.dataset.key, item]));
+      list.replaceChildren(...jobs.filter((job) => job.kind === kind).reverse().map((job) => {
+        const old = shown.get(job.key);
+        const item = old?.dataset.state === job.state ? old : this.item(job); // a button that is being pressed stays
+        this.advance(item, job);
+        return item;
+      }));
+    }
     const finished = jobs.filter((job) => job.kind === "segment" && job.state === "done").length;
     if (this.finished !== undefined && finished > this.finished) this.on.finished();
     this.finished = finished;
+  }
+
+  advance(item, job) {
+    const bar = item.querySelector("progress");
+    if (!bar) return;
+    if (job.state === "running" && job.total) {
+      bar.max = job.total;
+      bar.value = job.done;
+    }
+    item.querySelector(".steps").textContent = job.state === "waiting" ? "waits for others" : job.stopping ? "stops after this frame…" : `${job.done}${job.total ? ` of ${job.total}` : ""} frames`;
   }
 
   item(job) {
@@ -65,16 +81,14 @@ export class Work {
     };
     const row = element("div", { className: "row" }, element("span", { className: "title", textContent: job.title }));
     const item = element("li", {}, row);
-    item.dataset.state = job.state;
+    Object.assign(item.dataset, { state: job.state, key: job.key });
     if (ACTIVE.includes(job.state)) {
       const cancel = element("button", { textContent: "Cancel" });
       cancel.addEventListener("click", () => this.start(`jobs/${job.key}/cancel`, {}));
       row.append(cancel);
-      const bar = element("progress", { max: job.total || 1 });
+      const bar = element("progress", {});
       bar.setAttribute("aria-label", `${job.title}: progress`);
-      if (job.state === "running" && job.total) bar.value = job.done;
-      const text = job.state === "waiting" ? "waits for others" : `${job.done}${job.total ? ` of ${job.total}` : ""} frames`;
-      item.append(bar, element("span", { className: "quiet", textContent: text }));
+      item.append(bar, element("span", { className: "quiet steps" }));
     } else if (job.download) {
       row.append(element("a", { href: job.download, textContent: "Download", download: "" }));
     } else if (job.result && job.kind === "segment") {
@@ -168,11 +182,12 @@ export class Work {
       for (;;) {
         const answer = await getJson(`results/${key}/review`);
         if (key !== app.key) break;
-        this.list(answer.findings);
+        if (!answer.job) this.list(answer.findings);
         $("review-state").textContent = answer.job
           ? `Looks at frame ${answer.job.done} of ${answer.job.total}…`
           : answer.findings.length ? `${answer.findings.length} entries` : "Nothing looks wrong.";
         if (!answer.job) {
+          $("findings").dataset.revision = answer.revision;
           this.reviewed = `${key} ${answer.revision}`;
           break;
         }

@@ -75,7 +75,9 @@ def test_the_page_may_load_nothing_foreign_and_not_be_framed(server):
     assert b"https://" not in body
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "", None, "localhost.evil"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "", None, "localhost.evil"]
+)
 def test_a_foreign_name_of_this_machine_reaches_nothing(server, host):
     for path in ("/", "/api/results", "/static/main.js"):
         assert send(server, path, host=host)[0] in (400, 403), (path, host)
@@ -249,7 +251,12 @@ def test_only_loopback_is_listened_on(server):
 
 
 def test_websockets_and_odd_methods_are_refused(server):
-    upgrade = {"connection": "Upgrade", "upgrade": "websocket", "sec_websocket_version": "13", "sec_websocket_key": "x" * 24}
+    upgrade = {
+        "connection": "Upgrade",
+        "upgrade": "websocket",
+        "sec_websocket_version": "13",
+        "sec_websocket_key": "x" * 24,
+    }
     assert send(server, "/api/results", **upgrade)[0] in (200, 400, 403, 426)  # answered as plain HTTP at most
     for method in ("PUT", "DELETE", "TRACE", "PATCH"):
         assert send(server, "/api/results", method)[0] in (400, 404, 405)

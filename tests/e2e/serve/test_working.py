@@ -69,8 +69,7 @@ def test_the_review_list_leads_to_wrong_ids(browser, server, tmp_path):
         wait_revision(page, 1)
         np.testing.assert_array_equal(OpenedResult(tmp_path / "wrong").ids(20), IDS[20])
         page.locator("#renew").click()
-        page.wait_for_selector("#findings:not(:has(.current))")
-        page.locator("#review-state", has_text="Looks").wait_for(state="detached")
+        page.wait_for_selector("#findings[data-revision='1']", state="attached")
         assert all("becomes" not in text for text in page.locator("#findings li").all_inner_texts()[:1])
         assert problems == []
     server.workspace.remove(entry.key)

@@ -1,0 +1,137 @@
+"""The command itself: killed while it writes edits, ended by signals, started with bad arguments; and a full disk."""
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from support.small_result import moving_squares, write_result
+
+from entitysam.cli import main
+from entitysam.edits.journal import Journal
+from entitysam.edits.operations import Merge, Rename
+from entitysam.io.files import OutputError
+from entitysam.serve.exporting import export
+from entitysam.serve.opened import OpenedResult, result_identity
+
+COMMAND = [sys.executable, "-c", "from entitysam.cli import main; raise SystemExit(main())", "serve"]
+HEADERS = {"X-Tab": "a1" * 16, "Content-Type": "application/json"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_result(tmp_path_factory.mktemp("result") / "squares", *moving_squares(6, (48, 64)))
+
+
+def test_killed_while_it_edits_it_loses_nothing_that_was_answered(folder):
+    process = subprocess.Popen(
+        [*COMMAND, str(folder), "--port", "0", "--no-uploads"], stdout=subprocess.PIPE, text=True
+    )
+    url = process.stdout.readline().split()[1]
+    assert url.startswith("http://127.0.0.1:")
+    connection = http.client.HTTPConnection(url.split("/")[2], timeout=30)
+
+    def ask(path, value=None):
+        body = None if value is None else json.dumps(value)
+        connection.request("GET" if value is None else "POST", path, body, HEADERS)
+        return json.loads(connection.getresponse().read())
+
+    key = ask("/api/results")[0]["key"]
+    threading.Timer(0.7, process.send_signal, [signal.SIGKILL]).start()
+    answered = 0
+    try:
+        while True:
+            edit = {"kind": "rename", "id": 2, "name": f"name {answered}"}
+            ask(f"/api/results/{key}/edits", {"revision": answered, "edit": edit})
+            answered += 1
+    except (OSError, http.client.HTTPException):
+        pass
+    assert process.wait(30) == -signal.SIGKILL
+    assert answered > 3
+    edits = OpenedResult(folder).journal.edits
+    assert len(edits) in (answered, answered + 1)  # one more where only the answer was lost
+    assert [edit.name for edit in edits] == [f"name {number}" for number in range(len(edits))]
+
+
+def test_bad_arguments_are_one_line(folder, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    for arguments, message in [
+        ([tmp_path / "empty"], "no finished result"),
+        ([tmp_path / "nothing"], "no finished result"),
+        ([folder, folder, "--input", "x.mp4"], "exactly one RESULT"),
+        ([folder, "--host", "0.0.0.0", "--token", "short"], "at least 16 characters"),
+        ([folder, "--port", "99999999"], "cannot be listened on"),
+        ([folder, "--model", "none"], "none"),
+    ]:
+        assert main(["serve", *map(str, arguments)]) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 256 KiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if shutil.which("mount") is None or os.geteuid() != 0:
+        pytest.skip("only root can mount a small disk")
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", place], capture_output=True).returncode:
+        pytest.skip("no disk can be mounted here")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def test_a_full_disk_is_said_and_breaks_nothing(folder, small_disk):
+    opened = OpenedResult(folder, journal=small_disk / "edits.jsonl")
+    opened.edit(Merge(id=2, into=3))
+    with (small_disk / "filler").open("wb", buffering=0) as filler, pytest.raises(OSError, match="No space"):
+        while True:
+            filler.write(b"x" * 4096)
+    before = opened.state()
+    with pytest.raises(OutputError, match="No space left"):
+        for number in range(2000):
+            opened.edit(Rename(id=3, name=f"{number}" * 40))
+            before = opened.state()
+    assert opened.state() == before
+    with pytest.raises(OutputError, match="No space left"):
+        export(opened.snapshot(), "maps", small_disk, lambda: None)
+    (small_disk / "filler").unlink()
+    opened.edit(Rename(id=3, name="again"))
+    again = Journal(small_disk / "edits.jsonl", result_identity(opened.saved))
+    assert again.edits == opened.journal.edits
+
+
+def test_a_result_without_its_video_is_still_shown(folder, tmp_path):
+    target = tmp_path / "moved"
+    shutil.copytree(folder, target)
+    (target / "edits.jsonl").unlink(missing_ok=True)
+    tracks = (target / "tracks.json").read_text()
+    (target / "tracks.json").write_text(tracks.replace(str(folder), str(tmp_path / "gone")))
+    assert OpenedResult(target).frame(2).shape == (48, 64, 3)  # the clip in the folder
+    (target / "clip.mp4").write_bytes(b"broken")
+    opened = OpenedResult(target)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"clip.mp4"):
+            opened.frame(0)
+    assert opened.problem.startswith("clip.mp4: not a video")
+    np.testing.assert_array_equal(opened.ids(0), moving_squares(6, (48, 64))[1][0])
+
+
+@pytest.mark.slow
+def test_it_ends_by_ctrl_c(folder):
+    process = subprocess.Popen(
+        [*COMMAND, str(folder), "--port", "0", "--no-uploads"], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline().startswith("open http://")
+    started = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 0
+    assert time.monotonic() - started < 25
