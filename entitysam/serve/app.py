@@ -18,8 +18,9 @@ from entitysam.edits.operations import EditError
 from entitysam.io.files import OutputError
 from entitysam.io.readers.base import InputError
 from entitysam.serve.jobs import BusyError, JobQueue
+from entitysam.serve.live import LiveSessions
 from entitysam.serve.opened import StaleError
-from entitysam.serve.routes import edits, events, jobs, results
+from entitysam.serve.routes import edits, events, jobs, live, results
 from entitysam.serve.security import Guard
 from entitysam.serve.segmenting import Studio, UploadError
 from entitysam.serve.workspace import NotFoundError, Workspace
@@ -68,7 +69,8 @@ def build_app(workspace: Workspace, settings: Settings | None = None, studio: St
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     queue = JobQueue(workspace)
     app.state.workspace, app.state.studio, app.state.jobs, app.state.reviews = workspace, studio, queue, {}
-    for module in (results, edits, jobs, events):
+    app.state.live = None if studio is None else LiveSessions(studio, workspace)
+    for module in (results, edits, jobs, live, events):
         app.include_router(module.router, prefix="/api")
     app.include_router(jobs.downloads)
     _add_static(app)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from entitysam.exchange import FORMATS, export_result
 from entitysam.io.files import whole_file
 from entitysam.io.readers.base import InputError
 from entitysam.io.writers.annotations import EntityNames
@@ -19,12 +20,26 @@ OnFrame = Callable[[], Any]
 KINDS = {"overlay": "overlay.mp4", "result": "result.zip", "maps": "maps.zip"}
 
 
+def file_name(kind: str) -> str:
+    """Name of the file of an export: of `KINDS`, or a format of `exchange.FORMATS`, a folder of which becomes a zip file.
+
+    Raises:
+        InputError: there is no such export.
+    """
+    if kind in KINDS:
+        return KINDS[kind]
+    if kind in FORMATS:
+        return f"{kind}{FORMATS[kind].suffix or '.zip'}"
+    raise InputError("there is no such export")
+
+
 def export(state: Snapshot, kind: str, folder: Path, on_frame: OnFrame) -> Path:
     """Writes an edited result to a folder.
 
     Args:
         state: the result; its edits are applied.
-        kind: "overlay" (mp4), "maps" (a zip file of id PNGs), "result" (a zip file of the whole result folder).
+        kind: "overlay" (mp4), "maps" (a zip file of id PNGs), "result" (a zip file of the whole result folder), or a
+            format of `exchange.FORMATS`.
         folder: an empty folder.
         on_frame: called after every frame; may raise to stop.
 
@@ -34,12 +49,15 @@ def export(state: Snapshot, kind: str, folder: Path, on_frame: OnFrame) -> Path:
     Raises:
         OutputError: the disk is full.
     """
-    name = KINDS[kind]
+    name = file_name(kind)
     if kind == "overlay":
         return write_overlay(state, folder / name, on_frame)
     result = write_result(state, folder / "result", on_frame)
-    below = result / "masks" if kind == "maps" else result
-    return _zip(below, folder / name)
+    if kind in KINDS:
+        return _zip(result / "masks" if kind == "maps" else result, folder / name)
+    if FORMATS[kind].suffix:
+        return export_result(result, kind, folder / name)
+    return _zip(export_result(result, kind, folder / "converted"), folder / name)
 
 
 def write_overlay(state: Snapshot, path: Path, on_frame: OnFrame) -> Path:

@@ -18,7 +18,7 @@ from entitysam.serve.opened import OpenedResult
 from entitysam.serve.workspace import Workspace
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".gif", ".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")  # fmt: skip
-PATIENCE = 60  # seconds until a worker that was asked to end is killed
+PATIENCE = 180  # seconds until a worker that was asked to end is killed
 OWNER = "owner.json"
 
 
@@ -59,7 +59,7 @@ class Studio:
     weights: str | None = None
     device: str = "auto"
     limits: Limits = field(default_factory=Limits)
-    _processes: set[subprocess.Popen[str]] = field(default_factory=set)
+    _processes: set[subprocess.Popen[bytes]] = field(default_factory=set)
 
     def new_place(self, name: str, tab: str) -> Path:
         """An empty folder for an upload; returns the path of the file in it.
@@ -98,10 +98,7 @@ class Studio:
         """The work of a job: segments an upload and opens the result for its tab."""
         place, title = upload.parent, self.title_of(upload.parent)
         frames = min(max_frames or self.limits.max_frames, self.limits.max_frames)
-        limits = {"pixels": self.limits.pixels, "file_mib": self.limits.file_mib, "memory_mib": self.limits.memory_mib}
-        order = {"input": str(upload), "out": str(place / "result"), "title": title, "online": online,
-                 "model": self.model, "weights": self.weights, "device": self.device, "max_frames": frames,
-                 "limits": limits}  # fmt: skip
+        order = {**self.order(place, title, frames), "input": str(upload), "online": online}
         try:
             finished = self._run(job, order)
         finally:
@@ -111,17 +108,35 @@ class Studio:
         entry = workspace.add(title, OpenedResult(place / "result"), job.owner, key=place.name)
         job.result = entry.key
 
+    def order(self, place: Path, title: str, max_frames: int) -> dict[str, Any]:
+        """What every job of the worker has."""
+        limits = {"pixels": self.limits.pixels, "file_mib": self.limits.file_mib, "memory_mib": self.limits.memory_mib}
+        return {"out": str(place / "result"), "title": title, "model": self.model, "weights": self.weights,
+                "device": self.device, "max_frames": max_frames, "limits": limits}  # fmt: skip
+
+    def start(self, order: dict[str, Any]) -> "subprocess.Popen[bytes]":
+        """A worker with its job; the caller ends it."""
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        process = subprocess.Popen([sys.executable, "-m", "entitysam.serve.worker"], stdin=subprocess.PIPE,
+                                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment)  # fmt: skip
+        self._processes.add(process)
+        assert process.stdin is not None
+        with suppress(BrokenPipeError):
+            process.stdin.write(json.dumps(order).encode() + b"\n")
+            process.stdin.flush()
+        return process
+
+    def ended(self, process: "subprocess.Popen[bytes]") -> None:
+        """Forgets a worker."""
+        self._processes.discard(process)
+
     def _run(self, job: Job, order: dict[str, Any]) -> int:
         """Runs the worker; returns the number of frames that it finished.
 
         Raises:
             UploadError: what the worker says, or how it ended.
         """
-        command = [sys.executable, "-m", "entitysam.serve.worker"]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                                   text=True, env=environment)  # fmt: skip
-        self._processes.add(process)
+        process = self.start(order)
         watcher = threading.Thread(target=_end_when_cancelled, args=(process, job), daemon=True)
         watcher.start()
         finished, problem = 0, ""
@@ -129,7 +144,6 @@ class Studio:
             assert process.stdin is not None
             assert process.stdout is not None
             with suppress(BrokenPipeError):
-                process.stdin.write(json.dumps(order))
                 process.stdin.close()
             for line in process.stdout:
                 news = json.loads(line)
@@ -137,7 +151,7 @@ class Studio:
                 finished, problem = news.get("finished", finished), news.get("error", problem)
             process.wait()
         finally:
-            self._processes.discard(process)
+            self.ended(process)
         if problem:
             raise UploadError(problem.replace(f"{Path(order['input']).name}: ", ""))
         if not finished:
@@ -155,7 +169,7 @@ class Studio:
                 process.terminate()
 
 
-def _end_when_cancelled(process: "subprocess.Popen[str]", job: Job) -> None:
+def _end_when_cancelled(process: "subprocess.Popen[bytes]", job: Job) -> None:
     while process.poll() is None:
         if job.cancelled.wait(0.2):
             with suppress(OSError):

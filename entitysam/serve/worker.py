@@ -5,14 +5,20 @@
 The frames are written again to `clip.mp4` beside the result, which is what the server reads. Progress is written to standard
 output, one JSON object per line: {"total": 240}, {"done": 12}, {"error": "..."}, {"finished": 24}. SIGTERM ends the run after the
 current frame; what is finished stays. The run also ends that way when the server is gone.
+
+A live job ({"live": true}) gets its frames on standard input, behind the line of the job: 4 bytes of length, a JPEG. For each frame
+its map is written: {"frame": 3, "runs": "<base64 of `serve.packing.pack_maps`>", "entities": {"2": 0.8}, "events": [["born", 2]]}.
 """
 
+import base64
+import io
 import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +28,11 @@ MIB = 2**20
 
 
 def main() -> int:
-    job = json.load(sys.stdin)
+    job = json.loads(sys.stdin.buffer.readline())
     limit_process(job["limits"])
     stop = _Stop()
     try:
-        finished = run(job, stop)
+        finished = run_live(job) if job.get("live") else run(job, stop)
     except (ValueError, OSError, MemoryError) as error:
         text = " ".join(str(error).split()) or "not enough memory"
         tell({"error": text})
@@ -94,6 +100,71 @@ def run(job: dict[str, Any], stop: _Stop) -> int:
         segmenter = VideoSegmenter(opened.model)
         write = _write_online if job["online"] else _write_offline
         return write(segmenter, source, Path(job["out"]), job["title"], stop)
+
+
+def run_live(job: dict[str, Any]) -> int:
+    """Segments the frames of standard input as they come, until it ends; returns their number."""
+    from entitysam.engine.build import open_model
+    from entitysam.inference.segmenter import VideoSegmenter
+    from entitysam.serve.packing import Runs, pack_maps
+
+    opened = open_model(job["model"], job["weights"], device=job["device"], kind="entity_sam")
+    segmenter = VideoSegmenter(opened.model)
+    tell({"ready": True})
+    frames = _LiveFrames(job["limits"]["pixels"], job["max_frames"])
+    scores: dict[int, list[float]] = {}
+    with ExitStack() as stack:
+        output: _Output | None = None
+        for result in segmenter.stream(frames):
+            if output is None:
+                output = stack.enter_context(_Output(Path(job["out"]), job["title"], frames, count_steps=False))
+            output.add(f"{result.index:05d}", result.frame, result.ids, result.scores, frames.times[result.index])
+            for entity, score in result.scores.items():
+                scores.setdefault(entity, []).append(float(score))
+            shown = {int(entity): round(float(score), 3) for entity, score in result.scores.items()}
+            events = [[event.kind, int(event.id)] for event in result.events]
+            runs = base64.b64encode(pack_maps([Runs.of(result.ids)])).decode()
+            tell({"frame": result.index, "runs": runs, "entities": shown, "events": events})
+        if output is None:
+            raise ValueError("no frame was finished")
+        output.finish({entity: float(np.mean(values)) for entity, values in scores.items()})
+        return output.count
+
+
+class _LiveFrames:
+    """Frames from standard input; all have the size of the first one.
+
+    Attributes:
+        width, height: of the first frame.
+        times: seconds of each frame from the first.
+    """
+
+    fps = None
+    width = height = 0
+
+    def __init__(self, max_pixels: int, max_frames: int):
+        self._max_pixels, self._max_frames = max_pixels, max_frames
+        self.times: list[float] = []
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        from PIL import Image
+
+        Image.MAX_IMAGE_PIXELS = self._max_pixels
+        started = None
+        while len(self.times) < self._max_frames:
+            size = sys.stdin.buffer.read(4)
+            if len(size) < 4:
+                return
+            data = sys.stdin.buffer.read(int.from_bytes(size, "little"))
+            with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+                self.width, self.height = (self.width, self.height) if self.times else image.size
+                if image.width * image.height > self._max_pixels:
+                    raise ValueError("the frames are larger than this server takes")
+                frame = np.asarray(image.convert("RGB").resize((self.width, self.height)))
+            now = time.monotonic()
+            started = now if started is None else started
+            self.times.append(now - started)
+            yield frame
 
 
 def _write_online(segmenter: Any, source: Any, out: Path, title: str, stop: _Stop) -> int:

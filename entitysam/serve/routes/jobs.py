@@ -3,16 +3,17 @@
 import tempfile
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse
 
 from entitysam.edits.review import Finding, find_instabilities
+from entitysam.exchange import FORMATS
 from entitysam.io.files import OutputError, output_errors
 from entitysam.io.readers.base import InputError
-from entitysam.serve.exporting import KINDS, export
+from entitysam.serve.exporting import export, file_name
 from entitysam.serve.jobs import Job
 from entitysam.serve.opened import OpenedResult
 from entitysam.serve.routes import result_of
@@ -89,13 +90,17 @@ def _segment(state: Any, path: Path, online: bool, max_frames: int | None, job: 
 # -- exports
 
 
+@router.get("/formats")
+def formats() -> list[dict[str, str]]:
+    """Formats of other programs that a result can be written in."""
+    return [{"kind": name, "title": kind.title, "loses": kind.loses} for name, kind in FORMATS.items()]
+
+
 @router.post("/results/{key}/exports")
-def start_export(
-    request: Request, key: str, kind: Annotated[Literal["overlay", "result", "maps"], Body(embed=True)]
-) -> dict[str, Any]:
+def start_export(request: Request, key: str, kind: Annotated[str, Body(embed=True, max_length=40)]) -> dict[str, Any]:
     opened, tab = result_of(request, key), tab_of(request)
     folder = request.app.state.exports
-    job = Job("export", tab, f"{opened.saved.video_id}: {KINDS[kind]}", partial(_export, opened, kind, folder))
+    job = Job("export", tab, f"{opened.saved.video_id}: {file_name(kind)}", partial(_export, opened, kind, folder))
     job.result, job.total = key, opened.num_frames
     return request.app.state.jobs.add(job).describe()
 

@@ -1,6 +1,7 @@
 // The page: opens a result, moves through it, and keeps picture, timeline and tools at the same state.
 
 import { getBytes, getJson } from "./server.js";
+import { Live } from "./live.js";
 import { Media } from "./media.js";
 import { Picture } from "./picture.js";
 import { Timeline } from "./timeline.js";
@@ -15,7 +16,21 @@ const picture = new Picture($("picture"), $("picture-box"));
 const timeline = new Timeline(document.querySelector(".timeline"), { seek: (frame) => seek(frame, true), select });
 const tools = new Tools(app, picture, { notice, seek, select, changed, redraw: () => picture.draw() });
 const work = new Work(app, { notice, seek, select, open: (key) => guarded(() => open(key)), finished: () => guarded(listResults) });
-Object.assign(app, { picture, timeline, tools, work });
+const live = new Live(app, picture, {
+  notice,
+  open: (key) => guarded(async () => {
+    await listResults();
+    await open(key);
+  }),
+  started: () => {
+    stop();
+    $("empty").hidden = true;
+    app.key = ""; // what was open is drawn no more
+    app.meta = null;
+    select(0);
+  },
+});
+Object.assign(app, { picture, timeline, tools, work, live });
 
 export function notice(text, isLasting = false) {
   $("notice").textContent = text;
@@ -168,6 +183,7 @@ function select(id, isOther = false) {
   else app.selected = id;
   if (app.other === app.selected) app.other = 0;
   picture.selected = app.selected;
+  if (!app.meta) return;
   timeline.select(app.selected, app.other);
   tools.update();
   picture.draw();

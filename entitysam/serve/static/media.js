@@ -73,7 +73,7 @@ class Ranges {
   }
 }
 
-function unpackMaps(buffer) {
+export function unpackMaps(buffer) {
   const words = new Uint32Array(buffer);
   const maps = [];
   let at = 1;

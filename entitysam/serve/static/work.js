@@ -11,6 +11,9 @@ export class Work {
     for (const button of document.querySelectorAll("[data-export]")) {
       button.addEventListener("click", () => this.start(`results/${app.key}/exports`, { kind: button.dataset.export }));
     }
+    $("export-format").addEventListener("click", () => this.start(`results/${app.key}/exports`, { kind: $("format").value }));
+    $("format").addEventListener("change", () => this.sayLosses());
+    $("tab-export").addEventListener("click", () => this.formats ?? this.listFormats());
     $("export-view").addEventListener("click", () => this.saveView());
     $("share").addEventListener("click", () => this.share());
     $("upload").addEventListener("click", () => this.upload());
@@ -149,6 +152,17 @@ export class Work {
   }
 
   // -- exports
+
+  async listFormats() {
+    this.formats = await getJson("formats");
+    $("format").replaceChildren(...this.formats.map((format) => new Option(format.title, format.kind)));
+    this.sayLosses();
+  }
+
+  sayLosses() {
+    const { loses } = this.formats.find((format) => format.kind === $("format").value);
+    $("loses").textContent = loses === "nothing" ? "This format holds everything." : `This format does not hold: ${loses}.`;
+  }
 
   saveView() {
     const { app } = this;

@@ -1,6 +1,7 @@
 """What takes longer: the review list, exports, uploads with progress and cancel, in a browser and with the real worker."""
 
 import json
+import re
 import shutil
 import zipfile
 
@@ -70,7 +71,7 @@ def test_the_review_list_leads_to_wrong_ids(browser, server, tmp_path):
         np.testing.assert_array_equal(OpenedResult(tmp_path / "wrong").ids(20), IDS[20])
         page.locator("#renew").click()
         page.wait_for_selector("#findings[data-revision='1']", state="attached")
-        assert all("becomes" not in text for text in page.locator("#findings li").all_inner_texts()[:1])
+        assert not [text for text in page.locator("#findings li").all_inner_texts() if text.startswith("15")]
         assert problems == []
     server.workspace.remove(entry.key)
 
@@ -106,6 +107,11 @@ def test_exports_have_the_edits(page, copy, tmp_path):
     assert len(frames) == len(IDS)
     inside = frames[12][expected[12] == 2].astype(int).mean(0)
     assert inside[1] > FRAMES[12][expected[12] == 2].mean(0)[1] + 30  # tinted in the new green
+
+    page.locator("#format").select_option("davis")
+    davis = download(page, lambda: page.locator("#export-format").click(), tmp_path)
+    with zipfile.ZipFile(davis) as opened, opened.open(sorted(opened.namelist())[7]) as png:
+        np.testing.assert_array_equal(np.asarray(Image.open(png)), expected[7])
 
     with page.expect_download() as waiting:
         page.locator("#export-view").click()
@@ -154,7 +160,7 @@ def test_what_is_finished_stays_after_a_cancel(page, server, tmp_path):
     page.locator("#tab-new").click()
     page.locator("#file").set_input_files(clip)
     page.locator("#upload").click()
-    page.locator("#uploads li .quiet", has_text="of 400 frames").wait_for(timeout=240_000)
+    page.locator("#uploads li .steps", has_text=re.compile(r"^[1-9]\d* of 400 frames")).wait_for(timeout=240_000)
     page.locator("#uploads li", has_text="long").locator("button", has_text="Cancel").click()
     done = page.locator("#uploads li[data-state=done]", has_text="stopped after")
     done.wait_for(timeout=240_000)
@@ -196,3 +202,17 @@ def test_a_broken_video_gives_a_sentence(page, server, tmp_path):
     for place in server.studio.folder.iterdir():  # nothing is left of what failed
         assert (place / "result").is_dir(), list(place.iterdir())
     shutil.rmtree(server.studio.folder)
+
+
+def test_the_camera_gives_entities_as_they_come_and_then_a_result(page):
+    """Chromium's fake camera: a moving pattern."""
+    page.locator("#tab-new").click()
+    page.locator("#camera").click()
+    page.wait_for_selector("body[data-live='3']", timeout=240_000)
+    assert "entities" in page.locator("#camera-state").inner_text()
+    assert "born" in page.locator("#camera-events").inner_text()
+    page.locator("#camera").click()
+    page.wait_for_selector("body[data-result=camera]", timeout=240_000)
+    assert page.evaluate("entitysam.meta.frames") >= 4
+    assert page.evaluate("entitysam.state.entities.length") >= 1
+    page.keyboard.press("Home")
