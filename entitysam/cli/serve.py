@@ -8,6 +8,7 @@ examples:
   entitysam serve out/demo
   entitysam serve out/clip out/other --port 9000
   entitysam serve out/clip --input /mnt/videos/clip.mp4
+  entitysam serve out/clip --prompter sam2.1_hiera_small.pt
   entitysam serve out/clip --host 0.0.0.0
 """
 
@@ -32,6 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-upload", type=int, default=2048, metavar="MIB", help="largest upload (default: 2048)")
     parser.add_argument("--max-frames", type=int, default=20_000, metavar="N",
                         help="frames of an upload that are segmented (default: 20000)")  # fmt: skip
+    parser.add_argument("--prompter", metavar="FILE",
+                        help="weights of SAM 2.1: clicks and boxes follow an object through the video")  # fmt: skip
     add_model_arguments(parser)
     parser.add_argument("--token", metavar="TEXT", help="that requests must carry (default: a random one with --host)")
 
@@ -50,12 +53,16 @@ def run(arguments: argparse.Namespace) -> int:
         ) from error
 
     from entitysam.cli.shared.models import check_model_options
-    from entitysam.serve.segmenting import Limits, Studio
+    from entitysam.serve.segmenting import Limits, Prompter, Studio
     from entitysam.serve.server import serve
 
     studio = None
     if not arguments.no_uploads:
         check_model_options(arguments)
         limits = Limits(arguments.max_upload, max_frames=arguments.max_frames)
-        studio = Studio(arguments.work, arguments.model, arguments.weights, arguments.device, limits)
+        prompter = None if arguments.prompter is None else Prompter(arguments.prompter)
+        if prompter is not None and not Path(prompter.model).is_file():
+            raise FileNotFoundError(f"no weight file {prompter.model}")
+        model = arguments.model, arguments.weights, arguments.device
+        studio = Studio(arguments.work, *model, limits, prompter)
     return serve(arguments.results, arguments.input, arguments.host, arguments.port, arguments.token, studio)

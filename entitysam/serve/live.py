@@ -34,7 +34,7 @@ class LiveSession:
         self._studio = studio
         self._lock = threading.Lock()
         order = studio.order(place, title, studio.limits.max_frames)
-        self._process = studio.start({**order, "live": True})
+        self._process = studio.start({**order, "kind": "live"})
 
     def push(self, jpeg: bytes) -> dict[str, Any]:
         """Segments a frame; returns its number, map, entities and events.

@@ -280,8 +280,17 @@ class OpenedResult:
                     raise
             return self._frames[index]
 
+    @property
+    def source(self) -> dict[str, Any]:
+        """Keyword arguments of `open_frames` for the frames.
+
+        Raises:
+            InputError: they are not there.
+        """
+        return self._source or self._recorded_source()
+
     def _open_frames(self) -> RandomAccess:
-        source = open_frames(**(self._source or self._recorded_source()))
+        source = open_frames(**self.source)
         try:
             self.saved.check_frames(source)
         except InputError:

@@ -7,11 +7,13 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from entitysam.edits.operations import Masks
 from entitysam.io.files import as_stem, make_folder, whole_file
 from entitysam.serve.jobs import Job
 from entitysam.serve.opened import OpenedResult
@@ -45,6 +47,15 @@ class Limits:
     memory_mib: int = 0
 
 
+@dataclass(frozen=True)
+class Prompter:
+    """A SAM 2.1: a weight file as `model`, or a name and its weights; `overrides` of its config."""
+
+    model: str
+    weights: str | None = None
+    overrides: dict[str, Any] = field(default_factory=dict)
+
+
 @dataclass
 class Studio:
     """Where uploads are segmented.
@@ -52,6 +63,7 @@ class Studio:
     Attributes:
         folder: of uploads and their results: one folder each, with a random name.
         model, weights, device: of the network.
+        prompter: SAM 2.1, which follows what is clicked; None = prompts are not taken.
     """
 
     folder: Path
@@ -59,6 +71,7 @@ class Studio:
     weights: str | None = None
     device: str = "auto"
     limits: Limits = field(default_factory=Limits)
+    prompter: "Prompter | None" = None
     _processes: set[subprocess.Popen[bytes]] = field(default_factory=set)
 
     def new_place(self, name: str, tab: str) -> Path:
@@ -98,7 +111,7 @@ class Studio:
         """The work of a job: segments an upload and opens the result for its tab."""
         place, title = upload.parent, self.title_of(upload.parent)
         frames = min(max_frames or self.limits.max_frames, self.limits.max_frames)
-        order = {**self.order(place, title, frames), "input": str(upload), "online": online}
+        order = {**self.order(place, title, frames), "kind": "segment", "input": str(upload), "online": online}
         try:
             finished = self._run(job, order)
         finally:
@@ -110,9 +123,12 @@ class Studio:
 
     def order(self, place: Path, title: str, max_frames: int) -> dict[str, Any]:
         """What every job of the worker has."""
-        limits = {"pixels": self.limits.pixels, "file_mib": self.limits.file_mib, "memory_mib": self.limits.memory_mib}
         return {"out": str(place / "result"), "title": title, "model": self.model, "weights": self.weights,
-                "device": self.device, "max_frames": max_frames, "limits": limits}  # fmt: skip
+                "device": self.device, "max_frames": max_frames, "limits": self._process_limits()}  # fmt: skip
+
+    def _process_limits(self) -> dict[str, int]:
+        limits = self.limits
+        return {"pixels": limits.pixels, "file_mib": limits.file_mib, "memory_mib": limits.memory_mib}
 
     def start(self, order: dict[str, Any]) -> "subprocess.Popen[bytes]":
         """A worker with its job; the caller ends it."""
@@ -130,15 +146,41 @@ class Studio:
         """Forgets a worker."""
         self._processes.discard(process)
 
-    def _run(self, job: Job, order: dict[str, Any]) -> int:
-        """Runs the worker; returns the number of frames that it finished.
+    def follow(self, job: Job, opened: OpenedResult, entity: int, prompt: dict[str, Any]) -> None:
+        """The work of a job: follows a prompted object with SAM 2.1 and gives its masks to an entity, as one edit.
+
+        Args:
+            job: it; what is finished when it is cancelled becomes an edit, too.
+            opened: the result.
+            entity: id.
+            prompt: "frame", "direction" ("forward", "backward", "here"), "points", "labels", "box".
+        """
+        prompter = self.prompter
+        if prompter is None:
+            raise UploadError("clicks and boxes need SAM 2.1: start the server with --prompter sam2.1_hiera_small.pt")
+        masks: dict[str, list[int]] = {}
+
+        def take(news: dict[str, Any]) -> None:
+            if "mask" in news:
+                masks[str(news["frame"])] = news["mask"]
+
+        order = {"kind": "follow", "source": opened.source, "times": opened.saved.times, "frame": prompt["frame"],
+                 "direction": prompt["direction"], "prompt": prompt, "model": prompter.model,
+                 "weights": prompter.weights, "overrides": prompter.overrides, "device": self.device,
+                 "limits": self._process_limits()}  # fmt: skip
+        self._run(job, order, take)
+        opened.edit(Masks(id=entity, masks=masks))
+        if job.cancelled.is_set():
+            job.message = f"stopped after {len(masks)} frames"
+
+    def _run(self, job: Job, order: dict[str, Any], take: Callable[[dict[str, Any]], None] = lambda news: None) -> int:
+        """Runs the worker; returns the number of frames that it finished. `take` gets every line that it writes.
 
         Raises:
             UploadError: what the worker says, or how it ended.
         """
         process = self.start(order)
-        watcher = threading.Thread(target=_end_when_cancelled, args=(process, job), daemon=True)
-        watcher.start()
+        threading.Thread(target=_end_when_cancelled, args=(process, job), daemon=True).start()
         finished, problem = 0, ""
         try:
             assert process.stdin is not None
@@ -147,13 +189,14 @@ class Studio:
                 process.stdin.close()
             for line in process.stdout:
                 news = json.loads(line)
+                take(news)
                 job.total, job.done = news.get("total", job.total), news.get("done", job.done)
                 finished, problem = news.get("finished", finished), news.get("error", problem)
             process.wait()
         finally:
             self.ended(process)
         if problem:
-            raise UploadError(problem.replace(f"{Path(order['input']).name}: ", ""))
+            raise UploadError(problem.replace(f"{Path(order.get('input', '')).name}: ", ""))
         if not finished:
             raise UploadError("it was stopped before a frame was finished" if job.cancelled.is_set() else
                               f"the process that segments it ended early (status {process.returncode})")  # fmt: skip

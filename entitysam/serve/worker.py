@@ -6,8 +6,9 @@ The frames are written again to `clip.mp4` beside the result, which is what the 
 output, one JSON object per line: {"total": 240}, {"done": 12}, {"error": "..."}, {"finished": 24}. SIGTERM ends the run after the
 current frame; what is finished stays. The run also ends that way when the server is gone.
 
-A live job ({"live": true}) gets its frames on standard input, behind the line of the job: 4 bytes of length, a JPEG. For each frame
+Jobs have a kind: "segment" as above, "live", "follow". A live job gets its frames on standard input, behind the line of the job: 4 bytes of length, a JPEG. For each frame
 its map is written: {"frame": 3, "runs": "<base64 of `serve.packing.pack_maps`>", "entities": {"2": 0.8}, "events": [["born", 2]]}.
+A job that follows a prompted object writes {"frame": 3, "mask": [lengths of runs]} for each frame.
 """
 
 import base64
@@ -19,6 +20,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,8 @@ def main() -> int:
     limit_process(job["limits"])
     stop = _Stop()
     try:
-        finished = run_live(job) if job.get("live") else run(job, stop)
+        work = {"segment": run, "live": run_live, "follow": run_follow}[job["kind"]]
+        finished = work(job, stop)
     except (ValueError, OSError, MemoryError) as error:
         text = " ".join(str(error).split()) or "not enough memory"
         tell({"error": text})
@@ -102,7 +105,52 @@ def run(job: dict[str, Any], stop: _Stop) -> int:
         return write(segmenter, source, Path(job["out"]), job["title"], stop)
 
 
-def run_live(job: dict[str, Any]) -> int:
+def run_follow(job: dict[str, Any], stop: _Stop) -> int:
+    """Follows one prompted object with SAM 2.1 from a frame on; returns the number of masks."""
+    from entitysam.edits.maps import encode_mask
+    from entitysam.engine.build import open_model
+    from entitysam.io.readers.random_access import RandomAccess
+    from entitysam.io.readers.source import open_frames
+    from entitysam.sam2.session import PromptedSession
+
+    frames = _CountedFrames(RandomAccess(open_frames(**job["source"]), job["times"]), len(job["times"]))
+    start, prompt = job["frame"], job["prompt"]
+    last = {"forward": len(frames) - 1, "backward": 0, "here": start}[job["direction"]]
+    tell({"total": abs(last - start) + 1})
+    network = {"weights": job["weights"], "device": job["device"], "overrides": job["overrides"]}
+    opened = open_model(job["model"], **network, kind="sam2")
+    session = PromptedSession(opened.model, frames, keep_history=False)
+    found = [session.add_points(start, 1, prompt["points"], prompt["labels"], prompt["box"])]
+    count = 0
+    for tracked in chain(found, _rest(session, start, last)):
+        mask = (tracked.mask_logits[0] > 0).cpu().numpy()
+        count += 1
+        tell({"done": count, "frame": tracked.index, "mask": encode_mask(mask)})
+        if stop.requested:
+            break
+    return count
+
+
+def _rest(session: Any, start: int, last: int) -> Iterator[Any]:
+    step = 1 if last > start else -1
+    for index in range(start + step, last + step, step) if last != start else ():
+        yield session.step(index, reverse=step < 0)
+
+
+class _CountedFrames:
+    """Frames by their number, and how many there are."""
+
+    def __init__(self, frames: Any, count: int):
+        self._frames, self._count = frames, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self._frames[index]
+
+
+def run_live(job: dict[str, Any], stop: _Stop) -> int:
     """Segments the frames of standard input as they come, until it ends; returns their number."""
     from entitysam.engine.build import open_model
     from entitysam.inference.segmenter import VideoSegmenter

@@ -12,7 +12,7 @@ def open_page(browser, url, width=1280, height=800, ready="body[data-frame]", **
     """A page in a context of its own, and what it has written to the console."""
     context = browser.new_context(viewport={"width": width, "height": height}, **options)
     page, problems = context.new_page(), []
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(60_000)  # for machines that do much else
     page.on("console", lambda message: REMARKS.search(message.text) or problems.append(message.text))
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.goto(url)

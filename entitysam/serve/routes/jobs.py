@@ -3,12 +3,14 @@
 import tempfile
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Header, Query, Request
+from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse
 
+from entitysam.edits.operations import Coordinate, EditError, EntityId, Frame
 from entitysam.edits.review import Finding, find_instabilities
 from entitysam.exchange import FORMATS
 from entitysam.io.files import OutputError, output_errors
@@ -118,6 +120,51 @@ def download(request: Request, ticket: str) -> FileResponse:
     """A finished export; its random ticket is what allows it, since a link carries no headers."""
     path = request.app.state.jobs.ticket(ticket)
     return FileResponse(path, filename=path.name, media_type="application/octet-stream")
+
+
+# -- prompts
+
+
+class Prompt(BaseModel):
+    """Clicks and a box on a frame, (x, y) in its pixels.
+
+    Attributes:
+        id: entity that gets the masks; a new one where there is none of this id.
+        labels: 1 inside, 0 outside, one per point.
+        direction: "forward", "backward", or "here" for this frame alone.
+    """
+
+    id: EntityId
+    frame: Frame
+    points: Annotated[list[tuple[Coordinate, Coordinate]], Field(max_length=100)] = []
+    labels: list[Literal[0, 1]] = []
+    box: tuple[Coordinate, Coordinate, Coordinate, Coordinate] | None = None
+    direction: Literal["forward", "backward", "here"]
+
+
+@router.post("/results/{key}/follow")
+def follow(request: Request, key: str, prompt: Prompt) -> dict[str, Any]:
+    """Follows what is clicked, by SAM 2.1; the masks become one edit."""
+    opened, tab, studio = result_of(request, key), tab_of(request), request.app.state.studio
+    if studio is None or studio.prompter is None:
+        raise UploadError("clicks and boxes need SAM 2.1: start the server with --prompter sam2.1_hiera_small.pt")
+    if len(prompt.labels) != len(prompt.points) or not (prompt.points or prompt.box):
+        raise UploadError("a prompt needs clicks or a box, and one label per click")
+    if prompt.frame >= opened.num_frames:
+        raise UploadError(f"there is no frame {prompt.frame}")
+    if prompt.id in opened.table.locked():
+        raise EditError(f"entity {prompt.id} is locked")
+    plain = prompt.model_dump(exclude={"id"})
+    job = Job("follow", tab, f"entity {prompt.id}", lambda job: studio.follow(job, opened, prompt.id, plain))
+    job.result = key
+    return request.app.state.jobs.add(job).describe()
+
+
+@router.get("/abilities")
+def abilities(request: Request) -> dict[str, bool]:
+    """What this server can do."""
+    studio = request.app.state.studio
+    return {"uploads": studio is not None, "prompts": studio is not None and studio.prompter is not None}
 
 
 # -- review

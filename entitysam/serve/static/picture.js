@@ -5,7 +5,7 @@ const GAP = 6; // between original and overlay, in CSS pixels
 
 export class Picture {
   constructor(canvas, box) {
-    Object.assign(this, { canvas, box, shown: null, overlay: document.createElement("canvas"), stroke: null });
+    Object.assign(this, { canvas, box, shown: null, overlay: document.createElement("canvas"), stroke: null, prompt: null });
     this.options = { opacity: 0.45, outlines: true, labels: true, alone: false, side: false };
     this.entities = new Map();
     this.selected = 0;
@@ -126,6 +126,28 @@ export class Picture {
     context.drawImage(this.overlay, place.x, place.y, (this.overlay.width * this.step * place.width) / this.width, (this.overlay.height * this.step * place.height) / this.height);
     if (this.options.labels) this.drawLabels(context, place);
     if (this.stroke) this.drawStroke(context, place);
+    if (this.prompt) this.drawPrompt(context, place);
+  }
+
+  drawPrompt(context, place) {
+    const { points, labels, box } = this.prompt;
+    const at = (x, y) => [place.x + x * place.scale, place.y + y * place.scale];
+    context.lineWidth = 2;
+    points.forEach(([x, y], k) => {
+      context.beginPath();
+      context.arc(...at(x, y), 6, 0, 2 * Math.PI);
+      context.fillStyle = labels[k] ? "#22c55e" : "#ef4444";
+      context.strokeStyle = "#fff";
+      context.fill();
+      context.stroke();
+    });
+    if (!box) return;
+    const [left, top] = at(box[0], box[1]);
+    const [right, bottom] = at(box[2], box[3]);
+    context.strokeStyle = "#fff";
+    context.setLineDash([6, 4]);
+    context.strokeRect(left, top, right - left, bottom - top);
+    context.setLineDash([]);
   }
 
   drawLabels(context, place) {

@@ -14,6 +14,10 @@ export class Tools {
     click("brush", () => this.setBrush("brush"));
     click("eraser", () => this.setBrush("eraser"));
     click("new-entity", () => this.newEntity());
+    click("prompt", () => this.setBrush("prompt"));
+    click("clear-prompt", () => this.setPrompt(null));
+    for (const button of document.querySelectorAll("[data-follow]")) button.addEventListener("click", () => this.follow(button.dataset.follow));
+    getJson("abilities").then((can) => ($("prompts").hidden = !can.prompts), () => {});
     $("name").addEventListener("change", () => this.rename());
     $("name").addEventListener("keydown", (event) => {
       if (event.key === "Enter" || event.key === "Escape") {
@@ -59,6 +63,7 @@ export class Tools {
     if (key === "n") this.newEntity();
     else if (key === "b") this.setBrush("brush");
     else if (key === "e") this.setBrush("eraser");
+    else if (key === "c" && !$("prompts").hidden) this.setBrush("prompt");
     else if (key === "[" || key === "]") $("radius").value = Number($("radius").value) + (key === "]" ? 2 : -2);
     else if (key === "r" && this.entity) $("name").select();
     else if (chosen && this.entity) this.actions()[chosen]();
@@ -109,14 +114,14 @@ export class Tools {
 
   setBrush(kind, isOn = this.brush !== kind) {
     if (isOn && !this.app.selected) {
-      this.on.notice("Select an entity to paint, or start a new one.");
+      this.on.notice("Select an entity first, or start a new one.");
       return;
     }
     this.brush = isOn ? kind : "";
     if (!this.brush && this.fresh && !this.entity) this.on.select(0);
     if (!this.brush) this.fresh = 0;
     this.picture.canvas.classList.toggle("brush", Boolean(this.brush));
-    for (const id of ["brush", "eraser"]) $(id).setAttribute("aria-pressed", String(this.brush === id));
+    for (const id of ["brush", "eraser", "prompt"]) $(id).setAttribute("aria-pressed", String(this.brush === id));
     this.update();
   }
 
@@ -131,6 +136,10 @@ export class Tools {
         this.on.select(picture.entityAt(point), event.shiftKey);
         return;
       }
+      if (this.brush === "prompt") {
+        this.pressed = { point, outside: event.shiftKey };
+        return;
+      }
       const colour = this.brush === "eraser" ? "#000000" : (this.entity?.colour ?? "#ffffff");
       picture.stroke = { points: [point], radius: Number($("radius").value), colour, frame: app.frame };
       picture.draw();
@@ -143,7 +152,8 @@ export class Tools {
       picture.stroke.points.push(point);
       picture.draw();
     });
-    const end = () => {
+    const end = (event) => {
+      if (this.pressed) this.addPrompt(picture.position(event));
       const { stroke } = picture;
       if (!stroke) return;
       const points = stroke.points.slice(0, 10000).map(([x, y]) => [Math.round(x * 4) / 4, Math.round(y * 4) / 4]);
@@ -160,9 +170,40 @@ export class Tools {
     });
   }
 
+  // -- prompts
+
+  addPrompt(point) {
+    const { pressed } = this;
+    this.pressed = null;
+    if (!point) return;
+    const prompt = this.picture.prompt ?? { frame: this.app.frame, points: [], labels: [], box: null };
+    const [x, y] = pressed.point;
+    if (Math.hypot(point[0] - x, point[1] - y) * this.picture.layout().scale > 5) {
+      prompt.box = [Math.min(x, point[0]), Math.min(y, point[1]), Math.max(x, point[0]), Math.max(y, point[1])];
+    } else {
+      prompt.points.push([x, y]);
+      prompt.labels.push(pressed.outside ? 0 : 1);
+    }
+    this.setPrompt(prompt);
+  }
+
+  setPrompt(prompt) {
+    this.picture.prompt = prompt;
+    for (const button of document.querySelectorAll("[data-follow]")) button.disabled = !prompt;
+    $("clear-prompt").disabled = !prompt;
+    this.picture.draw();
+  }
+
+  follow(direction) {
+    const { prompt } = this.picture;
+    this.app.work.start(`results/${this.app.key}/follow`, { id: this.app.selected, direction, ...prompt });
+    this.setPrompt(null);
+  }
+
   // -- what is shown
 
   moved() {
+    if (this.picture.prompt && this.picture.prompt.frame !== this.app.frame) this.setPrompt(null);
     for (const id of ["range-first", "range-last"]) if (document.activeElement !== $(id)) $(id).value = this.app.frame;
   }
 

@@ -52,7 +52,7 @@ export class Work {
   }
 
   show(jobs) {
-    for (const [kind, list] of [["export", $("exports")], ["segment", $("uploads")]]) {
+    for (const [kind, list] of [["export", $("exports")], ["segment", $("uploads")], ["follow", $("follows")]]) {
       const shown = new Map([...list.children].map((item) => [item.dataset.key, item]));
       list.replaceChildren(...jobs.filter((job) => job.kind === kind).reverse().map((job) => {
         const old = shown.get(job.key);

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 from golden.seeded_weights import seeded_state_dict
 from PIL import Image
-from support.pages import only_tints, open_page, pixel, wait_frame, wait_revision
+from support.pages import click_pixel, only_tints, open_page, pixel, wait_frame, wait_revision
 from support.small_result import moving_squares, write_result
 
 from entitysam.checkpoint.files import save_weights
-from entitysam.engine.build import build_model, model_config
+from entitysam.engine.build import build_model, model_config, open_model
 from entitysam.io.id_maps import read_ids
+from entitysam.sam2.session import PromptedSession
 from entitysam.serve.app import Settings
 from entitysam.serve.opened import OpenedResult
-from entitysam.serve.segmenting import Limits, Studio
+from entitysam.serve.segmenting import Limits, Prompter, Studio
 from entitysam.serve.server import BackgroundServer
 from entitysam.serve.workspace import Workspace
 
@@ -34,7 +35,8 @@ def server(tmp_path_factory):
     weights = seeded_state_dict({name: value.shape for name, value in model.state_dict().items()}, seed=2)
     model.load_state_dict({name: 6 * value if "_queries." in name else value for name, value in weights.items()})
     save_weights(folder / "small.safetensors", model, {**model_config("tiny_scratch"), **SMALL})
-    studio = Studio(folder / "uploads", str(folder / "small.safetensors"), device="cpu", limits=Limits(upload_mib=4))
+    studio = Studio(folder / "uploads", str(folder / "small.safetensors"), device="cpu", limits=Limits(upload_mib=4),
+                    prompter=Prompter("sam2_tiny", "random", {"image_size": 64}))  # fmt: skip
     with BackgroundServer(Workspace(), Settings(), studio) as background:
         background.studio = studio
         yield background
@@ -216,3 +218,40 @@ def test_the_camera_gives_entities_as_they_come_and_then_a_result(page):
     assert page.evaluate("entitysam.meta.frames") >= 4
     assert page.evaluate("entitysam.state.entities.length") >= 1
     page.keyboard.press("Home")
+
+
+def test_clicks_follow_an_object_and_spare_locked_ones(page, copy):
+    """What SAM 2.1 finds from the same clicks in this process, with the locked entity on top; one edit, which is undone as one."""
+    folder, _ = copy
+    page.locator("#lane-names button", has_text="Entity 3").click()
+    page.locator("#lock").click()
+    wait_revision(page, 1)
+    page.locator("#lane-names button", has_text="Entity 2").click()
+    page.locator("#frame").fill("20")
+    page.locator("#frame").press("Enter")
+    wait_frame(page, 20)
+    page.locator("#picture").focus()
+    page.keyboard.press("c")
+    click_pixel(page, 60, 40)
+    click_pixel(page, 8, 8, modifiers=["Shift"])
+    prompt = page.evaluate("entitysam.picture.prompt")
+    assert (prompt["labels"], prompt["box"]) == ([1, 0], None)
+    np.testing.assert_allclose(prompt["points"], [[60.5, 40.5], [8.5, 8.5]], atol=0.6)
+    page.locator("[data-follow=forward]").click()
+    page.wait_for_selector("body[data-revision='2']", timeout=240_000)
+    opened = OpenedResult(folder)
+    frames = [opened.frame(index) for index in range(24)]
+    model = open_model("sam2_tiny", "random", device="cpu", overrides={"image_size": 64}, kind="sam2").model
+    session = PromptedSession(model, frames, keep_history=False)
+    found = [session.add_points(20, 1, prompt["points"], prompt["labels"])]
+    found += [session.step(index) for index in range(21, 24)]
+    for frame in range(24):
+        expected = IDS[frame].copy()
+        if frame >= 20:
+            mask = (found[frame - 20].mask_logits[0] > 0).numpy()
+            expected[expected == 2] = 0
+            expected[mask & (expected != 3)] = 2
+        np.testing.assert_array_equal(opened.ids(frame), expected)
+    page.locator("#undo").click()
+    wait_revision(page, 3)
+    np.testing.assert_array_equal(OpenedResult(folder).ids(22), IDS[22])
