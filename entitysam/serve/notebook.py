@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from entitysam.io.readers.source import open_frames
+from entitysam.io.readers.source import InputError, open_frames
 from entitysam.io.result_folder import CLIP, origin_of
 from entitysam.io.writers.segments import ResultWriter
 from entitysam.io.writers.video import VideoWriter
@@ -65,7 +65,7 @@ def view(
         height: of the player in pixels.
 
     Raises:
-        InputError: no result in the folder; not as many frames as maps.
+        InputError: no result in the folder; fewer frames than maps.
     """
     if isinstance(segments, VideoSegments):
         place = Path(folder or tempfile.mkdtemp(prefix="entitysam-"))
@@ -89,7 +89,11 @@ def _write(segments: VideoSegments, frames: Any, folder: Path, fps: float | None
     files = [] if source is None else [CLIP]
     with ResultWriter(folder, folder.name, width, height, rate, origin, other_files=files) as writer:
         clip = None if source is None else VideoWriter(folder / CLIP, width, height, rate)
-        for index, (picture, ids) in enumerate(zip(pictures if source is None else source, segments.ids, strict=True)):
+        remaining = iter(pictures if source is None else source)
+        for index, ids in enumerate(segments.ids):
+            picture = next(remaining, None)
+            if picture is None:
+                raise InputError(f"there are {count} maps, but the input has only {index} frames")
             time = index / rate if rate else None
             if clip is not None:
                 clip.add(picture, time)
