@@ -57,7 +57,9 @@ def read_journal(path: Path, keys: np.ndarray | None = None) -> Iterator[Outcome
         index = 0
         for place, line in enumerate(file):
             if place == wanted[index]:
-                yield _parse(line)  # type: ignore[misc]
+                outcome = _parse(line)
+                if outcome is not None:
+                    yield outcome
                 index += 1
                 if index == len(wanted):
                     return
@@ -69,14 +71,23 @@ def _last_lines(path: Path, keys: np.ndarray | None) -> np.ndarray:
     if path.is_file():
         with path.open("rb") as file:
             for place, line in enumerate(file):
-                outcome = _parse(line)
-                if outcome is not None:
-                    found.append(key_of(file_stem(outcome.id)))
+                name = _name(line)
+                if name is not None:
+                    found.append(key_of(file_stem(name)))
                     places.append(place)
     numbers = np.array(found, np.uint64)
     known, last = np.unique(numbers[::-1], return_index=True)
     lines = np.array(places, np.int64)[::-1][last]
     return np.sort(lines if keys is None else lines[is_member(known, keys)])
+
+
+def _name(line: bytes) -> str | None:
+    """The name of the video of a line; None where the line was cut off."""
+    try:
+        name = json.loads(line)["id"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return name if isinstance(name, str) else None
 
 
 def _parse(line: bytes) -> Outcome | None:

@@ -94,7 +94,10 @@ def _write(path: Path, clips: Iterable[Clip]) -> tuple[np.ndarray, np.ndarray]:
     with whole_file(path) as temporary, pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
         for batch in _batches(clips):
             columns = {name: [getattr(clip, name) for clip in batch] for name in SCHEMA.names}
-            writer.write_table(pa.table(columns, schema=SCHEMA))
+            try:
+                writer.write_table(pa.table(columns, schema=SCHEMA))
+            except UnicodeEncodeError as error:  # a file name of another system, as Python spells it
+                raise InputError(f"{error.object!r}: the name of a file that is not UTF-8; rename it") from error
             keys.append(keys_of(file_stem(clip.id) for clip in batch))
             identities.append(np.fromiter(map(identity_of, batch), np.uint64, len(batch)))
     return np.concatenate(keys), np.concatenate(identities)

@@ -122,11 +122,11 @@ def run(arguments: argparse.Namespace) -> int:
                 stop.check()
 
             progress = run_job(job, on_progress)
-    except JobError as error:
-        note(f"{job.out}: unfinished; the same command with --resume continues")
-        raise OSError(str(error)) from error
-    except KeyboardInterrupt:
-        note(f"{job.out}: unfinished; the same command with --resume continues")
+    except (JobError, KeyboardInterrupt) as error:
+        if job.out.exists():  # nothing is left of a job without any result
+            note(f"{job.out}: unfinished; the same command with --resume continues")
+        if isinstance(error, JobError):
+            raise OSError(str(error)) from error
         raise
     if progress.duplicates:
         warn(f"{progress.duplicates} inputs name a video twice and are left out")

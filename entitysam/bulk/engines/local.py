@@ -7,10 +7,11 @@ import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from entitysam.bulk.engines import ATTEMPTS, Event, Frames
@@ -176,6 +177,7 @@ def _serve(connection: Connection, settings: Settings, out: Path, temporary: Pat
     folder = temporary / f"worker-{index}"
     folder.mkdir(exist_ok=True)
     tempfile.tempdir = str(folder)
+    Thread(target=_end_with_driver, daemon=True).start()
     set_threads(settings.threads)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the driver has ended
         try:
@@ -192,6 +194,14 @@ def _serve(connection: Connection, settings: Settings, out: Path, temporary: Pat
                 connection.send(message)
         except JobError as error:
             connection.send(error)
+
+
+def _end_with_driver() -> None:
+    """Ends this process when the driver is killed: a resumed job would do the same video beside it."""
+    driver = parent_process()
+    if driver is not None:
+        driver.join()
+        os._exit(1)
 
 
 def _placed(settings: Settings, index: int) -> Settings:

@@ -98,6 +98,12 @@ def test_a_video_that_is_named_twice_is_one_row(tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / "m.parquet"]
 
 
+def test_names_that_are_not_utf8_are_one_line(tmp_path):
+    with pytest.raises(InputError, match=r"b\\udcff\.mp4'?: the name of a file that is not UTF-8"):
+        Manifest.write(tmp_path / "m.parquet", [Clip("a", "/a.mp4"), Clip("b", "/x/b\udcff.mp4")])
+    assert not list(tmp_path.iterdir())
+
+
 def test_two_videos_of_one_name_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"two videos have the name 'a': /x/a\.mp4 and /y/a\.mp4"):
         Manifest.write(tmp_path / "m.parquet", [Clip("a", "/x/a.mp4"), Clip("a", "/y/a.mp4")])
