@@ -4,6 +4,7 @@ The manifest streams through Ray in blocks of one row, so that a video is what R
 All machines need entitysam, the weights, the videos, and the output under the same path.
 """
 
+import logging
 import os
 from collections.abc import Generator, Iterator
 from contextlib import suppress
@@ -76,6 +77,7 @@ def _start(ray: Any, address: str | None, settings: Settings, workers: int | Non
 
 
 def _run(ray: Any, settings: Settings, out: Path, listed: Path, workers: int | None) -> Generator[Event, None, None]:
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.max_errored_blocks = 0
@@ -89,9 +91,9 @@ def _run(ray: Any, settings: Settings, out: Path, listed: Path, workers: int | N
         RayWorker,
         fn_constructor_kwargs={"settings": settings, "out": str(out)},
         batch_size=1,
-        concurrency=count,
-        max_restarts=-1,
-        max_task_retries=-1,
+        compute=ray.data.ActorPoolStrategy(
+            size=count
+        ),  # Ray Data restarts actors and repeats their blocks without limit
         **resources,
     )
     for row in outcomes.iter_rows():
