@@ -1,6 +1,6 @@
 """Ray Data: one actor per GPU, or per `threads` CPUs, each with the network loaded once; on this machine or on a cluster.
 
-The manifest streams through Ray in blocks of one row, so that a video is what Ray repeats when a process or a machine is lost.
+The videos go through Ray in blocks of one row, so that a video is what Ray repeats when a process or a machine is lost.
 All machines need entitysam, the weights, the videos, and the output under the same path.
 """
 
@@ -9,19 +9,19 @@ import os
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from entitysam.bulk.engines import ATTEMPTS, ATTEMPTS_FOLDER, Event, Frames
 from entitysam.bulk.settings import DONE, Clip, Outcome, Settings
 from entitysam.bulk.tables import read_description, video_file
 from entitysam.bulk.worker import ENVIRONMENT, JobError, VideoWorker, one_line
-from entitysam.io.files import OutputError, output_errors, whole_file
+from entitysam.io.files import OutputError, output_errors
 
-ROWS = 2_000  # of the list that Ray reads, per row group
+ROWS = 2_000  # of the list of videos in one object of Ray
 STARTS = 3  # tries to start Ray on this machine
 FATAL = "job"  # status of an outcome that ends the job
 COLUMNS = pa.schema([("id", pa.string()), ("path", pa.string()), ("start", pa.float64()), ("end", pa.float64())])
@@ -45,18 +45,15 @@ def run_ray(
     import ray
 
     started = not ray.is_initialized()
-    listed = out / ".job" / "pending.parquet"  # on the file system that all machines see
-    _write(listed, clips)
     try:
         if started:
             _start(ray, address, settings, workers)
-        yield from _run(ray, settings, out.resolve(), listed.resolve(), workers)
+        yield from _run(ray, settings, out.resolve(), clips, workers)
     except ray.exceptions.RayError as error:
         raise JobError(f"Ray: {one_line(error)[:300]}") from error
     finally:
         if started:
             ray.shutdown()
-        listed.unlink(missing_ok=True)
 
 
 def _start(ray: Any, address: str | None, settings: Settings, workers: int | None) -> None:
@@ -76,7 +73,9 @@ def _start(ray: Any, address: str | None, settings: Settings, workers: int | Non
                 raise JobError(f"Ray {where}: {one_line(error)[:300]}") from error
 
 
-def _run(ray: Any, settings: Settings, out: Path, listed: Path, workers: int | None) -> Generator[Event, None, None]:
+def _run(
+    ray: Any, settings: Settings, out: Path, clips: Iterator[Clip], workers: int | None
+) -> Generator[Event, None, None]:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -86,7 +85,7 @@ def _run(ray: Any, settings: Settings, out: Path, listed: Path, workers: int | N
     resources = {"num_gpus": 1, "num_cpus": settings.threads} if gpus else {"num_cpus": settings.threads}
     if settings.device == "auto":
         settings = replace(settings, device="cuda" if gpus else "cpu")  # an actor sees its own GPU alone
-    videos = ray.data.read_parquet(str(listed)).repartition(target_num_rows_per_block=1)
+    videos = ray.data.from_arrow(list(_tables(clips))).repartition(target_num_rows_per_block=1)
     outcomes = videos.map_batches(
         RayWorker,
         fn_constructor_kwargs={"settings": settings, "out": str(out)},
@@ -111,11 +110,11 @@ def _plain(value: Any) -> float | None:
     return None if value is None or value != value else float(value)
 
 
-def _write(path: Path, clips: Iterator[Clip]) -> None:
-    with whole_file(path) as temporary, pq.ParquetWriter(temporary, COLUMNS, compression="zstd") as writer:
-        while batch := [clip for clip, _ in zip(clips, range(ROWS))]:
-            columns: dict[str, Any] = {name: [getattr(clip, name) for clip in batch] for name in COLUMNS.names}
-            writer.write_table(pa.table(columns, schema=COLUMNS))
+def _tables(clips: Iterator[Clip]) -> Iterator[pa.Table]:
+    """The videos in tables of `ROWS`, for Ray's object store."""
+    while batch := list(islice(clips, ROWS)):
+        columns: dict[str, Any] = {name: [getattr(clip, name) for clip in batch] for name in COLUMNS.names}
+        yield pa.table(columns, schema=COLUMNS)
 
 
 class RayWorker:
