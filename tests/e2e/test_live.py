@@ -116,6 +116,33 @@ def test_pixels_in_and_lines_out(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_a_reader_of_lines_that_goes_away(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", READER], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path
+    )
+    process.stdout.readline()
+    process.stdout.close()
+    errors = process.stderr.read().decode()
+    process.stderr.close()
+    assert process.wait() == 7
+    assert "stdout: cannot be written (Broken pipe)" in errors
+    assert "Exception" not in errors
+
+
+READER = """
+import sys, numpy as np
+from entitysam.io.files import OutputError
+from entitysam.io.writers.stdout import StdoutWriter
+try:
+    with StdoutWriter() as writer:
+        for index in range(100_000):
+            writer.add(f"{index:05d}", None, np.ones((4, 4), np.int32), {1: 0.5})
+except OutputError as error:
+    print(error, file=sys.stderr)
+    sys.exit(7)
+"""
+
+
 def test_preview():
     with Preview(0) as preview:
         preview.show(lambda: pytest.fail("drawn although nobody watches"))

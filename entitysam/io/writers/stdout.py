@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 
 import numpy as np
@@ -24,7 +25,7 @@ class StdoutWriter:
 
     def __init__(self) -> None:
         # A file of its own: the interpreter does not try to write what is left at its end.
-        self._file = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
+        self._file = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
         self._num_frames = 0
         self._ids: set[int] = set()
 
@@ -42,6 +43,7 @@ class StdoutWriter:
         line = frame_line(self._num_frames, f"{name}.png", time, infos, plain_events(events))
         with output_errors("stdout"):
             self._file.write(json.dumps(line).encode() + b"\n")
+            self._file.flush()
         self._num_frames += 1
         self._ids.update(info["id"] for info in infos)
 
@@ -55,4 +57,5 @@ class StdoutWriter:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._file.close()
+        with suppress(OSError):  # a closed pipe
+            self._file.close()
