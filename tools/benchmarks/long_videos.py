@@ -170,7 +170,11 @@ class Scores:
         sides = sequence(truth), sequence(found)
         for evaluator in (self.veq, self.stq):
             evaluator.update(PanopticVideo(index, *sides))
-        self.tracking.update(TrackedVideo(index, *(boxes(side, class_agnostic=True) for side in sides)))
+        self.tracking.update(
+            TrackedVideo(
+                index, *(boxes(side, class_agnostic=True, where=name) for side, name in zip(sides, ("truth", "found")))
+            )
+        )
 
     def cells(self) -> Iterator[str]:
         veq = self.veq.compute()

@@ -65,7 +65,11 @@ def row(name: str, how: str, videos: list, reidentifier: Reidentifier | None) ->
         merged += len(np.unique(before)) - len(np.unique(after))
         sides = sequence(truth), sequence(after)
         veq.update(PanopticVideo(index, *sides))
-        tracking.update(TrackedVideo(index, *(boxes(side, class_agnostic=True) for side in sides)))
+        tracking.update(
+            TrackedVideo(
+                index, *(boxes(side, class_agnostic=True, where=name) for side, name in zip(sides, ("truth", "found")))
+            )
+        )
     numbers = tracking.percent(tracking.compute())
     cells = [f"{veq.compute()['VEQ'] * veq.scale:.2f}", *(f"{numbers[key]:.2f}" for key in NUMBERS), str(merged)]
     return f"| {name} | {how} | " + " | ".join(cells) + " |"
