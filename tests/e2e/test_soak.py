@@ -42,7 +42,7 @@ def test_soak(mode, clip, tmp_path, capsys):
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=environment)
         used[frames] = json.loads(done.stdout)
-        assert used[frames]["code"] == 0
+        assert used[frames]["code"] == 0, used
         assert used[frames]["frames"] == frames
     short, full = used[SHORT], used[FRAMES]
     ratio = full["peak_mib"] / short["peak_mib"]
