@@ -16,6 +16,7 @@ import numpy as np
 GRID = 192  # longer side of the maps and frames that are compared
 SAME = 24  # largest difference of a colour value (0..255) of a pixel that looks as before
 LEAST = 0.25  # share of an entity that changes hands
+WEAKEST = 0.01  # strength of an entry
 CLOSE = 4  # frames within which the same entities are one entry
 SMALL = 6e-4  # share of the frame: entities of this size count half
 BORDER = 2  # cells
@@ -75,7 +76,7 @@ def find_instabilities(
         on_frame()
     for entity, values in (scores or {}).items():
         findings += _score_falls(entity, np.asarray(values, float))
-    return _strongest_of_close(findings)
+    return [finding for finding in _strongest_of_close(findings) if finding.strength >= WEAKEST]
 
 
 def _shrink_map(ids: np.ndarray) -> np.ndarray:

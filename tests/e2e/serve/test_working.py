@@ -45,7 +45,9 @@ def server(tmp_path_factory):
 
 def download(page, start, tmp_path):
     """The file behind the newest "Download" after `start`."""
+    before = page.locator("#exports li").count()
     start()
+    page.wait_for_selector(f"#exports:has(li:nth-child({before + 1}))")
     page.wait_for_selector("#exports li:first-child[data-state=done] a")
     with page.expect_download() as waiting:
         page.locator("#exports li:first-child a").click()
