@@ -93,8 +93,12 @@ def reference(
     if str(arguments.reference) not in sys.path:
         sys.path.insert(0, str(arguments.reference))
     import sam2.sam2_video_predictor as module
+    from hydra import initialize_config_module
+    from hydra.core.global_hydra import GlobalHydra
     from sam2.build_sam import build_sam2_video_predictor
 
+    GlobalHydra.instance().clear()  # building ours has ended what importing theirs started
+    initialize_config_module("sam2", version_base="1.2")
     torch.manual_seed(arguments.seed)
     predictor = build_sam2_video_predictor(
         f"configs/sam2.1/sam2.1_hiera_{CONFIGS[arguments.model]}.yaml", None, device="cpu",

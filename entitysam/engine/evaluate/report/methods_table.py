@@ -86,8 +86,9 @@ def to_markdown(rows: Sequence[Row], title: str) -> str:
         cells += [_number(row.paper.get(name)) for name in published]
         speed, memory = (row.result.frames_per_second, row.result.peak_memory) if row.result else (math.nan, math.nan)
         lines.append(f"| {row.title} | " + " | ".join([*cells, _number(speed, 2), _number(memory, 0)]) + " |")
-    lines += ["", "[low, high]: 95 % confidence interval over the videos (bootstrap). MiB: highest memory of the process while a video "
-              "was segmented.", ""]  # fmt: skip
+    bounded = any(row.result is not None and row.result.intervals() for row in rows)
+    interval = "[low, high]: 95 % confidence interval over the videos (bootstrap). " if bounded else ""
+    lines += ["", f"{interval}MiB: highest memory of the process while a video was segmented.", ""]
     lines += _differences(rows)
     for row in rows:
         if row.problem:
