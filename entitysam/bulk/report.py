@@ -175,7 +175,7 @@ def _page(report: Report, contents: Mapping[str, Any]) -> str:
         "videos done": f"{report.done} of {report.videos}",
         "failed": report.failed,
         "frames": report.frames,
-        "frames/s, all workers, last run": run.get("frames_per_second", ""),
+        "frames/s, all workers, last run": run.get("frames_per_second") or "-",
         "frames/s of one worker": contents["frames_per_worker_second"] or "",
         "entities": report.entities,
     }

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import threading
 import time
@@ -181,6 +182,30 @@ def test_a_job_continues(collection, finished, tmp_path, capsys):
     assert bulk(collection, collection / "list.txt", "-o", finished, "--resume") == 3
     assert "0 of 7 videos, 7 skipped, 3 failed" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in (finished / "entities").iterdir()} == before
+
+
+def test_what_a_killed_driver_leaves_is_taken_up(collection, finished, tmp_path, capsys):
+    """A journal whose last lines are lost or cut off, and a file that was being written: complete files are not done again."""
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    journal = out / ".job" / "journal.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)
+    done = [line for line in lines if '"done"' in line]
+    journal.write_text("".join([*(line for line in lines if '"done"' not in line), done[0], done[1][:40]]))
+    (out / "videos.parquet").unlink()
+    (out / "entities" / ".b.parquet.part").touch()
+    assert bulk(collection, collection / "list.txt", "-o", out, "--resume") == 3
+    assert "0 of 7 videos, 7 skipped, 3 failed" in capsys.readouterr().out
+    found, expected = outcomes(out), outcomes(finished)
+    for row in (*found.values(), *expected.values()):
+        del row["seconds"]  # in a file those until it was written, in the journal those until it was closed
+    assert found == expected
+    assert not list((out / "entities").glob(".*"))
+    moved = tmp_path / "other" / "a.mp4"
+    moved.parent.mkdir()
+    shutil.copy(collection / "a.mp4", moved)
+    assert bulk(moved, "-o", out, "--resume") == 2
+    assert f"'a' was another video there than {moved}" in capsys.readouterr().err
 
 
 def test_other_outputs_are_refused(collection, tmp_path, capsys):

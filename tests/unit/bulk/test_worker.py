@@ -148,5 +148,5 @@ def test_weights_that_cannot_be_read_end_the_job(tmp_path, clip):
     (tmp_path / "broken.safetensors").write_bytes(b"no weights")
     settings = Settings(**{**vars(SMALL), "weights": str(tmp_path / "broken.safetensors")})
     with pytest.raises(JobError, match=r"broken\.safetensors"):
-        list(run_local(settings, make_out(tmp_path / "out"), iter([clip] * 3), 2, tmp_path))
+        list(run_local(settings, make_out(tmp_path / "out"), iter([clip] * 3), 1, tmp_path))
     assert not multiprocessing.active_children()
