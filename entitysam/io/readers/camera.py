@@ -3,22 +3,26 @@
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import cv2
 import numpy as np
 
 from entitysam.io.readers.base import Decoder, InputError
 
+SILENT = 0  # OpenCV's LOG_LEVEL_SILENT
+
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Suppresses OpenCV's own messages about a missing camera."""
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    logs: Any = getattr(cv2.utils, "logging", cv2)  # OpenCV 4 has these functions at its top level
+    level = logs.getLogLevel()
+    logs.setLogLevel(SILENT)
     try:
         yield
     finally:
-        cv2.utils.logging.setLogLevel(level)
+        logs.setLogLevel(level)
 
 
 class CameraDecoder(Decoder):
