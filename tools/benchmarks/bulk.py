@@ -75,20 +75,20 @@ def overhead(settings, folder: Path, clips) -> dict[str, float]:
     worker = VideoWorker(replace(settings, overlays=True), folder / "turns")
     opened = open_model(settings.model, device="cpu", kind="entity_sam")
     seconds = {"segment": 0.0, "bulk": 0.0}
-    for place, clip in enumerate(clips):
-        out = folder / "segmented" / clip.id
+
+    def segment(clip, out):
+        with open_frames(clip.path) as frames:
+            job = Job(frames, lambda: open_frames(clip.path), {"files": clip.path}, out, clip.id, quiet=True)
+            run_job(job, opened, {})
+
+    for place, clip in enumerate([clips[0], *clips]):  # the first turn of each warms up and does not count
+        out = folder / "segmented" / f"{place:04d}"
         out.mkdir(parents=True)
         turns = {"bulk": lambda clip=clip: worker.run(clip), "segment": lambda clip=clip, out=out: segment(clip, out)}
-
-        def segment(clip, out):
-            with open_frames(clip.path) as frames:
-                job = Job(frames, lambda: open_frames(clip.path), {"files": clip.path}, out, clip.id, quiet=True)
-                run_job(job, opened, {})
-
         for name in sorted(turns, reverse=bool(place % 2)):
             start = time.process_time()
             turns[name]()
-            seconds[name] += time.process_time() - start
+            seconds[name] += (time.process_time() - start) * (place > 0)
     return {**seconds, "overhead": seconds["bulk"] / seconds["segment"] - 1}
 
 
