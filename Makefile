@@ -6,7 +6,7 @@ UV     := PYTHONPATH=.venv/.uv $(PYTHON) -m uv
 
 ROOT   := $(shell id -u)
 
-.PHONY: install chromium demo test normal-tests test-slow test-floor lint format clean
+.PHONY: install chromium demo docs test normal-tests test-slow test-floor lint format clean
 
 install: .venv/.installed
 
@@ -20,6 +20,11 @@ install: .venv/.installed
 
 demo: install
 	$(BIN)/entitysam demo -o out/demo
+
+# The site: build/site/docs/index.html. A broken link or a page that no other page names is an error.
+docs: install
+	$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[$(EXTRAS),docs]'
+	$(BIN)/python -m sphinx -W --keep-going -q -b html -c docs . build/site
 
 lint: install
 	$(BIN)/ruff check .

@@ -58,6 +58,7 @@ EXTRAS = {
     "sam": ["segment-anything>=1.0"],
     "export": ["onnx>=1.17", "onnxscript>=0.3", "onnxruntime>=1.20"],
     "serve": ["fastapi>=0.115", "uvicorn>=0.30"],
+    "docs": ["sphinx>=8.2 ; python_version >= '3.11'", "myst-parser>=4", "furo>=2024.8", "sphinx-copybutton>=0.5"],
     "dev": [
         "pytest>=8",
         "pytest-timeout>=2.3",
