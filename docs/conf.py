@@ -1,16 +1,14 @@
 """Sphinx: the site of `make docs`. The source folder is the repository, so that links between its pages work everywhere."""
 
 import io
-import sys
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
 import entitysam
 from entitysam import cli
+
+ROOT = Path(__file__).resolve().parents[1]
 
 project = "entitysam"
 copyright = "the EntitySAM authors, Apache-2.0"
@@ -32,7 +30,17 @@ suppress_warnings = ["autodoc.mocked_object"]
 
 autodoc_default_options = {"members": True, "show-inheritance": True, "member-order": "bysource"}
 autodoc_typehints = "signature"
-OPTIONAL = ("detectron2", "segment_anything", "ray", "openai", "open_clip", "onnxruntime", "supervision", "rerun", "fastapi")
+OPTIONAL = (
+    "detectron2",
+    "segment_anything",
+    "ray",
+    "openai",
+    "open_clip",
+    "onnxruntime",
+    "supervision",
+    "rerun",
+    "fastapi",
+)
 autodoc_mock_imports = [name for name in OPTIONAL if find_spec(name) is None]
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
@@ -42,7 +50,7 @@ apidoc_modules = [
         "destination": "docs/api",
         "separate_modules": True,
         "module_first": True,
-        "exclude_patterns": ["**/export/example.py", "**/adapters/**"],
+        "exclude_patterns": ["**/export/example.py", "**/adapters/**", "**/serve/**", "**/cli/**"],
     }
 ]
 
@@ -52,16 +60,13 @@ def write_cli_page(_app: object) -> None:
     lines = ["# Command line", "", "Made from the parser; `entitysam COMMAND --help` prints the same.", ""]
     for command in ["", *cli.COMMANDS]:
         text = io.StringIO()
-        with redirect_stdout(text):
-            try:
-                cli.parse([command, "--help"] if command else ["--help"])
-            except SystemExit:
-                pass
+        with redirect_stdout(text), suppress(SystemExit):
+            cli.parse([command, "--help"] if command else ["--help"])
         lines += [f"## entitysam {command}".rstrip(), "", "```text", text.getvalue().rstrip(), "```", ""]
     page = ROOT / "docs" / "api" / "cli.md"
     page.parent.mkdir(exist_ok=True)
     page.write_text("\n".join(lines), encoding="utf-8")
 
 
-def setup(app):  # noqa: ANN001, ANN201
+def setup(app):
     app.connect("config-inited", lambda app, _config: write_cli_page(app))
