@@ -7,9 +7,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import masks_to_boxes
 
-from entitysam.engine.methods.masa import DEFAULT, open_masa
 from entitysam.inference.segmenter import APPEARANCES, VideoSegmenter
 
 
@@ -28,6 +26,8 @@ class MasaAppearance:
     @torch.inference_mode()
     def __call__(self, frame: np.ndarray, features: Any, mask_logits: Tensor) -> Tensor:
         """Encodes the frame (uint8 [H, W, 3]) with MASA's own backbone: the network's features are not used."""
+        from torchvision.ops import masks_to_boxes
+
         if frame is not self._frame:  # several passes over one frame share its features
             image = torch.from_numpy(frame).permute(2, 0, 1).to(self.model.device).float()
             self._frame, self._encoded = frame, self.model.encode(image)
@@ -51,5 +51,7 @@ def build_segmenter(model: Any, inference: Mapping[str, Any]) -> VideoSegmenter:
     settings = dict(inference)
     name = settings.pop("appearance", "tokens")
     if name not in APPEARANCES:
+        from entitysam.engine.methods.masa import DEFAULT, open_masa  # a run without it need not import MASA
+
         name = MasaAppearance(open_masa(None if name == DEFAULT else name).to(model.device))
     return VideoSegmenter(model, appearance=name, **settings)

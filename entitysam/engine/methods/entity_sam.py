@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from entitysam.engine.methods.context import MethodContext
 from entitysam.engine.methods.masa import ReidentifyingSegmenter, open_reidentifier
+from entitysam.engine.methods.streamed import StreamedVideo
 from entitysam.inference.segmenter import SegmentedVideo, VideoSegmenter
 from entitysam.registry import METHODS
 from entitysam.structures import FrameOutput
@@ -32,6 +34,30 @@ def entitysam(
     if context.reid:
         return ReidentifyingSegmenter(segmenter, open_reidentifier(context.reid, context.device))
     return segmenter
+
+
+@METHODS.register("online")
+class Online:
+    """EntitySAM frame by frame without look-ahead, with the ids of `entitysam segment --online` (see docs/IDENTITY.md).
+
+    Args:
+        context: of the run; weights, model, inference: as for `entitysam`.
+    """
+
+    def __init__(
+        self, context: MethodContext, weights: str = "", model: str = "", inference: Mapping[str, Any] | None = None
+    ) -> None:
+        self.segmenter = context.segmenter(weights, model, **(inference or {}))
+
+    def segment(self, frames: Iterable[np.ndarray], out_size: tuple[int, int]) -> StreamedVideo:
+        return StreamedVideo((resized(result.ids, out_size), result.scores) for result in self.segmenter.stream(frames))
+
+
+def resized(ids: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """An id map int32 [h, w] at another size (H, W), nearest."""
+    if ids.shape == size:
+        return ids
+    return cv2.resize(ids.astype(np.int32), (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
 
 
 @METHODS.register("minvis")
