@@ -51,6 +51,7 @@ def test_output_has_the_documented_shapes(small_model, small_video):
     output, state = small_model.step(small_video[0], small_model.initial_state())
     assert {k: tuple(v.shape) for k, v in given(output).items()} == {
         "mask_logits": (6, 16, 16), "iou": (6,), "entity_logits": (6, 2), "points": (6, 2), "score": (6,),
+        "embeddings": (6, small_model.dual_encoder.channels),
     }  # fmt: skip
     assert state.frames == 1
     assert ((output.iou >= 0) & (output.iou <= 1)).all()
