@@ -41,7 +41,7 @@ def sample_masks(masks: Tensor, points_norm: Tensor) -> Tensor:
 
 
 def draw_points(shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None = None) -> Tensor:
-    """Uniform points [*shape, 2] as (x, y) in [0, 1), drawn on the device of `generator` and moved to `device`."""
+    """Uniform points `[*shape, 2]` as (x, y) in [0, 1), drawn on the device of `generator` and moved to `device`."""
     source = device if generator is None else generator.device
     return torch.rand(*shape, 2, device=source, generator=generator).to(device)
 

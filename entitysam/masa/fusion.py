@@ -145,7 +145,7 @@ def fit(values: Tensor, above: Tensor, how: str) -> Tensor:
 
 @MODELS.register("deformable_fusion")
 class DeformableFusion(nn.Module):
-    """A sequence of `FusionBlock`s.
+    """A sequence of `FusionBlock` modules.
 
     Args:
         channels: C.

@@ -1,4 +1,4 @@
-"""Prompts of a video: from a JSON file, checked before a network runs.
+"""Prompts of a video: from a JSON file, checked before a network runs::
 
     {"prompts": [
         {"id": 1, "frame": 0, "points": [[410, 220]], "labels": [1]},

@@ -76,7 +76,7 @@ class InstanceJson:
 
 @DATASETS.register("coco_instances")
 class CocoInstances(InstanceJson):
-    """root/<split>/*.jpg and root/annotations/instances_<split>.json; crowds are void. Raises as `InstanceJson`."""
+    """`root/<split>/*.jpg` and `root/annotations/instances_<split>.json`; crowds are void. Raises as `InstanceJson`."""
 
     def __init__(self, root: str | Path = "datasets/coco", split: str = "train2017") -> None:
         super().__init__(Path(root) / split, [Path(root) / "annotations" / f"instances_{split}.json"])

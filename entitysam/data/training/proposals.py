@@ -1,6 +1,6 @@
 """Images with the masks that a segmenter found in them, overlaps and parts included: training data of MASA.
 
-root/<split>/**/*.jpg    root/annotations/instances_<split>.json    (COCO instances; tools/prepare_data.py proposals)
+`root/<split>/**/*.jpg` and `root/annotations/instances_<split>.json` (COCO instances; tools/prepare_data.py proposals)
 """
 
 from pathlib import Path

@@ -138,7 +138,7 @@ def _duration(image: Image.Image) -> float:
 def list_images(source: str | Path) -> list[Path]:
     """Image files of a folder or glob pattern in natural order ("2" before "10"); hidden files are left out.
 
-    The leading part of a pattern that exists is taken as written, so that "[set 1]/*.jpg" finds files of that folder.
+    The leading part of a pattern that exists is taken as written, so that `[set 1]/*.jpg` finds files of that folder.
     """
     path = Path(source)
     if path.is_dir():
