@@ -254,9 +254,9 @@ def test_instances_of_any_method(small_video, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["label", "OUT"], "settings of a classifier without --labels"),
+        (["label", "OUT"], "--labels is missing"),
         (["label", "OUT", "--labels", "a,a"], "has the name 'a' twice"),
-        (["label", "nowhere", "--labels", "a"], "no finished result of 'entitysam segment'"),
+        (["label", "nowhere", "--labels", "a"], "nowhere: no such folder"),
         (["label", "OUT", "--labels", "a", "inference.amp=bf16"], "overrides start with 'classifier.'"),
         (["label", "OUT", "--labels", "a", "classifier.tiemout=3"], "classifier.tiemout: unknown key"),
         (

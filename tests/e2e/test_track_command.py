@@ -138,7 +138,7 @@ def test_resumed_is_the_same_as_straight(clip, tmp_path, capsys, monkeypatch):
         (("tracker.within_category=[true",), "tracker.within_category: must be a valid boolean"),
         (("inference.beta=1",), "unknown key 'inference.beta'; overrides start with 'tracker.'"),
         (("--proposals", "magic", "--association", "iou"), "proposals: one of fast, entitysam, esam, sam, not 'magic'"),
-        (("--weights", "none.safetensors"), "no weight file none.safetensors"),
+        (("--weights", "none.safetensors"), "none.safetensors: no such file"),
     ],
 )
 def test_wrong_input_is_one_line_and_leaves_nothing(clip, tmp_path, capsys, words, message):
