@@ -141,7 +141,9 @@ def contents(out):
             found[name] = {key: tensor.numpy().tobytes() for key, tensor in state.items()}
         elif path.name == "result.json":
             found[name] = json.loads(path.read_text())["metrics"]
-        elif path.suffix in (".json", ".jsonl", ".png", ".txt") and not path.name.startswith(("run.", "log.", "metrics.", "worst")):
+        elif path.suffix in (".json", ".jsonl", ".png", ".txt") and not path.name.startswith(
+            ("run.", "log.", "metrics.", "worst")
+        ):
             found[name] = path.read_bytes()
     return found
 
