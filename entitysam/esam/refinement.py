@@ -22,8 +22,7 @@ class RefinementConfig:
     neighbours: k of Eq. (7) (ours: 5).
     min_similarity: minimum symmetric S_M of a pair to be merged (ours: 1.0).
     min_cover: minimum share of both masks that a gallery mask must cover, Eq. (8) (ours: 0.9).
-    min_left: minimum share of its masks' area that an entity must keep; smaller remnants of splitting are removed (ours: 0.5;
-        0 keeps all).
+    min_left: minimum share of its masks' area that an entity must keep; smaller ones are removed (ours: 0.5; 0: none).
     """
 
     enabled: bool = True

@@ -73,7 +73,7 @@ def method_from_options(options: Mapping[str, Any]) -> ESAM:
 
     Args:
         options: `name` ("esam" or "sam"); keys with a dot belong to a section, e.g. "refinement.tolerance", which may also be a
-            mapping; the others belong to the segmenter: model, weights, device, amp. A model "sam2_..." is SAM 2.1, which
+            mapping; the others belong to the segmenter: model, weights, device, amp. A model `sam2_*` is SAM 2.1, which
             `engine.build.promptable` adds to SEGMENTERS.
 
     Raises:

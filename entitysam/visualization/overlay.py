@@ -92,9 +92,8 @@ def find_outlines(ids: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
         width: of the coloured line inside each entity, in pixels.
 
     Returns:
-        outline: bool [H, W], pixels of entities within `width` of another id.
-        border: bool [H, W], the one-pixel line outside of it: pixels that differ from the one to their left or above.
-            The border of the image is not an outline.
+        two bool [H, W]: the outline, pixels of entities within `width` of another id; and the border, the one-pixel line outside of
+        it, pixels that differ from the one to their left or above. The border of the image is not an outline.
     """
     edge = np.zeros(ids.shape, np.uint8)
     edge[:, 1:] |= ids[:, 1:] != ids[:, :-1]
