@@ -78,8 +78,11 @@ async function open(key) {
 
 // Takes over a state after edits, of this tab or of another one.
 async function changed(state) {
-  if (app.state && state.revision === app.state.revision) return;
-  const lanes = new Uint8Array(await getBytes(`results/${app.key}/lanes`));
+  const { key } = app;
+  const isOld = () => key !== app.key || (app.state && state.revision <= app.state.revision);
+  if (isOld()) return;
+  const lanes = new Uint8Array(await getBytes(`results/${key}/lanes`));
+  if (isOld()) return; // a newer state came while the lanes were read
   app.state = state;
   app.media.edited();
   picture.entities = new Map(state.entities.map((entity) => [entity.id, entity]));
@@ -111,14 +114,15 @@ async function follow() {
 
 // -- frames
 
+// A frame is drawn only if it is still the one to be seen, in the state of edits in which its map was asked for.
 async function show() {
-  const { frame, media } = app;
+  const { frame, media, state } = app;
   const [map, bitmap] = await Promise.all([media.map(frame), media.bitmap(frame)]);
-  if (frame !== app.frame || media !== app.media) return false;
+  if (!app.meta || frame !== app.frame || media !== app.media || state !== app.state) return false;
   $("empty").hidden = Boolean(bitmap) || !media.noFrames;
   $("empty").textContent = media.noFrames ? `No frames: ${media.noFrames}` : "";
   picture.show(map, bitmap);
-  Object.assign(document.body.dataset, { frame, revision: app.state?.revision ?? 0, result: app.meta.title });
+  Object.assign(document.body.dataset, { frame, revision: state?.revision ?? 0, result: app.meta.title });
   return true;
 }
 
