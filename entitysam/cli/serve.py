@@ -65,4 +65,10 @@ def run(arguments: argparse.Namespace) -> int:
             raise FileNotFoundError(f"no weight file {prompter.model}")
         model = arguments.model, arguments.weights, arguments.device
         studio = Studio(arguments.work, *model, limits, prompter)
-    return serve(arguments.results, arguments.input, arguments.host, arguments.port, arguments.token, studio)
+    place = arguments.host, arguments.port, arguments.token
+    return serve(arguments.results, arguments.input, *place, studio, announce)
+
+
+def announce(address: str) -> None:
+    """Says where the page is, on standard output."""
+    print(f"open {address}   (Ctrl-C ends)", flush=True)

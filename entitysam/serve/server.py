@@ -4,7 +4,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -20,16 +20,23 @@ from entitysam.serve.workspace import Workspace
 
 
 def serve(
-    inputs: Sequence[Path], source: str | None, host: str, port: int, token: str | None, studio: Studio | None
+    inputs: Sequence[Path],
+    source: str | None,
+    host: str,
+    port: int,
+    token: str | None,
+    studio: Studio | None,
+    announce: Callable[[str], None],
 ) -> int:
-    """Opens results, prints the address and serves until Ctrl-C.
+    """Opens results and serves until Ctrl-C.
 
     Args:
-        inputs: result folders; videos, which are segmented first.
+        inputs: result folders.
         source: the frames of the only result; None = those that it names.
         host, port: where to listen.
         token: that requests must carry; None = none on this machine, else a random one.
         studio: where uploads are segmented; None = none are taken.
+        announce: is called with the address of the page once it can be opened.
 
     Raises:
         InputError: a folder without a result; the port is taken.
@@ -41,8 +48,8 @@ def serve(
             workspace.open_folder(folder, None if source is None else _source(folder, source))
         if studio is not None:
             studio.reopen(workspace)
-        print(f"open {address(listener, settings)}   (Ctrl-C ends)", flush=True)
         with suppress(KeyboardInterrupt):  # is how it ends
+            announce(address(listener, settings))
             uvicorn.Server(_config(build_app(workspace, settings, studio))).run(sockets=[listener])
     return 0
 

@@ -45,8 +45,10 @@ def main() -> int:
 
 
 def tell(line: dict[str, Any]) -> None:
+    """Writes a line of the protocol to standard output; nothing happens where the server is gone."""
     with suppress(BrokenPipeError):
-        print(json.dumps(line), flush=True)
+        sys.stdout.write(json.dumps(line) + "\n")
+        sys.stdout.flush()
 
 
 class _Stop:

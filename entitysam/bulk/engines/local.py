@@ -109,12 +109,10 @@ def run_local(
             if not more:
                 break
         while any(seat.clip for seat in seats):
-            waiting: dict[Any, int] = {seat.connection: index for index, seat in enumerate(seats) if seat.clip}
-            waiting |= {seat.process.sentinel: index for index, seat in enumerate(seats) if seat.clip}
-            found = {waiting[ready] for ready in wait(list(waiting), timeout=1.0)}
-            if not found:
+            ready = _ready(seats)
+            if not ready:
                 yield Frames(0)  # lets the caller look at the clock
-            for index in sorted(found):
+            for index in ready:
                 seat = seats[index]
                 message = _receive(seat.connection)
                 if message is None:  # the process has ended
@@ -138,15 +136,27 @@ def run_local(
                 if seat.clip is None and (more or repeated):
                     feed(seat)
     finally:
-        for seat in seats:
-            seat.connection.close()  # a waiting worker ends by itself
-            if seat.clip is not None:
-                seat.process.terminate()
-        for seat in seats:
-            seat.process.join(PATIENCE)
-            if seat.process.is_alive():
-                seat.process.kill()
-                seat.process.join()
+        _end(seats)
+
+
+def _ready(seats: list[Seat]) -> list[int]:
+    """Indices of the seats with a video whose worker has sent a message or has ended; waits up to a second for one."""
+    waiting: dict[Any, int] = {seat.connection: index for index, seat in enumerate(seats) if seat.clip}
+    waiting |= {seat.process.sentinel: index for index, seat in enumerate(seats) if seat.clip}
+    return sorted({waiting[ready] for ready in wait(list(waiting), timeout=1.0)})
+
+
+def _end(seats: list[Seat]) -> None:
+    """Ends all workers; one that does not end in time is killed."""
+    for seat in seats:
+        seat.connection.close()  # a waiting worker ends by itself
+        if seat.clip is not None:
+            seat.process.terminate()
+    for seat in seats:
+        seat.process.join(PATIENCE)
+        if seat.process.is_alive():
+            seat.process.kill()
+            seat.process.join()
 
 
 def _receive(connection: Connection) -> Any:

@@ -161,6 +161,28 @@ def describe_segments(
     return infos
 
 
+def unnamed_line(
+    index: int,
+    name: str,
+    ids: np.ndarray,
+    scores: Mapping[int, float],
+    time: float | None,
+    events: Sequence[Event] | None,
+) -> dict[str, Any]:
+    """The line of `segments.jsonl` of a frame whose entities have no classes.
+
+    Args:
+        index: of the frame in this run.
+        name: of the frame; its id map is `<name>.png`.
+        ids: int [H, W].
+        scores: score of each id on this frame.
+        time: seconds from the first frame, where known.
+        events: of this frame.
+    """
+    infos = describe_segments(describe_entities(ids), scores, {}, ENTITY_CATEGORY["id"])
+    return frame_line(index, f"{name}.png", time, infos, plain_events(events))
+
+
 def plain_events(events: Sequence[Event] | None) -> list[dict[str, Any]] | None:
     """Events as plain data."""
     return None if events is None else [{"kind": event.kind, "id": event.id} for event in events]

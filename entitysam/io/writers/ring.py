@@ -13,8 +13,8 @@ from entitysam.io.files import OutputError, make_folder
 from entitysam.io.id_maps import read_ids, write_ids
 from entitysam.io.paths import join_inside
 from entitysam.io.result_folder import MASKS, SEGMENTS
-from entitysam.io.writers.annotations import ENTITY_CATEGORY, describe_entities, describe_segments, plain_events
-from entitysam.io.writers.frame_lines import FrameLines, frame_line
+from entitysam.io.writers.annotations import unnamed_line
+from entitysam.io.writers.frame_lines import FrameLines
 from entitysam.io.writers.segments import ResultWriter, WrittenResult
 from entitysam.structures import Event
 
@@ -51,8 +51,7 @@ class RingWriter:
         events: Sequence[Event] | None = None,
     ) -> None:
         """Appends a frame and removes those that are too old; arguments as for `ResultWriter.add`."""
-        infos = describe_segments(describe_entities(ids), frame_scores, {}, ENTITY_CATEGORY["id"])
-        self._lines.add(frame_line(self._num_frames, f"{name}.png", time, infos, plain_events(events)))
+        self._lines.add(unnamed_line(self._num_frames, name, ids, frame_scores, time, events))
         write_ids(join_inside(self._masks, f"{name}.png", "frame"), ids)
         path = join_inside(self._frames, f"{name}.jpg", "frame")
         if not cv2.imwrite(str(path), frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]):

@@ -10,8 +10,7 @@ from types import TracebackType
 import numpy as np
 
 from entitysam.io.files import output_errors
-from entitysam.io.writers.annotations import ENTITY_CATEGORY, describe_entities, describe_segments, plain_events
-from entitysam.io.writers.frame_lines import frame_line
+from entitysam.io.writers.annotations import unnamed_line
 from entitysam.io.writers.segments import WrittenResult
 from entitysam.structures import Event
 
@@ -39,13 +38,12 @@ class StdoutWriter:
         events: Sequence[Event] | None = None,
     ) -> None:
         """Writes a line; arguments as for `ResultWriter.add`."""
-        infos = describe_segments(describe_entities(ids), frame_scores, {}, ENTITY_CATEGORY["id"])
-        line = frame_line(self._num_frames, f"{name}.png", time, infos, plain_events(events))
+        line = unnamed_line(self._num_frames, name, ids, frame_scores, time, events)
         with output_errors("stdout"):
             self._file.write(json.dumps(line).encode() + b"\n")
             self._file.flush()
         self._num_frames += 1
-        self._ids.update(info["id"] for info in infos)
+        self._ids.update(info["id"] for info in line["segments_info"])
 
     def finish(self, scores: Mapping[int, float] | None = None) -> WrittenResult:
         """What was written."""
