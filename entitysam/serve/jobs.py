@@ -30,7 +30,7 @@ class Job:
     """One piece of work.
 
     Attributes:
-        kind: "segment", "export", "review", "follow"; jobs of one kind wait for each other.
+        kind: "segment", "export", "review", "follow", "correct"; jobs of one kind wait for each other.
         owner: the tab that started it.
         title: shown to the user.
         result: key of the result that it is about, or that it made.

@@ -1,6 +1,7 @@
 """One open result: its maps and frames as edited, and the edits."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
@@ -154,6 +155,15 @@ class OpenedResult:
             counts = self._count(edit, [*self.journal.edits, edit])
             self.journal.do(edit)
             self._apply(edit, counts)
+
+    def edit_all(self, edits: Sequence[Edit], revision: int) -> None:
+        """Makes edits one after the other, without those of others between them; raises as `edit`, which leaves those
+        before.
+        """
+        with self._lock:
+            self._check_revision(revision)
+            for edit in edits:
+                self.edit(edit)
 
     def undo(self, revision: int | None = None) -> None:
         """Takes back the last edit; raises as `edit`."""

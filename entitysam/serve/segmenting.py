@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from entitysam.edits.corrections import Track, find_corrections
 from entitysam.edits.operations import Masks
 from entitysam.io.files import as_stem, make_folder, whole_file
 from entitysam.serve.jobs import Job
@@ -173,6 +174,40 @@ class Studio:
         if job.cancelled.is_set():
             job.message = f"stopped after {len(masks)} frames"
 
+    def correct(self, job: Job, opened: OpenedResult, path: Path, format: str) -> None:
+        """The work of a job: makes the edits that turn a result into a file that was corrected in another program.
+
+        Args:
+            job: it; its message says what was changed.
+            opened: the result, as it was exported to be corrected.
+            path: the file, which is removed.
+            format: of `exchange.FORMATS`.
+
+        Raises:
+            UploadError: the file cannot be read.
+            EditError: it does not belong to the result.
+            StaleError: the result was edited meanwhile.
+        """
+        tracks: dict[int, Track] = {}
+
+        def take(news: dict[str, Any]) -> None:
+            if "name" in news:
+                tracks[news["track"]] = Track(news["name"])
+            elif "mask" in news:
+                tracks[news["track"]].masks[news["frame"]] = news["mask"]
+
+        order = {"kind": "corrections", "input": str(path), "format": format, "shape": list(opened.shape),
+                 "limits": self._process_limits()}  # fmt: skip
+        try:
+            self._run(job, order, take)
+        finally:
+            path.unlink(missing_ok=True)
+        now = opened.snapshot()
+        job.done, job.total = 0, 2 * opened.num_frames
+        found = find_corrections(list(tracks.values()), now.table, opened.shape, now.ids, job.step)
+        opened.edit_all(found.edits, now.revision)
+        job.message = found.summary
+
     def _run(self, job: Job, order: dict[str, Any], take: Callable[[dict[str, Any]], None] = lambda news: None) -> int:
         """Runs the worker; returns the number of frames that it finished. `take` gets every line that it writes.
 
@@ -196,7 +231,7 @@ class Studio:
         finally:
             self.ended(process)
         if problem:
-            raise UploadError(problem.replace(f"{Path(order.get('input', '')).name}: ", ""))
+            raise UploadError(_without_path(problem, order.get("input")))
         if not finished:
             raise UploadError("it was stopped before a frame was finished" if job.cancelled.is_set() else
                               f"the process that segments it ended early (status {process.returncode})")  # fmt: skip
@@ -210,6 +245,14 @@ class Studio:
         for process in list(self._processes):
             with suppress(OSError):
                 process.terminate()
+
+
+def _without_path(text: str, file: str | None) -> str:
+    """A message without the place of the file, which is none that the user has chosen."""
+    if file is not None:
+        for place in (file, Path(file).name):
+            text = text.replace(f"{place}: ", "")
+    return text
 
 
 def _end_when_cancelled(process: "subprocess.Popen[bytes]", job: Job) -> None:

@@ -6,9 +6,10 @@ The frames are written again to `clip.mp4` beside the result, which is what the 
 output, one JSON object per line: {"total": 240}, {"done": 12}, {"error": "..."}, {"finished": 24}. SIGTERM ends the run after the
 current frame; what is finished stays. The run also ends that way when the server is gone.
 
-Jobs have a kind: "segment" as above, "live", "follow". A live job gets its frames on standard input, behind the line of the job: 4 bytes of length, a JPEG. For each frame
+Jobs have a kind: "segment" as above, "live", "follow", "corrections". A live job gets its frames on standard input, behind the line of the job: 4 bytes of length, a JPEG. For each frame
 its map is written: {"frame": 3, "runs": "<base64 of `serve.packing.pack_maps`>", "entities": {"2": 0.8}, "events": [["born", 2]]}.
-A job that follows a prompted object writes {"frame": 3, "mask": [lengths of runs]} for each frame.
+A job that follows a prompted object writes {"frame": 3, "mask": [lengths of runs]} for each frame. A job of corrections reads a
+video of another program and writes its tracks: {"track": 0, "name": "dog"}, then {"track": 0, "frame": 3, "mask": [lengths of runs]}.
 """
 
 import base64
@@ -34,7 +35,8 @@ def main() -> int:
     limit_process(job["limits"])
     stop = _Stop()
     try:
-        work = {"segment": run, "live": run_live, "follow": run_follow}[job["kind"]]
+        kinds = {"segment": run, "live": run_live, "follow": run_follow, "corrections": run_corrections}
+        work = kinds[job["kind"]]
         finished = work(job, stop)
     except (ValueError, OSError, MemoryError) as error:
         text = " ".join(str(error).split()) or "not enough memory"
@@ -105,6 +107,27 @@ def run(job: dict[str, Any], stop: _Stop) -> int:
         segmenter = VideoSegmenter(opened.model)
         write = _write_online if job["online"] else _write_offline
         return write(segmenter, source, Path(job["out"]), job["title"], stop)
+
+
+def run_corrections(job: dict[str, Any], stop: _Stop) -> int:
+    """Reads a video that was corrected in another program; returns the number of its tracks."""
+    from entitysam.edits.maps import encode_mask
+    from entitysam.exchange.convert import find_format
+    from entitysam.exchange.video import decode
+
+    video = find_format(job["format"]).reader(job["format"])(Path(job["input"]))
+    if [video.height, video.width] != job["shape"]:
+        expected = f"{job['shape'][1]}x{job['shape'][0]}"
+        raise ValueError(f"its frames are {video.width}x{video.height}, those of the result {expected}")
+    for index, entity in enumerate(video.entities):
+        tell({"track": index, "name": entity.name or ""})
+        for frame, instance in entity.instances.items():
+            if instance.mask is None:
+                raise ValueError(f"track {entity.id}: frame {frame} is a box; corrections are polygons or masks")
+            tell({"track": index, "frame": frame, "mask": encode_mask(decode(instance.mask))})
+            if stop.requested:
+                raise ValueError("it was stopped")
+    return max(1, len(video.entities))
 
 
 def run_follow(job: dict[str, Any], stop: _Stop) -> int:

@@ -1,5 +1,6 @@
 """Work that takes longer: uploads to segment, exports, the review list; progress, cancel, download."""
 
+import secrets
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from entitysam.serve.segmenting import UploadError
 router = APIRouter()
 downloads = APIRouter()
 MIB = 2**20
+CORRECTIONS_MIB = 512  # of an XML
 SHOWN = 100  # entries of the review list
 
 
@@ -58,21 +60,9 @@ async def upload(
     studio, tab = request.app.state.studio, tab_of(request)
     if studio is None:
         raise UploadError("this server takes no uploads")
-    limit = studio.limits.upload_mib * MIB
-    too_large = UploadError(f"the file is larger than {studio.limits.upload_mib} MiB, which is what this server takes")
-    if content_length is not None and content_length > limit:
-        raise too_large
     path = studio.new_place(name, tab)
-    received = 0
     try:
-        with output_errors("the upload"), path.open("xb") as file:
-            async for block in request.stream():
-                received += len(block)
-                if received > limit:
-                    raise too_large
-                await run_in_threadpool(file.write, block)
-        if not received:
-            raise UploadError("the file is empty")
+        await _receive(request, path, studio.limits.upload_mib, content_length)
         work = partial(_segment, request.app.state, path, online, max_frames)
         job = request.app.state.jobs.add(Job("segment", tab, studio.title_of(path.parent), work))
     except BaseException:
@@ -81,11 +71,50 @@ async def upload(
     return job.describe()
 
 
+async def _receive(request: Request, path: Path, max_mib: int, announced: int | None) -> None:
+    """Writes the body of a request to a new file."""
+    too_large = UploadError(f"the file is larger than {max_mib} MiB, which is what this server takes")
+    if announced is not None and announced > max_mib * MIB:
+        raise too_large
+    received = 0
+    with output_errors("the upload"), path.open("xb") as file:
+        async for block in request.stream():
+            received += len(block)
+            if received > max_mib * MIB:
+                raise too_large
+            await run_in_threadpool(file.write, block)
+    if not received:
+        raise UploadError("the file is empty")
+
+
 def _segment(state: Any, path: Path, online: bool, max_frames: int | None, job: Job) -> None:
     try:
         state.studio.segment(job, path, state.workspace, online, max_frames)
     except BaseException:
         state.studio.discard(path.parent)
+        raise
+
+
+@router.post("/results/{key}/corrections")
+async def correct(request: Request, key: str, content_length: Annotated[int | None, Header()] = None) -> dict[str, Any]:
+    """Takes the body of the request as an XML of CVAT, and makes the edits that it stands for.
+
+    Raises:
+        UploadError: too large.
+        OutputError: the disk is full.
+    """
+    opened, tab, studio = result_of(request, key), tab_of(request), request.app.state.studio
+    if studio is None:
+        raise UploadError("this server takes no uploads")
+    path = request.app.state.exports / f"{secrets.token_hex(8)}.xml"
+    try:
+        await _receive(request, path, min(studio.limits.upload_mib, CORRECTIONS_MIB), content_length)
+        title = f"{opened.saved.video_id}: corrections of CVAT"
+        job = Job("correct", tab, title, lambda job: studio.correct(job, opened, path, "cvat"))
+        job.result = key
+        return request.app.state.jobs.add(job).describe()
+    except BaseException:
+        path.unlink(missing_ok=True)
         raise
 
 

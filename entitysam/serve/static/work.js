@@ -17,6 +17,8 @@ export class Work {
     $("export-view").addEventListener("click", () => this.saveView());
     $("share").addEventListener("click", () => this.share());
     $("upload").addEventListener("click", () => this.upload());
+    $("correct").addEventListener("click", () => this.correct());
+    getJson("abilities").then((can) => ($("corrections").hidden = !can.uploads), () => {});
     $("renew").addEventListener("click", () => this.review());
     $("next-finding").addEventListener("click", () => this.move(1));
     $("previous-finding").addEventListener("click", () => this.move(-1));
@@ -52,7 +54,7 @@ export class Work {
   }
 
   show(jobs) {
-    for (const [kind, list] of [["export", $("exports")], ["segment", $("uploads")], ["follow", $("follows")]]) {
+    for (const [kind, list] of [["export", $("exports")], ["segment", $("uploads")], ["follow", $("follows")], ["correct", $("correctings")]]) {
       const shown = new Map([...list.children].map((item) => [item.dataset.key, item]));
       list.replaceChildren(...jobs.filter((job) => job.kind === kind).reverse().map((job) => {
         const old = shown.get(job.key);
@@ -114,28 +116,41 @@ export class Work {
     }
     const query = new URLSearchParams({ name: file.name, online: $("way").value === "online" });
     if ($("max-frames").value) query.set("max_frames", $("max-frames").value);
-    $("upload").disabled = true;
+    await this.give(`/api/uploads?${query}`, file, $("upload"), $("file"));
+  }
+
+  async correct() {
+    const file = $("corrected").files[0];
+    if (!file || !this.app.key) {
+      this.on.notice(file ? "Open a result first." : "Choose the XML of CVAT first.");
+      return;
+    }
+    await this.give(`/api/results/${this.app.key}/corrections`, file, $("correct"), $("corrected"));
+  }
+
+  // Sends a file; its button shows how far it is.
+  async give(path, file, button, field) {
+    const text = button.textContent;
+    button.disabled = true;
     try {
-      await this.send(`/api/uploads?${query}`, file);
-      $("file").value = "";
+      await this.send(path, file, (share) => (button.textContent = `Sending ${Math.round(100 * share)} %`));
+      field.value = "";
     } catch (error) {
       this.on.notice(error.message, true);
     }
-    $("upload").disabled = false;
-    $("upload").textContent = "Segment";
+    button.disabled = false;
+    button.textContent = text;
     this.poll();
   }
 
   // fetch tells nothing of the progress of a body that is sent
-  send(path, file) {
+  send(path, file, onProgress) {
     return new Promise((resolve, reject) => {
       const sending = new XMLHttpRequest();
       sending.open("POST", path);
       for (const [name, value] of Object.entries(headers())) sending.setRequestHeader(name, value);
       sending.setRequestHeader("Content-Type", "application/octet-stream");
-      sending.upload.addEventListener("progress", (event) => {
-        $("upload").textContent = `Sending ${Math.round((100 * event.loaded) / event.total)} %`;
-      });
+      sending.upload.addEventListener("progress", (event) => onProgress(event.loaded / event.total));
       const fail = () => {
         let text = "";
         try {
