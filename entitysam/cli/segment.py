@@ -77,6 +77,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                       help="choose tiles for N entities on a frame, and look once more at what none of them claims")  # fmt: skip
     method.add_argument("--fast", type=int, choices=range(4), metavar="0..3",
                         help="faster and less exact: 1 fewer memories, 2 and 3 keyframes (default: 0, exact)")  # fmt: skip
+    method.add_argument("--compile", action="store_true",
+                        help="compile the network first, which takes minutes and pays for long videos")  # fmt: skip
     method.add_argument("--resume", action="store_true", help="continue an interrupted run in the result folder")
     add_label_arguments(parser)
     add_model_arguments(parser)

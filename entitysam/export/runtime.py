@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from entitysam.export.manifest import Manifest, read_manifest
-from entitysam.export.writer import import_onnx
+from entitysam.export.writer import require
 from entitysam.registry import ConfigError
 from entitysam.structures import FrameOutput
 
@@ -47,7 +47,7 @@ class OnnxModel:
     """
 
     def __init__(self, folder: Path, device: str = "auto", threads: int = 0) -> None:
-        import_onnx("onnxruntime")
+        require("onnxruntime")
         import onnxruntime
 
         self.manifest: Manifest = read_manifest(folder)

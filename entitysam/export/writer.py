@@ -54,13 +54,14 @@ def export(network: EntitySAM, out: Path, kind: str, fingerprint: dict[str, Any]
     if kind not in SUFFIXES:
         raise ConfigError(f"export: onnx or torch, not '{kind}'")
     if kind == "onnx":
-        import_onnx("onnxruntime", "onnxscript")
+        require("onnxruntime", "onnxscript")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"{out}: holds files already; name a new folder")
     make_folder(out.parent)
     network = copy.deepcopy(network).cpu().float().eval().at_speed(EXACT)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary, torch.no_grad():
-        folder, files, parity = Path(temporary), {}, {}
+        folder, files, parity = Path(temporary) / out.name, {}, {}
+        folder.mkdir()
         for graph in graphs(network):
             file = folder / f"{graph.name}{SUFFIXES[kind]}"
             with output_errors(out):
@@ -93,14 +94,13 @@ def export(network: EntitySAM, out: Path, kind: str, fingerprint: dict[str, Any]
             if kind == "onnx":
                 shutil.copyfile(EXAMPLE, folder / EXAMPLE.name)
             (folder / FILE).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
-            folder.chmod(0o755)
             if out.exists():
                 out.rmdir()
-            shutil.copytree(folder, out)
+            folder.replace(out)
     return manifest
 
 
-def import_onnx(*packages: str) -> None:
+def require(*packages: str) -> None:
     """Checks that optional packages are there.
 
     Raises:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from entitysam.inference.compiled import CompiledModel
 from entitysam.speed import EXACT, Speed
 from entitysam.structures import FrameOutput
 
@@ -98,9 +99,8 @@ class KeyframeModel:
         if state.output is not None and features.features is None and state.since + 1 < self.speed.keyframe:
             followed = self._follow(grey, state)
             if followed is not None:
-                output = FrameOutput(**{**state.output, "mask_logits": followed})
                 kept = {**state.output, "mask_logits": followed}
-                return output, KeyframeState(state.network, state.since + 1, torch.from_numpy(grey), kept)
+                return FrameOutput(**kept), KeyframeState(state.network, state.since + 1, torch.from_numpy(grey), kept)
         if features.features is None:
             features.features = self.model.encode(features.image[None])[0]
         output, network = self.model.propagate(features.features, type(self.model.initial_state())(**state.network))
@@ -125,11 +125,11 @@ class KeyframeModel:
         return F.grid_sample(masks[None].float(), grid, padding_mode="border", align_corners=False)[0].to(masks.dtype)
 
 
-def at_speed(model: Any, speed: Speed) -> Any:
-    """The network at a level of speed; itself where nothing is left out."""
-    if speed == EXACT:
-        return model
-    network = model.at_speed(speed)
+def at_speed(model: Any, speed: Speed, compile: bool = False) -> Any:
+    """The network at a level of speed, compiled if asked for; itself where nothing is left out."""
+    network = model if speed == EXACT else model.at_speed(speed)
+    if compile:
+        network = CompiledModel(network)
     return KeyframeModel(network, speed) if speed.keyframe > 1 else network
 
 

@@ -119,11 +119,12 @@ class VideoSegmenter:
         count_warmup: quirk 4: the warm-up passes count in the score of an entity.
         online_window: passes over which `stream` takes the median score (see `OnlineEntities`).
         fast: level of speed, 0 = exact to 3 (see `entitysam.speed`).
+        compile: run the network by `torch.compile` (see `inference.compiled`); the first frames take minutes then.
         appearance: what ids compare: "tokens" of the network, "none", or another `Appearance`
             (`engine.methods.appearance` has MASA's).
 
     Raises:
-        ConfigError: unknown `amp`, `fast` or `appearance`.
+        ConfigError: unknown `amp`, `fast` or `appearance`; `compile` with an exported model.
     """
 
     def __init__(
@@ -140,12 +141,13 @@ class VideoSegmenter:
         count_warmup: bool = True,
         online_window: int = WINDOW,
         fast: int = 0,
+        compile: bool = False,
         appearance: str | Appearance = "tokens",
     ):
         if isinstance(appearance, str) and appearance not in APPEARANCES:
             raise ConfigError(f"appearance: one of {', '.join(APPEARANCES)} or a function, not '{appearance}'")
         autocast(amp, model.device)  # raises for an unknown precision
-        self.model: FrameModel = at_speed(model, speed_of(fast))
+        self.model: FrameModel = at_speed(model, speed_of(fast), compile)
         self.warmup_frames = warmup_frames
         self.hole_area = hole_area
         self.amp = amp

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,8 +15,8 @@ from benchmarks._stages import Stages
 from benchmarks._weights import random_weights
 from entitysam import build_model, load_weights
 from entitysam.data.synthetic.render import demo_clip
-from entitysam.inference.segmenter import VideoSegmenter
 from entitysam.models.entity_sam import EntitySAM
+from entitysam.precision import autocast
 
 
 class Implementation(Protocol):
@@ -35,7 +36,7 @@ class Ours:
 
     def __init__(self, model: EntitySAM, dtype: str):
         self.model = model
-        self.autocast = VideoSegmenter(model, amp=dtype)._autocast
+        self.autocast = partial(autocast, dtype, model.device)
         self.state = model.initial_state()
 
     def step(self, image: Tensor) -> tuple[Tensor, Tensor]:

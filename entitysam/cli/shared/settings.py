@@ -52,6 +52,7 @@ def read_settings(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[s
         "score_threshold": getattr(arguments, "threshold", None),
         "amp": arguments.dtype,
         "fast": getattr(arguments, "fast", None),
+        "compile": getattr(arguments, "compile", None) or None,
     }
     for key, value in options.items():
         if value is not None and not any(override.startswith(f"inference.{key}=") for override in arguments.overrides):

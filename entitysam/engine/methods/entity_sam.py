@@ -70,7 +70,8 @@ class LinkedQueries:
 
     def __init__(self, context: MethodContext, weights: str = "", model: str = "") -> None:
         network = WithoutMemory(context.entity_sam(weights, model))
-        plain = {"warmup_frames": 0, "fast": 0, "appearance": "none"}  # nothing of other frames but the links
+        # Nothing of other frames but the links.
+        plain = {"warmup_frames": 0, "fast": 0, "compile": False, "appearance": "none"}
         self.segmenter = VideoSegmenter(network, **{**context.inference, **plain})
 
     def segment(self, frames: Iterable[np.ndarray], out_size: tuple[int, int]) -> SegmentedVideo:

@@ -63,6 +63,21 @@ def test_example_needs_onnxruntime_and_numpy_alone(exported, small_model, small_
     assert masks.any()
 
 
+@pytest.mark.slow
+def test_programs_of_pytorch(small_model, tmp_path):
+    """`--to torch`: the files give the outputs of the network, and nothing but the folder is left behind."""
+    manifest = export(small_model, tmp_path / "programs", "torch", {"weights": "seeded"})
+    assert max(value for differences in manifest.parity.values() for value in differences.values()) < 1e-4
+    assert [path.name for path in tmp_path.iterdir()] == ["programs"]
+    files = sorted(path.name for path in (tmp_path / "programs").iterdir())
+    assert files == ["encode.pt2", "first.pt2", "manifest.json", "memorize.pt2", "propagate.pt2"]
+    encode = torch.export.load(tmp_path / "programs" / "encode.pt2").module()
+    image = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(encode(image)[2], small_model.encode(image)[0].cells, atol=1e-5, rtol=1e-5)
+    with pytest.raises(ConfigError, match="exported as 'torch', which onnxruntime cannot run"):
+        OnnxModel(tmp_path / "programs")
+
+
 def test_damaged_folders(exported, tmp_path):
     import shutil
 
