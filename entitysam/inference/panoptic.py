@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Chunks = Callable[[], Iterable[Tensor]]
+NOWHERE = -10.0  # a mask logit that never wins a pixel from an entity with a mask there
 QUALITY_STRIDE = 5  # the mask quality is measured on every 5th frame
 
 
@@ -41,6 +42,8 @@ class PanopticMerge:
         max_entities: at most so many are kept, those with the best scores.
         overlap_threshold: over the video, an entity must own at least this share of the area of its mask.
         mask_threshold: probability from which a pixel belongs to a mask.
+        skip_absent: leave entities with all logits below `NOWHERE` out of a frame, which changes no map; faster where most are
+            absent from most frames.
     """
 
     def __init__(
@@ -51,7 +54,9 @@ class PanopticMerge:
         max_entities: int = 100,
         overlap_threshold: float = 0.7,
         mask_threshold: float = 0.5,
+        skip_absent: bool = False,
     ):
+        self.skip_absent = skip_absent
         self.scores = scores.detach().float().cpu()
         self.out_size = out_size
         self.overlap_threshold = overlap_threshold
@@ -83,8 +88,9 @@ class PanopticMerge:
             if not len(self.kept):
                 yield from (np.zeros(self.out_size, np.int32) for _ in range(logits.shape[1]))
                 continue
-            for owner, masks in self._owners(logits, decision.weight):
-                yield decision.id_of[_where_own(owner, masks).cpu()].numpy()
+            for owner, masks, rows in self._owners(logits, decision.weight):
+                id_of = torch.cat([decision.id_of[:1], decision.id_of[1:][rows]])
+                yield id_of[_where_own(owner, masks).cpu()].numpy()
 
     def dense_maps(self, chunks: Chunks, decision: "Decision", segments: Sequence[int]) -> Iterator[np.ndarray]:
         """Maps for semantic segmentation: every pixel belongs to the most probable segment, however improbable.
@@ -124,25 +130,37 @@ class PanopticMerge:
             frame += logits.shape[1]
         return sure.float() / likely.clamp(min=1).float()
 
-    def _owners(self, logits: Tensor, weight: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields per frame the owner of each pixel [H, W], an index into `kept` + 1 (0 = background), and the masks [K, H, W]."""
-        weight = weight.to(logits.device)[:, None, None]
+    def _owners(self, logits: Tensor, weight: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yields per frame the owner of each pixel [H, W], an index into the masks + 1 (0 = background), the masks
+        [n, H, W], and their indices into `kept` [n]."""
         for frame in logits[self.kept.to(logits.device)].unbind(1):
+            rows = torch.arange(len(frame))
+            if self.skip_absent:
+                rows = torch.nonzero((frame > NOWHERE).flatten(1).any(1)).flatten().cpu()
+                frame = frame[rows.to(frame.device)]
+            if not len(rows):
+                yield (
+                    torch.zeros(self.out_size, dtype=torch.int64),
+                    torch.zeros(1, *self.out_size, dtype=torch.bool),
+                    rows,
+                )
+                continue
             large = F.interpolate(frame[None].float(), size=self.out_size, mode="bilinear", align_corners=False)[0]
-            probability = large.sigmoid_()  # [K, H, W]
+            probability = large.sigmoid_()  # [n, H, W]
             masks = probability >= self.mask_threshold
-            owner = (weight * probability).argmax(0) + 1  # [H, W]
+            owner = (weight[rows].to(logits.device)[:, None, None] * probability).argmax(0) + 1  # [H, W]
             owner[~masks.any(0)] = 0  # no mask reaches the pixel: background
-            yield owner, masks
+            yield owner, masks, rows
 
     def _areas(self, chunks: Iterable[Tensor], weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Counts over the video, [K] each: pixels owned, pixels of the mask, pixels of both."""
         totals = torch.zeros(3, len(self.kept), dtype=torch.int64)
         for logits in chunks:
-            for owner, masks in self._owners(logits, weight):
-                totals[0] += torch.bincount(owner.flatten(), minlength=len(masks) + 1)[1:].cpu()
-                totals[1] += masks.sum((1, 2)).cpu()
-                totals[2] += torch.bincount(_where_own(owner, masks).flatten(), minlength=len(masks) + 1)[1:].cpu()
+            for owner, masks, rows in self._owners(logits, weight):
+                count = len(rows) + 1
+                totals[0, rows] += torch.bincount(owner.flatten(), minlength=count)[1:count].cpu()
+                totals[1, rows] += masks.sum((1, 2))[: len(rows)].cpu()
+                totals[2, rows] += torch.bincount(_where_own(owner, masks).flatten(), minlength=count)[1:count].cpu()
         return totals[0], totals[1], totals[2]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +15,7 @@ from entitysam.inference.keyframes import at_speed
 from entitysam.inference.online import WINDOW, OnlineEntities
 from entitysam.inference.panoptic import PanopticMerge
 from entitysam.inference.resuming import OfflineRun, OnlineRun
+from entitysam.inference.tracks import EntityTracks
 from entitysam.io.readers.source import Source, open_frames
 from entitysam.io.record_store import RecordStore
 from entitysam.ops import fill_holes
@@ -21,6 +23,7 @@ from entitysam.precision import autocast
 from entitysam.speed import speed_of
 from entitysam.structures import Event, FrameOutput, VideoSegments
 
+QUERIES, TRACKS = "queries", "tracks"
 APPEARANCES: dict[str, Appearance] = {"tokens": token_appearance, "none": no_appearance}
 
 
@@ -63,30 +66,34 @@ class SegmentedVideo:
 
     Args:
         run: a run over the whole video.
-        merge: the merge of its mean scores.
+        merge: the merge of the mean scores of its queries, or of the entities of `tracks`.
         device: where maps are computed.
+        tracks: of the entities; None where each query is one.
 
     Attributes:
         num_frames, height, width: of the maps.
         scores: float32 [n] score of segment 1..n over the video.
-        query_of_segment: int64 [n] the query behind each segment.
+        query_of_segment: int64 [n] the query behind each segment; of several, the one of most frames.
         frame_scores: float32 [n, T] score of each segment on each frame.
         saturated: every query is an entity of the maps, so that others may be missing.
     """
 
-    def __init__(self, run: OfflineRun, merge: PanopticMerge, device: torch.device):
-        self._logits, self._merge, self._device = run.logits, merge, device
+    def __init__(self, run: OfflineRun, merge: PanopticMerge, device: torch.device, tracks: EntityTracks | None = None):
+        self._merge = merge
         self.num_frames = run.num_frames
+        self._chunks = tracks.chunks if tracks else partial(run.logits.chunks, run.num_frames, device)
         self.height, self.width = merge.out_size
         self._decision = merge.decide(self._chunks)
-        self.saturated = len(self._decision.queries) == len(merge.scores)
-        self.query_of_segment = self._decision.queries
-        self.scores = merge.scores.numpy()[self.query_of_segment]
-        # The last T passes are those of the frames; warm-up passes come before them. [T, Q] -> [n, T]
-        self.frame_scores = run.scores().numpy()[-self.num_frames :].T[self.query_of_segment]
-
-    def _chunks(self) -> Iterator[Tensor]:
-        return self._logits.chunks(self.num_frames, self._device)
+        kept = self._decision.queries  # rows of the merge: queries or entities
+        self.query_of_segment = kept if tracks is None else tracks.main_queries()[kept]
+        self.scores = merge.scores.numpy()[kept]
+        if tracks is None:
+            # The last T passes are those of the frames; warm-up passes come before them. [T, Q] -> [n, T]
+            self.frame_scores = run.scores().numpy()[-self.num_frames :].T[kept]
+            self.saturated = len(kept) == len(merge.scores)
+        else:
+            self.frame_scores = tracks.frame_scores.numpy()[kept]
+            self.saturated = bool(((tracks.queries >= 0).sum(0) == run.scores().shape[1]).any())
 
     def iter_ids(self) -> Iterator[np.ndarray]:
         """The entity maps, int32 [H, W] in order; memory does not depend on the length of the video."""
@@ -120,11 +127,13 @@ class VideoSegmenter:
         online_window: passes over which `stream` takes the median score (see `OnlineEntities`).
         fast: level of speed, 0 = exact to 3 (see `entitysam.speed`).
         compile: run the network by `torch.compile` (see `inference.compiled`); the first frames take minutes then.
-        appearance: what ids compare: "tokens" of the network, "none", or another `Appearance`
+        appearance: what ids compare online: "tokens" of the network, "none", or another `Appearance`
             (`engine.methods.appearance` has MASA's).
+        ids: what an entity of `segment` is: a query, as published ("queries"), or what the masks of one or several queries
+            follow ("tracks", see `inference.tracks`); None = what the network asks for.
 
     Raises:
-        ConfigError: unknown `amp`, `fast` or `appearance`; `compile` with an exported model.
+        ConfigError: unknown `amp`, `fast`, `appearance` or `ids`; `compile` with an exported model.
     """
 
     def __init__(
@@ -143,7 +152,11 @@ class VideoSegmenter:
         fast: int = 0,
         compile: bool = False,
         appearance: str | Appearance = "tokens",
+        ids: str | None = None,
     ):
+        self.ids = ids or getattr(model, "ids", QUERIES)
+        if self.ids not in (QUERIES, TRACKS):
+            raise ConfigError(f"ids: {QUERIES} or {TRACKS}, not '{self.ids}'")
         if isinstance(appearance, str) and appearance not in APPEARANCES:
             raise ConfigError(f"appearance: one of {', '.join(APPEARANCES)} or a function, not '{appearance}'")
         autocast(amp, model.device)  # raises for an unknown precision
@@ -183,7 +196,7 @@ class VideoSegmenter:
         on_frame: Callable[[], None] | None = None,
         records: RecordStore | None = None,
     ) -> SegmentedVideo:
-        """Offline: the published protocol (spec section 2), in constant memory.
+        """Offline: the published protocol (spec section 2), in constant memory; ids by `ids`.
 
         The mask logits of all frames are kept on disk, in the folder of `records` or in the temporary folder
         (`inference.logit_store` gives their size).
@@ -210,8 +223,13 @@ class VideoSegmenter:
         if not run.num_frames or run.out_size is None:
             raise ValueError("no frames to segment")
         passes = run.scores() if self.count_warmup else run.scores()[self.warmup_frames :]
-        merge = PanopticMerge(passes.mean(0), run.out_size, **self.settings)
-        return SegmentedVideo(run, merge, self.model.device)
+        if self.ids == QUERIES or run.num_frames == 1:
+            return SegmentedVideo(run, PanopticMerge(passes.mean(0), run.out_size, **self.settings), self.model.device)
+        chunks = partial(run.logits.chunks, run.num_frames, self.model.device)
+        tracks = EntityTracks(chunks, run.scores()[-run.num_frames :], **self.settings)
+        every = {**self.settings, "max_entities": len(tracks.scores)}  # the limit is one of each frame here
+        merge = PanopticMerge(tracks.scores, run.out_size, skip_absent=True, **every)
+        return SegmentedVideo(run, merge, self.model.device, tracks)
 
     def stream(
         self, frames: Iterable[np.ndarray], records: RecordStore | None = None

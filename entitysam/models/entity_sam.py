@@ -37,6 +37,7 @@ class EntitySAM(Network):
             its point prompt starts anew (cf. SAM 2's occlusion score). 0: every query is always present, as published.
         max_overlap: with `min_presence`, at inference: of entities whose masks have a larger IoU on a frame, only one is
             present there (as in SAM's automatic mask generation). 1: duplicates are left to the merge, as published.
+        ids: what an entity is at inference offline: "queries", as published, or "tracks" (`inference.segmenter`).
 
     Attributes:
         speed: what is left out at inference; `at_speed` sets it.
@@ -58,6 +59,7 @@ class EntitySAM(Network):
         checkpoint_activations: bool = False,
         min_presence: float = 0.0,
         max_overlap: float = 1.0,
+        ids: str = "queries",
     ):
         super().__init__()
         if image_size <= 0 or image_size % 32:
@@ -75,7 +77,9 @@ class EntitySAM(Network):
             raise ValueError(f"model.min_presence: at least 0 and less than 1, not {min_presence}")
         if not 0 < max_overlap <= 1:
             raise ValueError(f"model.max_overlap: greater than 0 and at most 1, not {max_overlap}")
-        self.min_presence, self.max_overlap = min_presence, max_overlap
+        if ids not in ("queries", "tracks"):
+            raise ValueError(f"model.ids: 'queries' or 'tracks', not '{ids}'")
+        self.min_presence, self.max_overlap, self.ids = min_presence, max_overlap, ids
         self.speed = EXACT
         self.freeze(frozen)
 

@@ -35,6 +35,7 @@ def entity_sam(
     checkpoint_activations: bool = False,
     min_presence: float = 0.0,
     max_overlap: float = 1.0,
+    ids: str = "queries",
 ) -> EntitySAM:
     """Builds the parts of EntitySAM and passes them to its constructor."""
     image = _encoder(image_encoder, "model.image_encoder", channels)
@@ -61,6 +62,7 @@ def entity_sam(
             checkpoint_activations=checkpoint_activations,
             min_presence=min_presence,
             max_overlap=max_overlap,
+            ids=ids,
         )
     except AttributeError as error:
         raise ConfigError(f"model.frozen: {error}") from error

@@ -175,6 +175,7 @@ def test_pixel_masks_share_one_embedding():
         ({"num_entities": 10}, "square number"),
         ({"min_presence": 1.0}, "min_presence"),
         ({"max_overlap": 0.0}, "max_overlap"),
+        ({"ids": "masks"}, "model.ids"),
     ],
 )
 def test_refuses(change, words):
