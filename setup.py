@@ -30,7 +30,7 @@ class BuildWithData(build_py):
 INSTALL = [
     "torch>=2.5",
     "torchvision>=0.20",
-    "timm>=1.0.20",
+    "timm>=1.0.21",
     "numpy>=1.26",
     "scipy>=1.11",
     "pillow>=11",
@@ -51,7 +51,7 @@ INSTALL = [
 EXTRAS = {
     "train": ["tensorboard>=2.16"],
     "wandb": ["wandb>=0.17"],
-    "label": ["openai>=1.40", "open_clip_torch>=2.26"],
+    "label": ["openai>=1.56", "open_clip_torch>=2.26"],
     "bulk": ["pyarrow>=18", "fsspec[http]>=2024.2"],
     "ray": ["ray[data]>=2.44", "pyarrow>=18", "fsspec[http]>=2024.2"],
     "formats": ["supervision>=0.25", "rerun-sdk>=0.23", "defusedxml>=0.7"],

@@ -1,7 +1,7 @@
 """The manifest of an exported model: what its files take and give, with their hashes."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -39,6 +39,7 @@ class Manifest(BaseModel):
         opset: of ONNX; 0 for "torch".
         torch: version of PyTorch that exported it.
         image_size: S; num_entities: Q; num_memories: M.
+        ids: what an entity of a whole video is: "queries" or "tracks" (`inference.segmenter`).
         mean, std: of the normalisation, RGB in 0..1.
         preprocessing, protocol: how frames become inputs and how the graphs are called, in words.
         fingerprint: of the model: its config and the hash of its weights.
@@ -54,6 +55,7 @@ class Manifest(BaseModel):
     image_size: int
     num_entities: int
     num_memories: int
+    ids: Literal["queries", "tracks"] = "queries"
     mean: list[float]
     std: list[float]
     preprocessing: str

@@ -77,6 +77,11 @@ class OnnxModel:
         return self.manifest.num_entities
 
     @property
+    def ids(self) -> str:
+        """What an entity of a whole video is: "queries" or "tracks"."""
+        return self.manifest.ids
+
+    @property
     def image_size(self) -> int:
         """S."""
         return self.manifest.image_size

@@ -82,6 +82,7 @@ def export(network: EntitySAM, out: Path, kind: str, fingerprint: dict[str, Any]
             image_size=network.image_size,
             num_entities=network.num_entities,
             num_memories=network.memory.num_memories,  # type: ignore[arg-type]
+            ids=network.ids,  # type: ignore[arg-type]
             mean=list(PIXEL_MEAN),
             std=list(PIXEL_STD),
             preprocessing=PREPROCESSING,
