@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from entitysam.io.files import OutputError
@@ -22,7 +23,7 @@ GIB = 2**30
 
 
 class LogitStore:
-    """Mask logits of a video, one record per frame.
+    """Mask logits of a video, and what its queries look like where ids need it; a record per frame.
 
     Args:
         records: store of a resumable run; None: a temporary folder, which is removed with this object.
@@ -82,6 +83,22 @@ class LogitStore:
         values = np.frombuffer(payload, np.float16).reshape(self.shape)
         return torch.from_numpy(values.copy())
 
+    def write_appearance(self, index: int, appearance: Tensor) -> None:
+        """Writes what the queries of frame `index` show, [Q, C] of unit length or zero; kept as float16.
+
+        Raises:
+            OutputError: see `write`.
+        """
+        self.records.write(_appearance_key(index), appearance.half().numpy().tobytes())
+
+    def read_appearance(self, index: int) -> Tensor | None:
+        """float32 [Q, C] of frame `index`; None where none was written."""
+        payload = self.records.read(_appearance_key(index))
+        if payload is None:
+            return None
+        values = torch.from_numpy(np.frombuffer(payload, np.float16).reshape(self.shape[0], -1).copy())
+        return F.normalize(values.float(), dim=1)  # zeros stay zeros
+
     def chunks(self, num_frames: int, device: torch.device, frames_per_chunk: int = 4) -> Iterator[Tensor]:
         """The logits of the first frames in order, float32 [Q, t, h, w] with t <= frames_per_chunk."""
         for start in range(0, num_frames, frames_per_chunk):
@@ -96,3 +113,7 @@ class LogitStore:
 
 def _key(index: int) -> str:
     return f"logits_{index:08d}"
+
+
+def _appearance_key(index: int) -> str:
+    return f"appearance_{index:08d}"

@@ -127,7 +127,7 @@ class VideoSegmenter:
         online_window: passes over which `stream` takes the median score (see `OnlineEntities`).
         fast: level of speed, 0 = exact to 3 (see `entitysam.speed`).
         compile: run the network by `torch.compile` (see `inference.compiled`); the first frames take minutes then.
-        appearance: what ids compare online: "tokens" of the network, "none", or another `Appearance`
+        appearance: what ids compare online and by tracks: "tokens" of the network, "none", or another `Appearance`
             (`engine.methods.appearance` has MASA's).
         ids: what an entity of `segment` is: a query, as published ("queries"), or what the masks of one or several queries
             follow ("tracks", see `inference.tracks`); None = what the network asks for.
@@ -216,8 +216,9 @@ class VideoSegmenter:
         run = OfflineRun(self.model.initial_state(), self.model.device, records, out_size)
         with run.saved():
             for frame in run.remaining(frames, on_frame):
-                outputs, state, _ = self._passes(frame, run.state, first=run.num_frames == 0)
+                outputs, state, features = self._passes(frame, run.state, first=run.num_frames == 0)
                 mask_logits = fill_holes(outputs[-1].mask_logits, self.hole_area)
+                self._keep_appearance(run, frame, features, mask_logits)
                 run.add(state, [output.score for output in outputs], mask_logits, (frame.shape[0], frame.shape[1]))
                 on_frame()
         if not run.num_frames or run.out_size is None:
@@ -226,10 +227,18 @@ class VideoSegmenter:
         if self.ids == QUERIES or run.num_frames == 1:
             return SegmentedVideo(run, PanopticMerge(passes.mean(0), run.out_size, **self.settings), self.model.device)
         chunks = partial(run.logits.chunks, run.num_frames, self.model.device)
-        tracks = EntityTracks(chunks, run.scores()[-run.num_frames :], **self.settings)
+        tracks = EntityTracks(chunks, run.scores()[-run.num_frames :], run.logits.read_appearance, **self.settings)
         every = {**self.settings, "max_entities": len(tracks.scores)}  # the limit is one of each frame here
         merge = PanopticMerge(tracks.scores, run.out_size, skip_absent=True, **every)
         return SegmentedVideo(run, merge, self.model.device, tracks)
+
+    def _keep_appearance(self, run: OfflineRun, frame: np.ndarray, features: Any, mask_logits: Tensor) -> None:
+        """Stores what the queries of the next frame show, where ids depend on it."""
+        if self.ids == TRACKS:
+            with torch.inference_mode():
+                appearance = self.appearance(frame, features, mask_logits)
+            if appearance is not None:
+                run.logits.write_appearance(run.num_frames, appearance)
 
     def stream(
         self, frames: Iterable[np.ndarray], records: RecordStore | None = None

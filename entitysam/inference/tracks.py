@@ -24,6 +24,7 @@ class EntityTracks:
     Args:
         chunks: each call iterates the filled mask logits of the video in order, as [Q, t, h, w] tensors.
         scores: float32 [T, Q] score of each query on each frame.
+        appearance: [Q, C] what the queries of a frame show, for `EntityRegistry.update`; None = overlap alone decides.
         settings: thresholds of `PanopticMerge`.
 
     Attributes:
@@ -32,8 +33,14 @@ class EntityTracks:
         scores: float32 [N] mean over the frames with a query; 0 where these are fewer than `MIN_FRAMES`.
     """
 
-    def __init__(self, chunks: Callable[[], Iterable[Tensor]], scores: Tensor, **settings: Any) -> None:
-        self._chunks = chunks
+    def __init__(
+        self,
+        chunks: Callable[[], Iterable[Tensor]],
+        scores: Tensor,
+        appearance: Callable[[int], Tensor | None] = lambda frame: None,
+        **settings: Any,
+    ) -> None:
+        self._chunks, self._appearance = chunks, appearance
         num_frames = len(scores)
         entity_of = self._follow(scores, settings)  # entity -> {frame: query}
         self.queries = torch.full((len(entity_of), num_frames), -1)
@@ -71,7 +78,7 @@ class EntityTracks:
                 decision = merge.decide(lambda: video)  # noqa: B023 (called at once)
                 query_of = np.concatenate([[0], decision.queries + 1]).astype(np.int32)
                 shown = query_of[next(merge.maps(lambda: video, decision))]  # noqa: B023
-                ids, _ = registry.update(shown, scores[frame])
+                ids, _ = registry.update(shown, scores[frame], self._appearance(frame))
                 for query, entity in np.unique(np.stack([shown[shown > 0], ids[shown > 0]], axis=1), axis=0).tolist():
                     query_on.setdefault(entity, {})[frame] = query - 1
                 frame += 1

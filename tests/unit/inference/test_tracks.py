@@ -118,3 +118,16 @@ def test_one_frame_and_unknown_ids():
     np.testing.assert_array_equal(a.ids, b.ids)
     with pytest.raises(ConfigError, match="ids: queries or tracks, not 'masks'"):
         VideoSegmenter(PerfectNetwork(4), ids="masks")
+
+
+@pytest.mark.parametrize(("appearance", "count"), [(True, 3), (False, 4)])
+def test_an_entity_that_returns_elsewhere_is_known_by_its_appearance(appearance, count):
+    truth = np.zeros((90, *SIZE), int)
+    truth[:, 10:14, 2:20] = 3
+    truth[:, 2:4, 18:23] = 2
+    truth[:30, 2:8, 0:5] = 1
+    truth[70:, 2:8, 10:15] = 1  # no overlap with where it was, and long after
+    frames = [frame_of(ids) for ids in truth]
+    found = VideoSegmenter(PerfectNetwork(4, appearance), hole_area=0, ids="tracks").segment(frames)
+    assert len(pairs(truth, found.iter_ids())) == count + 1
+    assert int(found.ids.max()) == count
