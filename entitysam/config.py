@@ -92,6 +92,15 @@ class InferenceConfig:
 
 
 @dataclass
+class ArithmeticConfig:
+    """How the process computes; see `precision.set_arithmetic`."""
+
+    matmul: str = "highest"  # float32 products on a GPU: highest | high (TF32) | medium
+    cudnn_benchmark: bool = False
+    deterministic: bool = False
+
+
+@dataclass
 class EvaluationConfig:
     dataset: Part = field(default_factory=dict)  # a part of DATASETS that yields videos
     evaluators: list[Part] = field(default_factory=list)  # parts of EVALUATORS
@@ -118,6 +127,7 @@ class Config:
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
+    arithmetic: ArithmeticConfig = field(default_factory=ArithmeticConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     seed: int = 0
     output_dir: str = "output/run"

@@ -8,9 +8,16 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import pytest
+import torch
 from golden.seeded_weights import seeded_state_dict
 
 import entitysam
+
+
+def pytest_runtest_setup(item):
+    """Skips the tests marked `cuda` where PyTorch sees no GPU."""
+    if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
 
 
 @pytest.fixture(scope="session")

@@ -67,6 +67,9 @@ def assert_refused(capsys, arguments, message, code=2):
         (["inference.warmup_frames=many"], "inference.warmup_frames"),
         (["model.depth=3"], "model.depth: unknown key"),
         (["speed=3"], "unknown key 'speed'"),
+        (["inference.fast=7"], "inference.fast: 0, 1, 2, 3, not 7"),
+        (["arithmetic.matmul=fast"], "arithmetic.matmul: one of highest, high, medium, not 'fast'"),
+        (["arithmetic.tf32=true"], "arithmetic.tf32"),
     ],
 )
 def test_bad_options_of_segment(image, tmp_path, capsys, options, message):

@@ -2,7 +2,8 @@
 
 Example: python tools/benchmark.py model --model vits --image-size 256 --frames 12 --reference path/to/checkout
 Frames are timed from normalised image to mask logits and scores, once the memory is full. With --reference the two
-implementations take turns, frame by frame, on the same weights and frames, and their outputs are compared.
+implementations take turns, frame by frame, on the same weights and frames, and their outputs are compared. On a GPU, or with
+--variants, a second table has a row per precision, compiled, and per level of speed, one after the other.
 """
 
 import argparse
@@ -17,7 +18,8 @@ from torch import Tensor
 
 from benchmarks._implementations import Implementation, Ours, Published, clip, new_model, new_reference
 from benchmarks._stages import Clock, Stages, matmul_rate, synchronise
-from entitysam.engine.build import pick_device
+from benchmarks._variants import show_variants, variants
+from entitysam.engine.build import open_model, pick_device
 from entitysam.engine.evaluate.memory import peak_memory
 from entitysam.inference.panoptic import PanopticMerge
 from entitysam.inference.segmenter import VideoSegmenter
@@ -40,6 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--clock", choices=CLOCKS, default="wall",
                         help="cpu: time this process had; for one thread on a machine that others use too")  # fmt: skip
     parser.add_argument("--reference", type=Path, metavar="DIR", help="checkout of the published EntitySAM")
+    parser.add_argument("--variants", choices=("none", "eager", "all"),
+                        help="rows of the table of variants; all: compiled, too (default: all on a GPU, else none)")  # fmt: skip
+    parser.add_argument(
+        "--trained", action="store_true", help="the model's own weights for the variants, not random ones"
+    )
     parser.add_argument("--peak-frames", type=int, nargs="+", default=[], metavar="N",
                         help="peak memory of whole videos of N frames, e.g. 30 300, each in a process of its own")  # fmt: skip
 
@@ -52,6 +59,14 @@ def run(arguments: argparse.Namespace) -> None:
         f"{arguments.model} at {arguments.image_size}, {arguments.dtype}, {describe(device)}, {arguments.clock} clock"
     )
     model, weights = new_model(arguments.model, arguments.image_size, device)
+    chosen = arguments.variants or ("all" if device.type == "cuda" else "none")
+    if chosen != "none":
+        images = torch.stack([model.prepare(frame) for frame in clip(WARM_FRAMES + arguments.frames)])
+        network = model
+        if arguments.trained:
+            overrides = {"image_size": arguments.image_size}
+            network = open_model(arguments.model, device=str(device), overrides=overrides).model
+        show_variants(network, images, WARM_FRAMES, device, clock, list(variants(device, compiled=chosen == "all")))
     images = torch.stack([model.prepare(frame) for frame in clip(WARM_FRAMES + 2 * arguments.frames + 1)])
     warm, timed, watched, counted = images.split([WARM_FRAMES, arguments.frames, arguments.frames, 1])
     ours = Ours(model, arguments.dtype)

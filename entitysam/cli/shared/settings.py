@@ -8,35 +8,40 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from entitysam.config import InferenceConfig
+from entitysam.config import ArithmeticConfig, InferenceConfig
 from entitysam.registry import ConfigError
 from entitysam.speed import speed_of
 
 
-def split_overrides(overrides: Sequence[str]) -> tuple[dict[str, Any], DictConfig]:
+def split_overrides(overrides: Sequence[str]) -> tuple[dict[str, Any], DictConfig, DictConfig]:
     """Reads overrides such as `model.entity_decoder.depth=6` and `inference.max_entities=20`.
 
     Returns:
-        the overrides of the model, nested; and the complete `InferenceConfig` with its overrides merged in.
+        the overrides of the model, nested; and the complete `InferenceConfig` and `ArithmeticConfig` with their overrides.
 
     Raises:
-        ConfigError: a key that starts with neither, an unknown `inference` key, a value of the wrong type.
+        ConfigError: a key that starts with neither, an unknown key, a value of the wrong type.
     """
+    name, sections = "", []
     try:
         given = OmegaConf.from_dotlist(list(overrides))
-        unknown = [str(key) for key in given if key not in ("model", "inference")]
+        unknown = [str(key) for key in given if key not in ("model", "inference", "arithmetic")]
         if unknown:
-            raise ConfigError(f"unknown key '{unknown[0]}'; overrides start with 'model.' or 'inference.'")
-        inference = OmegaConf.merge(OmegaConf.structured(InferenceConfig), given.get("inference", {}))
+            starts = "'model.', 'inference.' or 'arithmetic.'"
+            raise ConfigError(f"unknown key '{unknown[0]}'; overrides start with {starts}")
+        for name, schema in (("inference", InferenceConfig), ("arithmetic", ArithmeticConfig)):
+            sections.append(OmegaConf.merge(OmegaConf.structured(schema), given.get(name, {})))
         model = OmegaConf.to_container(given, resolve=True).get("model", {})  # type: ignore[union-attr]
     except OmegaConfBaseException as error:
-        key = f"inference.{error.full_key}: " if error.full_key else ""
+        key = f"{name}.{error.full_key}: " if error.full_key else ""
         raise ConfigError(key + str(error).splitlines()[0]) from error
-    return model, inference  # type: ignore[return-value]
+    return model, *sections  # type: ignore[return-value]
 
 
 def read_settings(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     """Options and `key=value` overrides of a command line; an override wins over the option for the same setting.
+
+    Overrides of `arithmetic` take effect here.
 
     Returns:
         overrides of the model's config node, and keyword arguments of `VideoSegmenter`.
@@ -44,7 +49,7 @@ def read_settings(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[s
     Raises:
         ConfigError: see `split_overrides`; a value out of its range.
     """
-    model, inference = split_overrides(arguments.overrides)
+    model, inference, arithmetic = split_overrides(arguments.overrides)
     if arguments.image_size is not None:
         model.setdefault("image_size", arguments.image_size)
     options = {
@@ -57,6 +62,10 @@ def read_settings(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[s
     for key, value in options.items():
         if value is not None and not any(override.startswith(f"inference.{key}=") for override in arguments.overrides):
             inference[key] = value
+    if any(override.startswith("arithmetic.") for override in arguments.overrides):
+        from entitysam.precision import set_arithmetic  # imports torch, which cheap checks do without
+
+        set_arithmetic(**arithmetic)
     return model, check(inference)
 
 

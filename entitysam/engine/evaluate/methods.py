@@ -20,6 +20,7 @@ from entitysam.engine.evaluate.run import (
     remove_predictions,
 )
 from entitysam.io.files import as_stem, make_folder
+from entitysam.precision import set_arithmetic
 from entitysam.registry import ConfigError
 from entitysam.settings import read_settings
 
@@ -86,6 +87,7 @@ def compare_methods(values: dict[str, Any], options: RunOptions, rows: Sequence[
     """
     config = from_dict(values)
     folder = Path(config.output_dir)
+    set_arithmetic(**config.arithmetic)
     with distributed.process_group(pick_device(options.device)) as device:
         dataset = build_dataset(config)
         on_first(lambda: make_folder(folder))

@@ -36,6 +36,7 @@ from entitysam.engine.methods.masa_tracking import VideoTracking
 from entitysam.evaluation import build_evaluators
 from entitysam.io.files import make_folder
 from entitysam.io.record_store import RecordStore, file_fingerprint
+from entitysam.precision import set_arithmetic
 from entitysam.registry import DATASETS, ConfigError, build
 
 logger = logging.getLogger(__name__)
@@ -98,6 +99,7 @@ def run(values: dict[str, Any], options: RunOptions) -> bool:
         ClassifierError: no entity got a name, after the report is written; or see `loop.predict_and_measure`.
         DeviceLostError, WorkerError: see `loop.predict_and_measure`.
     """
+    set_arithmetic(**from_dict(values).arithmetic)
     with distributed.process_group(pick_device(options.device)) as device:
         return evaluate_on(device, values, options).complete
 

@@ -20,6 +20,7 @@ from entitysam.engine.evaluate.run import check_evaluation, evaluate
 from entitysam.engine.train.run_logger import peak_memory_gb, set_up_logging
 from entitysam.engine.train.trainer import ClipSource, Criterion, Evaluation, backward, clips_per_worker, fit
 from entitysam.io.files import check_folder
+from entitysam.precision import set_arithmetic
 from entitysam.registry import CRITERIA, DATASETS, build
 from entitysam.shipped import RANDOM
 from entitysam.structures import Clip
@@ -43,6 +44,7 @@ def run(values: dict[str, Any], resume: bool = False, dry_run: bool = False) -> 
         OSError: a file that cannot be written; the message names it.
     """
     config = from_dict(values)
+    set_arithmetic(**config.arithmetic)
     with distributed.process_group(pick_device(config.train.device)) as device:
         folder = Path(config.output_dir)
         set_up_logging(None if dry_run else check_folder(folder))
