@@ -1,6 +1,7 @@
 """Training by config and command on synthetic data with the tiny network."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -203,6 +204,28 @@ def test_periodic_evaluation_and_best_checkpoint(synthetic, tmp_path):
     assert not (tmp_path / "evaluation" / "0000001" / "pan_pred").exists()
     report = tmp_path / "evaluation" / "0000002"
     assert any(report.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(synthetic, tmp_path):
+    folder = tmp_path / "sealed"
+    folder.mkdir()
+    is_root = os.geteuid() == 0  # permissions do not stop root, a read-only file system does
+    if is_root and subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(folder)], check=False).returncode:
+        pytest.skip("a read-only file system cannot be mounted here")
+    if not is_root:
+        folder.chmod(0o500)
+    try:
+        for out in (folder, folder / "run"):
+            result = command("--config", "configs/tiny_scratch_stage1.yaml", *overrides(synthetic, out))
+            assert result.returncode == 1
+            assert result.stderr.splitlines()[-1].startswith("error: ")
+            assert str(folder) in result.stderr.splitlines()[-1]
+            assert "Traceback" not in result.stderr
+    finally:
+        if is_root:
+            subprocess.run(["umount", str(folder)], check=True)
+        else:
+            folder.chmod(0o700)
 
 
 @pytest.fixture
