@@ -1,12 +1,12 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
 PYTHON ?= python3
 BIN    := .venv/bin
-EXTRAS := dev,train,label,sam,bulk,ray,formats,serve,export
+EXTRAS := dev,train,label,sam,bulk,ray,formats,serve,export,notebooks
 UV     := PYTHONPATH=.venv/.uv $(PYTHON) -m uv
 
 ROOT   := $(shell id -u)
 
-.PHONY: install chromium demo docs test normal-tests test-slow test-floor lint format clean
+.PHONY: install chromium demo docs notebooks dist sbom test normal-tests test-slow test-floor lint format clean
 
 install: .venv/.installed
 
@@ -25,6 +25,25 @@ demo: install
 docs: install
 	$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[$(EXTRAS),docs]'
 	$(BIN)/python -m sphinx -W --keep-going -q -b html -c docs . build/site
+
+# Executes the notebooks and keeps their outputs.
+notebooks: install
+	PYTHONWARNINGS=ignore $(BIN)/jupyter execute --inplace docs/notebooks/*.ipynb
+	$(BIN)/ruff format --quiet docs/notebooks
+
+# What is published: wheel and source distribution, checked.
+dist: install
+	rm -rf build/lib dist
+	$(BIN)/python -m build --installer uv --outdir dist .
+	$(BIN)/python -m twine check --strict dist/*.whl dist/*.tar.gz
+
+# Every package that the wheel brings, with version and licence, from an environment with nothing else.
+sbom: dist
+	rm -rf build/sbom
+	$(UV) venv --quiet --python $(PYTHON) build/sbom
+	$(UV) pip install --quiet --python build/sbom/bin/python "$$(ls dist/*.whl)$(if $(SBOM_EXTRAS),[$(SBOM_EXTRAS)])"
+	$(UV) tool run --quiet --from cyclonedx-bom cyclonedx-py environment --output-reproducible --of JSON -o dist/sbom.json build/sbom/bin/python
+	$(UV) tool run --quiet pip-licenses --python build/sbom/bin/python --with-urls --format markdown --output-file dist/licences.md
 
 lint: install
 	$(BIN)/ruff check .

@@ -14,9 +14,11 @@ project = "entitysam"
 copyright = "the EntitySAM authors, Apache-2.0"
 version = release = entitysam.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.apidoc", "sphinx_copybutton"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.apidoc", "sphinx_copybutton"]
 root_doc = "docs/index"
 include_patterns = ["*.md", "docs/**", "datasets/README.md", "checkpoints/*.md"]
+exclude_patterns = ["**/.ipynb_checkpoints"]
+nb_execution_mode = "off"  # `make notebooks` executes them; their outputs are small and committed
 
 html_theme = "furo"
 html_title = f"entitysam {release}"

@@ -11,9 +11,9 @@ from pathlib import Path
 import benchmarks
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = result.add_subparsers(dest="command", required=True)
     for module_info in pkgutil.iter_modules([str(Path(benchmarks.__file__).parent)]):
         module = importlib.import_module(f"benchmarks.{module_info.name}")
         if not hasattr(module, "add_arguments"):
@@ -26,7 +26,11 @@ def main() -> None:
         )
         module.add_arguments(command)
         command.set_defaults(run=module.run)
-    arguments = parser.parse_args()
+    return result
+
+
+def main() -> None:
+    arguments = parser().parse_args()
     arguments.run(arguments)
 
 

@@ -19,13 +19,17 @@ from entitysam.engine.build import config_of, model_config
 from entitysam.engine.train.state import save_atomically
 
 
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument("input", type=Path, help="weights: .safetensors, .pt or .pth")
+    result.add_argument("-o", "--output", type=Path, required=True, help=".safetensors; with --to published also .pth")
+    result.add_argument("--model", help="tiny, vits, vitl, masa_r50, ..., for a file without a config")
+    result.add_argument("--to", choices=["entitysam", "published"], default="entitysam", help="tensor names to write")
+    return result
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("input", type=Path, help="weights: .safetensors, .pt or .pth")
-    parser.add_argument("-o", "--output", type=Path, required=True, help=".safetensors; with --to published also .pth")
-    parser.add_argument("--model", help="tiny, vits, vitl, masa_r50, ..., for a file without a config")
-    parser.add_argument("--to", choices=["entitysam", "published"], default="entitysam", help="tensor names to write")
-    arguments = parser.parse_args()
+    arguments = parser().parse_args()
     try:
         print(convert(arguments.input, arguments.output, arguments.model, arguments.to))
     except (ValueError, OSError) as error:

@@ -19,12 +19,16 @@ WIDTH, QUALITY = 480, 60
 PAGE_SIZE = {"width": 1280, "height": 760}
 
 
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument("result", type=Path, help="result folder with overlay.mp4")
+    result.add_argument("image", type=Path, help="WebP file to write")
+    result.add_argument("--page", action="store_true", help="the page with this result instead of its overlay")
+    return result
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("result", type=Path, help="result folder with overlay.mp4")
-    parser.add_argument("image", type=Path, help="WebP file to write")
-    parser.add_argument("--page", action="store_true", help="the page with this result instead of its overlay")
-    arguments = parser.parse_args()
+    arguments = parser().parse_args()
     arguments.image.parent.mkdir(parents=True, exist_ok=True)
     if arguments.page:
         _show_page(arguments.result, arguments.image)

@@ -23,15 +23,19 @@ from entitysam.data.synthetic.writer import SyntheticSet, write_long, write_synt
 from entitysam.engine.methods.mask_proposals import write_proposals
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = result.add_subparsers(dest="command", required=True)
     add_synthetic(commands)
     add_check(commands)
     add_proposals(commands)
     add_vipseg(commands)
     add_scalabel(commands)
-    arguments = parser.parse_args()
+    return result
+
+
+def main() -> int:
+    arguments = parser().parse_args()
     try:
         return arguments.run(arguments)
     except (ValueError, OSError) as error:

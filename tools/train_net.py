@@ -21,22 +21,26 @@ ENGINES = {"native": "entitysam.engine.train.run", "detectron2": "entitysam.adap
 INTERRUPTED = 143  # what a shell reports of a process that SIGTERM ended
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, help="a YAML file, or a name below configs/")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config, e.g. optim.lr=1e-4")
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument("--config", required=True, help="a YAML file, or a name below configs/")
+    result.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config, e.g. optim.lr=1e-4")
+    result.add_argument(
         "--num-gpus", type=int, default=1, help="processes on this machine (on a CPU: train.device=cpu)"
     )
-    parser.add_argument(
+    result.add_argument(
         "--resume", action="store_true", help="continue from the newest checkpoint in output_dir, if any"
     )
-    parser.add_argument("--print-config", action="store_true", help="print the composed config and exit")
-    parser.add_argument(
+    result.add_argument("--print-config", action="store_true", help="print the composed config and exit")
+    result.add_argument(
         "--dry-run", action="store_true", help="build everything and train on one clip without writing anything"
     )
-    parser.add_argument("--engine", choices=ENGINES, default="native", help="training loop (default: native)")
-    arguments = parser.parse_intermixed_args()
+    result.add_argument("--engine", choices=ENGINES, default="native", help="training loop (default: native)")
+    return result
+
+
+def main() -> None:
+    arguments = parser().parse_intermixed_args()
     try:
         find_engine(arguments.engine)
         config = load_config(arguments.config, arguments.overrides)

@@ -77,8 +77,17 @@ def check_input_types(evaluators: Evaluators, prediction_format: PredictionForma
 
 
 def input_type(evaluator: Evaluator[Any, Any]) -> type:
-    """The type of `evaluation.videos` that an evaluator takes."""
-    return get_type_hints(evaluator.measure)["video"]
+    """The type of `evaluation.videos` that an evaluator takes: the annotation of `video` in its `measure`.
+
+    Raises:
+        ConfigError: the annotation is missing.
+    """
+    hints = get_type_hints(evaluator.measure)
+    if "video" not in hints:
+        raise ConfigError(
+            f"evaluation.evaluators: {type(evaluator).__name__}.measure must say what it takes, e.g. video: PanopticVideo"
+        )
+    return hints["video"]
 
 
 def predict_and_measure(
