@@ -4,6 +4,7 @@ A block without a marker is run as it stands, in the order of the page. `<!-- ne
 it cannot be run here; its commands are parsed all the same.
 """
 
+import importlib
 import json
 import os
 import re
@@ -11,6 +12,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import traceback
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +22,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from support.page_commands import KNOWN_NEEDS, ROOT, blocks, check, pages, programs
+from support.processes import finish, forked
 
+import entitysam.cli
 from entitysam.data.synthetic.render import demo_clip
 from entitysam.io.writers.video import VideoWriter
 
@@ -107,22 +112,42 @@ def folder(tmp_path):
 
 
 def run(command, folder):
-    """Runs a line of a page as a shell does, shortened."""
+    """Runs a line of a page, shortened: in a fork of this process where it is one call of one program, else by a shell."""
     extra = next((words for start, words in SHORTER.items() if command.startswith(start)), "")
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
         "HOME": str(folder),
     }
+    line, log = f"{command} {extra}", folder / "log.txt"
     if command.startswith("entitysam serve"):
-        return serve(command, folder, environment)
-    done = subprocess.run(
-        ["bash", "-c", f"{command} {extra}"], cwd=folder, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, f"{command} {extra}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
-    return None
+        serve(command, folder, environment)
+    elif re.match(r"(OMP_NUM_THREADS=1 )?(entitysam|python tools/)", line) and " | " not in line:
+        (words,) = programs(line)
+        assert finish(forked(lambda: call(words, folder, log))) == 0, f"{line}\n{log.read_text()[-3000:]}"
+    else:
+        done = subprocess.run(["bash", "-c", line], cwd=folder, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{line}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+
+
+def call(words, folder, log):
+    """The program's `main` in the folder of the page."""
+    os.chdir(folder)
+    os.environ["HOME"] = str(folder)
+    if words[0] == "entitysam":
+        main, sys.argv = entitysam.cli.main, words
+    else:
+        main, sys.argv = importlib.import_module(Path(words[1]).stem).main, words[1:]
+    with open(log, "w") as file, redirect_stdout(file), redirect_stderr(file):
+        try:
+            return main() or 0
+        except SystemExit as ended:
+            print(ended.code, file=file)
+            return 1 if isinstance(ended.code, str) else ended.code or 0
+        except BaseException:
+            traceback.print_exc(file=file)
+            return 1
 
 
 def serve(command, folder, environment):

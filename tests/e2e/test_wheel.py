@@ -1,12 +1,15 @@
 """An installed wheel works from any folder: configs, prompts and the tiny weights travel with it."""
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+
+import entitysam
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
@@ -52,6 +55,44 @@ def test_everything_is_inside(wheel):
     assert not any(name.startswith(("tests/", "tools/")) for name in names)
 
 
+def test_the_version_has_one_place(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        metadata = archive.read(next(name for name in archive.namelist() if name.endswith("METADATA"))).decode()
+    assert f"\nVersion: {entitysam.__version__}\n" in metadata
+    assert wheel.name.startswith(f"entitysam-{entitysam.__version__}-")
+    written = [
+        path for path in (ROOT / "pyproject.toml", ROOT / "setup.py") if entitysam.__version__ in path.read_text()
+    ]
+    assert written == []
+
+
+@pytest.mark.slow
+def test_wheel_and_source_distribution_pass_twine(wheel, tmp_path):
+    """The wheel that is built from the source distribution has the same files as that of the repository."""
+    pytest.importorskip("twine")
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split():
+        if not name.startswith("tests/"):
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).symlink_to(ROOT / name)
+    build = "import setuptools.build_meta as b, sys; b.build_sdist(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=source, check=True, capture_output=True)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    subprocess.run([sys.executable, "-m", "twine", "check", "--strict", wheel, archive], check=True)
+    shutil.unpack_archive(archive, tmp_path / "unpacked", filter="data")
+    (unpacked,) = (tmp_path / "unpacked").iterdir()
+    build = "import setuptools.build_meta as b, sys; b.build_wheel(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=unpacked, check=True, capture_output=True)
+    (again,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as first, zipfile.ZipFile(again) as second:
+        assert {name: first.getinfo(name).CRC for name in first.namelist() if not name.endswith("RECORD")} == {
+            name: second.getinfo(name).CRC for name in second.namelist() if not name.endswith("RECORD")
+        }
+
+
 def test_it_works_from_any_folder(wheel, tmp_path):
     installed, elsewhere = tmp_path / "installed", tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -79,4 +120,8 @@ def test_it_works_from_any_folder(wheel, tmp_path):
     assert (tiny_entities, vits_entities) == ("36", "50")
     assert weights == str((ROOT / "checkpoints" / "entitysam_tiny.safetensors").is_file())
     assert list(elsewhere.iterdir()) == []
-    assert (installed / "bin" / "entitysam").is_file()
+    script = installed / "bin" / "entitysam"
+    done = subprocess.run(
+        [sys.executable, script, "--version"], cwd=elsewhere, env=environment, capture_output=True, text=True
+    )
+    assert done.stdout == f"entitysam {entitysam.__version__}\n"
