@@ -34,7 +34,7 @@ notebooks: install
 # What is published: wheel and source distribution, checked.
 dist: install
 	rm -rf build/lib dist
-	$(BIN)/python -m build --installer uv --outdir dist .
+	$(BIN)/python -m build --outdir dist .
 	$(BIN)/python -m twine check --strict dist/*.whl dist/*.tar.gz
 
 # Every package that the wheel brings, with version and licence, from an environment with nothing else.
