@@ -86,6 +86,7 @@ class InferenceConfig:
     amp: str = "fp32"
     appearance: str = "tokens"  # what ids compare: tokens, none, or weights of MASA (a file, or masa_tiny)
     ids: str | None = None  # queries (published) or tracks; see `inference.segmenter`. None = what the model says
+    dense: bool = False  # offline, every pixel belongs to the most probable entity; STQ^EN counts pixels without one
     online_window: int = 7  # passes; the online confidence of an entity is the median of its last scores
     fast: int = 0  # level of speed, 0 = exact to 3; see `entitysam.speed`
     compile: bool = False  # by torch.compile; see `entitysam.inference.compiled`

@@ -69,6 +69,7 @@ class SegmentedVideo:
         merge: the merge of the mean scores of its queries, or of the entities of `tracks`.
         device: where maps are computed.
         tracks: of the entities; None where each query is one.
+        dense: the maps are those of `iter_dense_ids`, with all segments.
 
     Attributes:
         num_frames, height, width: of the maps.
@@ -78,8 +79,15 @@ class SegmentedVideo:
         saturated: every query is an entity of the maps, so that others may be missing.
     """
 
-    def __init__(self, run: OfflineRun, merge: PanopticMerge, device: torch.device, tracks: EntityTracks | None = None):
-        self._merge = merge
+    def __init__(
+        self,
+        run: OfflineRun,
+        merge: PanopticMerge,
+        device: torch.device,
+        tracks: EntityTracks | None = None,
+        dense: bool = False,
+    ):
+        self._merge, self._dense = merge, dense
         self.num_frames = run.num_frames
         self._chunks = tracks.chunks if tracks else partial(run.logits.chunks, run.num_frames, device)
         self.height, self.width = merge.out_size
@@ -97,7 +105,10 @@ class SegmentedVideo:
 
     def iter_ids(self) -> Iterator[np.ndarray]:
         """The entity maps, int32 [H, W] in order; memory does not depend on the length of the video."""
-        yield from self._merge.maps(self._chunks, self._decision)
+        if self._dense:
+            yield from self.iter_dense_ids(range(1, len(self.scores) + 1))
+        else:
+            yield from self._merge.maps(self._chunks, self._decision)
 
     def iter_dense_ids(self, segments: Sequence[int]) -> Iterator[np.ndarray]:
         """Maps without background, int32 [H, W]: every pixel belongs to the most probable one of `segments`."""
@@ -131,6 +142,7 @@ class VideoSegmenter:
             (`engine.methods.appearance` has MASA's).
         ids: what an entity of `segment` is: a query, as published ("queries"), or what the masks of one or several queries
             follow ("tracks", see `inference.tracks`); None = what the network asks for.
+        dense: of `segment`: every pixel belongs to the most probable entity, however improbable; no pixel is background.
 
     Raises:
         ConfigError: unknown `amp`, `fast`, `appearance` or `ids`; `compile` with an exported model.
@@ -153,7 +165,9 @@ class VideoSegmenter:
         compile: bool = False,
         appearance: str | Appearance = "tokens",
         ids: str | None = None,
+        dense: bool = False,
     ):
+        self.dense = dense
         self.ids = ids or getattr(model, "ids", QUERIES)
         if self.ids not in (QUERIES, TRACKS):
             raise ConfigError(f"ids: {QUERIES} or {TRACKS}, not '{self.ids}'")
@@ -225,12 +239,13 @@ class VideoSegmenter:
             raise ValueError("no frames to segment")
         passes = run.scores() if self.count_warmup else run.scores()[self.warmup_frames :]
         if self.ids == QUERIES or run.num_frames == 1:
-            return SegmentedVideo(run, PanopticMerge(passes.mean(0), run.out_size, **self.settings), self.model.device)
+            merge = PanopticMerge(passes.mean(0), run.out_size, **self.settings)
+            return SegmentedVideo(run, merge, self.model.device, dense=self.dense)
         chunks = partial(run.logits.chunks, run.num_frames, self.model.device)
         tracks = EntityTracks(chunks, run.scores()[-run.num_frames :], run.logits.read_appearance, **self.settings)
         every = {**self.settings, "max_entities": len(tracks.scores)}  # the limit is one of each frame here
         merge = PanopticMerge(tracks.scores, run.out_size, skip_absent=True, **every)
-        return SegmentedVideo(run, merge, self.model.device, tracks)
+        return SegmentedVideo(run, merge, self.model.device, tracks, self.dense)
 
     def _keep_appearance(self, run: OfflineRun, frame: np.ndarray, features: Any, mask_logits: Tensor) -> None:
         """Stores what the queries of the next frame show, where ids depend on it."""

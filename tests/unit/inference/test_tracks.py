@@ -131,3 +131,15 @@ def test_an_entity_that_returns_elsewhere_is_known_by_its_appearance(appearance,
     found = VideoSegmenter(PerfectNetwork(4, appearance), hole_area=0, ids="tracks").segment(frames)
     assert len(pairs(truth, found.iter_ids())) == count + 1
     assert int(found.ids.max()) == count
+
+
+@pytest.mark.parametrize("ids", ["queries", "tracks"])
+def test_dense_maps_have_no_background_and_keep_the_masks(ids):
+    truth = successive()[:30]
+    frames = [frame_of(ids) for ids in truth]
+    sparse, dense = (
+        VideoSegmenter(PerfectNetwork(8), hole_area=0, ids=ids, dense=d).segment(frames).ids for d in (0, 1)
+    )
+    assert (sparse == 0).any()
+    assert (dense > 0).all()
+    np.testing.assert_array_equal(dense[sparse > 0], sparse[sparse > 0])
