@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.page_commands import ROOT, blocks, pages
+from support.page_commands import blocks, pages
 
 from entitysam.engine.methods.build import build_method, method_node
 from entitysam.evaluation import PanopticSequence, PanopticVideo, build_evaluators
@@ -16,19 +16,13 @@ from entitysam.registry import EVALUATORS, METHODS
 PYTHON = [(page, block) for page in pages() for block in blocks(page) if block.language == "python"]
 
 
-def source(block) -> str:
-    lines = (ROOT / block.page).read_text(encoding="utf-8").splitlines()
-    end = next(index for index in range(block.line - 1, len(lines)) if lines[index].strip() == "```")
-    return "\n".join(lines[block.line - 1 : end])
-
-
 @pytest.fixture(scope="module")
 def extended():
     """The names that the blocks of docs/EXTEND.md define; their registrations are taken back."""
     names = {"__name__": "extended"}
     for page, block in PYTHON:
         if page.name == "EXTEND.md":
-            exec(compile(source(block), f"{block.page}:{block.line}", "exec"), names)
+            exec(compile(block.text(), f"{block.page}:{block.line}", "exec"), names)
     yield names
     EVALUATORS._obj_map.pop("coverage")
     METHODS._obj_map.pop("brightness")
@@ -68,7 +62,7 @@ def test_the_reader(extended, small_model, small_video, tmp_path):
 
 @pytest.mark.parametrize(("page", "block"), PYTHON, ids=[f"{block.page}:{block.line}" for _, block in PYTHON])
 def test_code_compiles_and_what_it_imports_is_there(page: Path, block):
-    code = source(block)
+    code = block.text()
     compile(code, block.page, "exec")
     imports = [line for line in code.splitlines() if line.startswith(("import ", "from "))]
     if "detectron2" not in code:

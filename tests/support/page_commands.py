@@ -46,6 +46,12 @@ class Block:
     needs: frozenset[str]
     lines: tuple[str, ...]
 
+    def text(self) -> str:
+        """The block as it stands on the page."""
+        lines = (ROOT / self.page).read_text(encoding="utf-8").splitlines()
+        end = next(index for index in range(self.line - 1, len(lines)) if lines[index].strip() == "```")
+        return "\n".join(lines[self.line - 1 : end])
+
     def commands(self) -> list[str]:
         """Lines that call a program of the project, without comments."""
         if self.language not in ("", "bash", "sh", "console"):
