@@ -31,14 +31,15 @@ class CompiledModel:
     def __init__(self, model: Any, backend: str | Callable = "inductor") -> None:
         if not isinstance(model, torch.nn.Module) or not hasattr(model, "memory"):
             raise ConfigError("inference.compile: only a network of PyTorch can be compiled, not an exported one")
-        self.model = model
-        self.prepare, self.initial_state = model.prepare, model.initial_state
+        network: Any = model  # an EntitySAM
+        self.model = network
+        self.prepare, self.initial_state = network.prepare, model.initial_state
         options: dict[str, Any] = {"backend": backend, "fullgraph": True, "dynamic": False}
-        self._encode = torch.compile(model.encode, **options)
-        self._compiles_propagate = not model.speed.prune
+        self._encode = torch.compile(network.encode, **options)
+        self._compiles_propagate = not network.speed.prune
         # Two functions, because a function has a limited number of graphs.
-        self._first = torch.compile(lambda *inputs: model.propagate(*inputs), **options)
-        self._later = torch.compile(lambda *inputs: model.propagate(*inputs), **options)
+        self._first = torch.compile(lambda *inputs: network.propagate(*inputs), **options)
+        self._later = torch.compile(lambda *inputs: network.propagate(*inputs), **options)
 
     @property
     def device(self) -> torch.device:

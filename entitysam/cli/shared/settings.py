@@ -65,7 +65,7 @@ def read_settings(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[s
     if any(override.startswith("arithmetic.") for override in arguments.overrides):
         from entitysam.precision import set_arithmetic  # imports torch, which cheap checks do without
 
-        set_arithmetic(**arithmetic)
+        set_arithmetic(**arithmetic)  # type: ignore[arg-type]
     return model, check(inference)
 
 
