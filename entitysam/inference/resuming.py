@@ -1,5 +1,6 @@
 """State of a run over a video, saved so that an interrupted run continues with the next frame to the same result."""
 
+import gc
 import io
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
@@ -151,6 +152,7 @@ def save_state(records: RecordStore, state: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     records.write(STATE, buffer.getvalue())
+    gc.collect(1)  # torch.save leaves reference cycles that hold the state; they are young now, so this costs little
 
 
 def load_state(records: RecordStore | None, device: torch.device) -> dict[str, Any] | None:

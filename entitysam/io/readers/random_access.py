@@ -9,7 +9,7 @@ import numpy as np
 from entitysam.io.readers.base import InputError
 from entitysam.io.readers.images import ImagesDecoder, read_image
 from entitysam.io.readers.source import FrameSource
-from entitysam.io.readers.video import VideoDecoder, upright
+from entitysam.io.readers.video import VideoDecoder
 
 AHEAD = 48  # frames that are decoded one after the other instead of seeking
 SAME_TIME = 1e-4  # seconds; results keep times with six digits
@@ -82,7 +82,7 @@ class RandomAccess:
                 continue
             if frame.time > wanted + SAME_TIME:
                 return
-            yield upright(frame, video.stored_size)
+            yield video.upright(frame)
             index += 1
 
     def _close_container(self) -> None:

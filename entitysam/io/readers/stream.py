@@ -11,7 +11,7 @@ import av
 import numpy as np
 
 from entitysam.io.readers.base import Decoder, InputError
-from entitysam.io.readers.video import NOT_VIDEO, stated_duration, upright, video_stream
+from entitysam.io.readers.video import NOT_VIDEO, Upright, stated_duration, video_stream
 
 LIVE_PROTOCOLS = ("rtsp", "rtsps", "rtp", "rtmp", "udp", "srt", "tcp")
 PIPE = "pipe:0"
@@ -101,7 +101,8 @@ class StreamDecoder(Decoder):
         rate = float(stream.average_rate or stream.guessed_rate or 0)
         self.fps = rate if 0 < rate <= 1000 else None
         self._stored_size = first.width, first.height
-        self.height, self.width = upright(first, self._stored_size).shape[:2]
+        self._upright = Upright(self._stored_size)
+        self.height, self.width = self._upright(first).shape[:2]
         self._first: Any = first
         self._clock = StreamClock(time.monotonic())
 
@@ -115,7 +116,7 @@ class StreamDecoder(Decoder):
                 self.time = self._clock.step(frame.time, time.monotonic())
                 self._resized += (frame.width, frame.height) != self._stored_size
                 if index % stride == 0:
-                    yield upright(frame, self._stored_size)
+                    yield self._upright(frame)
         finally:
             self._is_read = False
             self._report()

@@ -50,7 +50,8 @@ class VideoDecoder(Decoder):
         if first is None:
             raise InputError(f"{self.label}: no frame could be decoded")
         self.stored_size = first.width, first.height
-        self.height, self.width = upright(first, self.stored_size).shape[:2]
+        self.upright = Upright(self.stored_size)
+        self.height, self.width = self.upright(first).shape[:2]
 
     def name(self, index: int) -> str:
         return f"{index:05d}"
@@ -63,7 +64,7 @@ class VideoDecoder(Decoder):
             for index, frame in enumerate(_decode(container, video_stream(container), counts)):
                 if index % stride == 0:
                     self.time = counts.time
-                    yield upright(frame, self.stored_size)
+                    yield self.upright(frame)
         self._report_losses(counts)
 
     def open(self) -> Any:
@@ -153,22 +154,42 @@ def _decode(container: Any, stream: Any, counts: _Counts) -> Generator[Any, None
             yield frame
 
 
-def upright(frame: Any, stored_size: tuple[int, int]) -> np.ndarray:
-    """A decoded PyAV frame with its rotation applied: uint8 [H, W, 3] RGB, contiguous.
+class Upright:
+    """Decoded PyAV frames of one stream -> uint8 [H, W, 3] RGB, contiguous, with their rotation applied.
+
+    PyAV's `frame.side_data` refers to the frame and the frame to it: such a frame stays in memory until the garbage
+    collector looks for cycles, which is rare in a process with many objects. So the display matrix is read once for each
+    rotation in degrees. (A stream that changes from upright to upside down and mirrored, which is no rotation, is read as
+    it starts; no camera does that.)
 
     Args:
-        frame: `av.VideoFrame` of any pixel format.
-        stored_size: (width, height) that it is scaled to before it is rotated.
+        stored_size: (width, height) that frames are scaled to before they are rotated.
     """
-    width, height = stored_size
-    if any(component.is_alpha for component in frame.format.components):
-        pixels = composite_on_black(frame.to_ndarray(format="rgba", width=width, height=height))
-    else:
-        pixels = frame.to_ndarray(format="rgb24", width=width, height=height)
+
+    def __init__(self, stored_size: tuple[int, int]) -> None:
+        self._stored_size = stored_size
+        self._matrix_of: dict[int, np.ndarray | None] = {}  # rotation in degrees -> display matrix
+
+    def __call__(self, frame: Any) -> np.ndarray:
+        """The pixels of an `av.VideoFrame` of any pixel format."""
+        width, height = self._stored_size
+        if any(component.is_alpha for component in frame.format.components):
+            pixels = composite_on_black(frame.to_ndarray(format="rgba", width=width, height=height))
+        else:
+            pixels = frame.to_ndarray(format="rgb24", width=width, height=height)
+        rotation = frame.rotation
+        if rotation not in self._matrix_of:
+            self._matrix_of[rotation] = _display_matrix(frame)
+        matrix = self._matrix_of[rotation]
+        return np.ascontiguousarray(pixels if matrix is None else apply_display_matrix(pixels, matrix))
+
+
+def _display_matrix(frame: Any) -> np.ndarray | None:
+    """int32 [3, 3] of a frame that has one."""
     for side_data in frame.side_data:
         if side_data.type.name == "DISPLAYMATRIX":
-            pixels = apply_display_matrix(pixels, np.frombuffer(bytes(side_data), np.int32)[:9].reshape(3, 3))
-    return np.ascontiguousarray(pixels)
+            return np.frombuffer(bytes(side_data), np.int32)[:9].reshape(3, 3)
+    return None
 
 
 def apply_display_matrix(pixels: np.ndarray, matrix: np.ndarray) -> np.ndarray:

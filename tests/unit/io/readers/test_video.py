@@ -1,5 +1,6 @@
 """Videos: containers and codecs, rotation, variable rate, alpha, truncation."""
 
+import gc
 from fractions import Fraction
 from pathlib import Path
 
@@ -104,6 +105,17 @@ def test_rotation_metadata(tmp_path, matrix, corners):
     (red_row, red_column), (blue_row, blue_column) = corners
     assert frame[red_row, red_column, 0] > 180 > frame[red_row, red_column, 2] + 80
     assert frame[blue_row, blue_column, 2] > 180 > frame[blue_row, blue_column, 0] + 80
+
+
+def test_decoded_frames_do_not_wait_for_the_garbage_collector(tmp_path):
+    source = open_frames(turn(write_video(tmp_path / "phone.mp4", "libx264"), (0, 1, -1, 0)))
+    gc.collect()
+    gc.disable()
+    try:
+        assert len(list(source)) == NUM_FRAMES
+        assert sum(isinstance(found, av.VideoFrame) for found in gc.get_objects()) < NUM_FRAMES / 2
+    finally:
+        gc.enable()
 
 
 def test_display_matrix_against_its_definition():
