@@ -114,18 +114,25 @@ class EntityRegistry:
         Returns:
             ids int32 [H, W] with 0 = no entity, and the events of this frame.
         """
+        id_of, events = self.assign(queries, scores, embeddings)
+        return id_of[queries], events
+
+    def assign(
+        self, queries: np.ndarray, scores: Tensor, embeddings: Tensor | None = None
+    ) -> tuple[np.ndarray, list[Event]]:
+        """`update` that returns, instead of a map, the id that each value of `queries` stands for: int32 [Q + 1]."""
         self._last_id = max(self._last_id, len(scores))
         seen = list(self._observe(queries, scores, embeddings))
         id_of, former = np.zeros(len(scores) + 1, np.int32), dict(self._holder)
         events: list[Event] = []
-        for observed, known in zip(seen, self._assign(seen)):
+        for observed, known in zip(seen, self._match(seen)):
             number = known.id if known else self._new_id(observed.query)
             id_of[observed.query + 1] = number
             events += self._record(observed, known, number)
         events += [Event("recycled", i) for q, i in former.items() if self._holder[q] != i and self._is_left(i, q)]
         events += self._forget()
         self.num_frames += 1
-        return id_of[queries], events
+        return id_of, events
 
     def scores(self) -> dict[int, float]:
         """Confidence of each entity on the last frame, in the order of the ids."""
@@ -164,7 +171,7 @@ class EntityRegistry:
             now = self.num_frames
             yield Entity(0, query, now, now, corner, mask, embedding, float(scores[query]))
 
-    def _assign(self, seen: Sequence[Entity]) -> list[Entity | None]:
+    def _match(self, seen: Sequence[Entity]) -> list[Entity | None]:
         """The known entity of each mask."""
         known = list(self.entities.values())
         partners: list[Entity | None] = [None] * len(seen)

@@ -2,7 +2,8 @@
 
 Each window of frames is a run of its own. Neighbouring windows share some frames; entities that overlap there get one id.
 The result does not depend on how many windows are computed at the same time. One window that holds the whole video gives
-the result of `VideoSegmenter.segment`.
+the result of `VideoSegmenter.segment`. Where there are several, the entities of a window are followed apart from its queries
+(`FollowedWindow`).
 """
 
 import copy
@@ -14,10 +15,11 @@ from typing import Any, Protocol
 
 import cv2
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from entitysam.inference.identity import Appearance, Impostors, has_returned
+from entitysam.inference.identity import Appearance, EntityRegistry, Impostors, has_returned
 from entitysam.inference.segmenter import FrameModel, SegmentedVideo, VideoSegmenter
 from entitysam.inference.tiles import TiledVideo
 from entitysam.ops import ids_to_rgb, rgb_to_ids
@@ -52,6 +54,7 @@ class Window(Protocol):
         frame_scores: float32 [n, T] likewise, on each frame.
         saturated: all queries show an entity, so that others may be missing.
         embeddings: [n, C] appearance of the entities, of unit length; None where the network gives none.
+        frame_embeddings: float16 [T, n, C] the same on each frame, zeros where it is unknown.
     """
 
     num_frames: int
@@ -59,9 +62,10 @@ class Window(Protocol):
     frame_scores: np.ndarray
     saturated: bool
     embeddings: Tensor | None
+    frame_embeddings: Tensor | None
 
     def iter_ids(self) -> Iterator[np.ndarray]:
-        """int32 [H, W] maps of entities 1..n, in order; may be called once."""
+        """int32 [H, W] maps of entities 1..n, in order."""
         ...
 
 
@@ -174,7 +178,9 @@ def segment_window(
     """
     run = WindowRun(segmenter, frames, grid, second_pass)
     maps = [pack_map(ids) for ids in run.iter_ids()]
-    return PackedWindow(run.num_frames, run.scores, run.frame_scores, run.saturated, run.embeddings, maps)
+    return PackedWindow(
+        run.num_frames, run.scores, run.frame_scores, run.saturated, run.embeddings, run.frame_embeddings, maps
+    )
 
 
 @dataclass(frozen=True)
@@ -190,6 +196,7 @@ class PackedWindow:
     frame_scores: np.ndarray
     saturated: bool
     embeddings: Tensor | None
+    frame_embeddings: Tensor | None
     maps: list[bytes]
 
     def iter_ids(self) -> Iterator[np.ndarray]:
@@ -205,18 +212,58 @@ def unpack_map(png: bytes) -> np.ndarray:
     return rgb_to_ids(np.asarray(rgb))
 
 
+class FollowedWindow:
+    """A window whose entities are those of an `EntityRegistry`: a query that goes to another entity starts another id.
+
+    Args:
+        window: the segmented window, with one entity per query. Its maps are computed twice, so that no map is kept.
+
+    Attributes: as of `Window`; the score of an entity is the mean over the frames on which it is visible.
+    """
+
+    def __init__(self, window: Window) -> None:
+        self._window = window
+        self.num_frames, self.saturated = window.num_frames, window.saturated
+        looks = window.frame_embeddings
+        registry, rows = EntityRegistry(), []
+        for index, ids in enumerate(window.iter_ids()):
+            embeddings = None if looks is None else F.normalize(looks[index].float(), dim=1)
+            rows.append(registry.assign(ids, torch.from_numpy(window.frame_scores[:, index]), embeddings)[0])
+        id_of = np.stack(rows)  # [T, n + 1] id of each segment of the window on each frame; 0 = not visible
+        numbers, compact = np.unique(id_of, return_inverse=True)
+        self._id_of = compact.reshape(id_of.shape).astype(np.int32)  # 0 is there: segment 0 is the background
+        shape = len(numbers), self.num_frames
+        self.frame_scores = np.zeros(shape, np.float32)
+        total = None if looks is None else torch.zeros(len(numbers), looks.shape[-1])
+        for time, row in enumerate(self._id_of):
+            shown = np.flatnonzero(row)
+            self.frame_scores[row[shown], time] = window.frame_scores[shown - 1, time]
+            if total is not None and looks is not None:
+                total[row[shown]] += looks[time, shown - 1].float()
+        visible = (self._id_of[..., None] == np.arange(1, len(numbers))).any(1)  # [T, m]
+        self.frame_scores = self.frame_scores[1:]
+        self.scores = self.frame_scores.sum(1) / np.maximum(visible.sum(0), 1)
+        self.embeddings = None if total is None else F.normalize(total[1:], dim=1)
+        self.frame_embeddings = None
+
+    def iter_ids(self) -> Iterator[np.ndarray]:
+        return (row[ids] for row, ids in zip(self._id_of, self._window.iter_ids()))
+
+
 class WindowMerge:
     """Puts the windows of a video together, in their order.
 
     Args:
         overlap: frames that neighbouring windows share.
+        follow: follow the entities of a window apart from its queries (see `FollowedWindow`), unless the window is the whole
+            video.
 
     Attributes:
         scores: id -> mean score over its frames, of the windows so far.
     """
 
-    def __init__(self, overlap: int) -> None:
-        self._overlap = overlap
+    def __init__(self, overlap: int, follow: bool = True) -> None:
+        self._overlap, self._follow, self._is_first = overlap, follow, True
         self._stitcher = WindowStitcher()
         self._tail: list[np.ndarray] = []  # the maps that the last window shares with the next one
         self._totals: dict[int, tuple[float, int]] = {}  # id -> sum of the scores, number of frames
@@ -227,6 +274,9 @@ class WindowMerge:
 
     def add(self, window: Window, is_last: bool) -> Iterator[FrameMap]:
         """Yields the frames of the next window, from the middle of those that it shares with the one before."""
+        if self._follow and not (self._is_first and is_last):
+            window = FollowedWindow(window)
+        self._is_first = False
         maps = window.iter_ids()
         head = [next(maps) for _ in self._tail]
         id_of = self._stitcher.stitch(self._tail, head, window.embeddings, len(window.scores))
@@ -289,6 +339,7 @@ class WindowRun:
     ) -> None:
         self._video: SegmentedVideo | TiledVideo
         self.embeddings: Tensor | None = None
+        self.frame_embeddings: Tensor | None = None
         if grid != (1, 1):
             held = list(frames)
             if not held:
@@ -302,6 +353,7 @@ class WindowRun:
             self._video = recording.segment(frames)
             if recorder.total is not None:
                 self.embeddings = F.normalize(recorder.total, dim=1)[self._video.query_of_segment]
+                self.frame_embeddings = torch.stack(recorder.frames)[:, self._video.query_of_segment]
         self.num_frames, self.saturated = self._video.num_frames, self._video.saturated
         self.scores, self.frame_scores = self._video.scores, self._video.frame_scores
 
@@ -310,20 +362,23 @@ class WindowRun:
 
 
 class AppearanceRecorder:
-    """A network that sums the appearance of its queries over the frames.
+    """A network that keeps the appearance of its queries.
 
     Args:
         model: the network.
         appearance: of what its queries show.
 
     Attributes:
-        total: [Q, C]; None before the first frame, and where there is no appearance.
+        total: [Q, C] sum over all passes; None before the first frame, and where there is no appearance.
+        frames: float16 [Q, C] per frame; empty where there is no appearance.
     """
 
     def __init__(self, model: FrameModel, appearance: Appearance) -> None:
         self._model, self._appearance = model, appearance
         self._frame = np.zeros((0, 0, 3), np.uint8)
         self.total: Tensor | None = None
+        self.frames: list[Tensor] = []
+        self._is_new = True  # whether no pass over the current frame is kept
 
     @property
     def device(self) -> Any:
@@ -337,7 +392,7 @@ class AppearanceRecorder:
         return self._model.initial_state()
 
     def prepare(self, frame: np.ndarray) -> Tensor:
-        self._frame = frame
+        self._frame, self._is_new = frame, True
         return self._model.prepare(frame)
 
     def encode(self, images: Tensor) -> Any:
@@ -348,6 +403,10 @@ class AppearanceRecorder:
         appearance = self._appearance(self._frame, features, output.mask_logits)
         if appearance is not None:
             self.total = appearance if self.total is None else self.total + appearance
+            if not self._is_new:
+                self.frames.pop()  # of a warm-up pass
+            self.frames.append(appearance.half())
+            self._is_new = False
         return output, state
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from entitysam.cli.shared.models import open_model
 from entitysam.data.synthetic.long import LongVideo
@@ -128,33 +130,41 @@ def windows(
     """All rows of windows, from one run of the network."""
     ranges = window_ranges(len(video), length)
     overlap = len(set(ranges[0]) & set(ranges[1])) if len(ranges) > 1 else 1
-    merges = {f"windows of {length}, {name}": (WindowMerge(overlap), one) for name, one in appearances.items()}
+    merges = {f"windows of {length}, {name}": (WindowMerge(overlap), name) for name in appearances}
+    merges |= {
+        f"windows of {length}, {name}, query as id inside": (WindowMerge(overlap, follow=False), name)
+        for name in appearances
+    }
     rows: dict[str, list[bytes]] = {name: [] for name in merges}
     for index, numbers in enumerate(ranges):
-        embeddings, window = all_embeddings(segmenter, [video.frame(t)[0] for t in numbers], appearances)
-        for (name, (merge, _)), found in zip(merges.items(), embeddings):
+        looks, window = all_embeddings(segmenter, [video.frame(t)[0] for t in numbers], appearances)
+        maps = [pack_map(ids) for ids in window.iter_ids()]
+        for row, (merge, name) in merges.items():
             packed = PackedWindow(
-                window.num_frames, window.scores, window.frame_scores, window.saturated, found,
-                [pack_map(ids) for ids in window.iter_ids()],
-            )  # fmt: skip
-            rows[name] += [pack_map(frame.ids) for frame in merge.add(packed, index == len(ranges) - 1)]
+                window.num_frames, window.scores, window.frame_scores, window.saturated, *looks[name], maps
+            )
+            rows[row] += [pack_map(frame.ids) for frame in merge.add(packed, index == len(ranges) - 1)]
     return rows
 
 
 def all_embeddings(
     segmenter: VideoSegmenter, frames: list[np.ndarray], appearances: dict[str, Appearance]
-) -> tuple[list[Any], WindowRun]:
-    """The appearance of a window's entities by each method, from one run of the network."""
+) -> tuple[dict[str, tuple[Tensor | None, Tensor | None]], WindowRun]:
+    """The appearance of a window's entities by each method, [n, C] and [T, n, C], from one run of the network."""
     sizes: list[int] = []
 
-    def together(frame: np.ndarray, features: Any, mask_logits: Any) -> Any:
+    def together(frame: np.ndarray, features: Any, mask_logits: Tensor) -> Tensor:
         parts = [one(frame, features, mask_logits) for one in appearances.values()]
         sizes[:] = [0 if part is None else part.shape[1] for part in parts]
         return torch.cat([part for part in parts if part is not None], dim=1)
 
     run = WindowRun(VideoSegmenter(segmenter.model, appearance=together), frames, (1, 1))
-    parts = torch.split(run.embeddings, sizes, dim=1)  # type: ignore[arg-type]
-    return [torch.nn.functional.normalize(part, dim=1) if part.shape[1] else None for part in parts], run
+    assert run.embeddings is not None and run.frame_embeddings is not None  # tokens are among the appearances
+    split = zip(torch.split(run.embeddings, sizes, dim=1), torch.split(run.frame_embeddings, sizes, dim=2))
+    return {
+        name: (F.normalize(mean, dim=1), each) if mean.shape[1] else (None, None)
+        for name, (mean, each) in zip(appearances, split)
+    }, run
 
 
 class Scores:

@@ -53,6 +53,19 @@ def test_without_appearance_an_entity_that_is_away_at_a_cut_gets_a_new_id():
         assert len({i for t, i in pairs(truth, found) if t == 2}) == ids
 
 
+def test_a_query_that_takes_another_entity_inside_a_window_starts_another_id():
+    truth = np.zeros((40, 32, 48), int)
+    for number in range(8):  # one after the other, so that one query follows all of them
+        truth[5 * number : 5 * number + 5, 4 * number : 4 * number + 4, 5 * number : 5 * number + 6] = number + 1
+    windows = WindowedVideo([segmenter()], map(frame_of, truth), 20)
+    found = [frame.ids for frame in windows]
+    assert len(pairs(truth, found)) == 9  # and the background
+    assert sorted(windows.scores) == list(range(1, 9))
+    assert all(score == pytest.approx(0.9) for score in windows.scores.values())
+    one = [frame.ids for frame in WindowedVideo([segmenter()], map(frame_of, truth), 40)]
+    assert len({i for _, i in pairs(truth, one)}) == 2  # one window: the published protocol, whose ids are queries
+
+
 @pytest.mark.parametrize("length", [9, 100])
 def test_the_result_does_not_depend_on_the_number_of_workers(length):
     truth = moving_strips(30)
