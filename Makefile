@@ -15,7 +15,7 @@ install: .venv/.installed
 	@test -x $(BIN)/python || $(PYTHON) -m pip install --quiet --disable-pip-version-check --target .uv-boot uv
 	@test -x $(BIN)/python || PYTHONPATH=.uv-boot $(PYTHON) -m uv venv --quiet --python $(PYTHON) .venv
 	@test -d .venv/.uv || mv .uv-boot .venv/.uv
-	$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[$(EXTRAS),videomt]'
 	@touch $@
 
 demo: install
@@ -23,7 +23,7 @@ demo: install
 
 # The site: build/site/docs/index.html. A broken link or a page that no other page names is an error.
 docs: install
-	$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[$(EXTRAS),docs]'
+	$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[$(EXTRAS),videomt,docs]'
 	$(BIN)/python -m sphinx -W --keep-going -q -b html -c docs . build/site
 
 # Executes the notebooks and keeps their outputs.

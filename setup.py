@@ -56,6 +56,7 @@ EXTRAS = {
     "ray": ["ray[data]>=2.44", "pyarrow>=18", "fsspec[http]>=2024.2"],
     "formats": ["supervision>=0.25", "rerun-sdk>=0.23", "defusedxml>=0.7"],
     "sam": ["segment-anything>=1.0"],
+    "videomt": ["transformers>=5.4"],
     "export": ["onnx>=1.17", "onnxscript>=0.3", "onnxruntime>=1.20"],
     "serve": ["fastapi>=0.115", "uvicorn>=0.30"],
     "notebooks": ["nbclient>=0.10", "ipykernel>=6.29", "pandas>=2.2"],

@@ -159,7 +159,8 @@ def all_embeddings(
         return torch.cat([part for part in parts if part is not None], dim=1)
 
     run = WindowRun(VideoSegmenter(segmenter.model, appearance=together), frames, (1, 1))
-    assert run.embeddings is not None and run.frame_embeddings is not None  # tokens are among the appearances
+    assert run.embeddings is not None  # tokens are among the appearances
+    assert run.frame_embeddings is not None
     split = zip(torch.split(run.embeddings, sizes, dim=1), torch.split(run.frame_embeddings, sizes, dim=2))
     return {
         name: (F.normalize(mean, dim=1), each) if mean.shape[1] else (None, None)

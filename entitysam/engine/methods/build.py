@@ -10,7 +10,8 @@ import numpy as np
 import entitysam.engine.methods.entity_sam
 import entitysam.engine.methods.linked
 import entitysam.engine.methods.propagation
-import entitysam.engine.methods.trivial  # noqa: F401  (all register their methods)
+import entitysam.engine.methods.trivial
+import entitysam.engine.methods.videomt  # noqa: F401  (all register their methods)
 from entitysam.config import read_shipped, read_yaml
 from entitysam.engine.methods.context import MethodContext
 from entitysam.engine.methods.frame_masks import build_masks

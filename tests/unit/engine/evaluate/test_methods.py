@@ -90,7 +90,7 @@ def test_rows_are_checked():
         method_rows([{"method": "grid"}, {"method": "grid:cells=2", "label": "Grid"}])
 
 
-@pytest.mark.parametrize("name", ["table2", "compare_synthetic", "compare_davis", "compare_camvid"])
+@pytest.mark.parametrize("name", ["table2", "compare_synthetic", "compare_long", "compare_davis", "compare_camvid"])
 def test_shipped_comparisons_compose(name):
     config = to_dict(load_config(f"eval/{name}"))
     rows = method_rows(config["evaluation"]["methods"])

@@ -50,6 +50,8 @@ def test_without_weights_a_method_says_which_it_needs(name, tmp_path, monkeypatc
         assert hasattr(build_method(node, MethodContext()), "segment")
     else:
         needs = "sam2.1_hiera_small.pt" if "sam2" in node else "no weights; give --weights FILE"
+        if name == "videomt":
+            needs = r"videomt: no config\.json|pip install 'entitysam\[videomt\]'"
         with pytest.raises((CheckpointError, ConfigError), match=needs):
             build_method(node, MethodContext())
 
