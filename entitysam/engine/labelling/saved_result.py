@@ -1,5 +1,7 @@
 """Reads the result folder of a segmented video. The folder may be of unknown origin: its contents are checked."""
 
+import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +13,14 @@ from typing_extensions import NotRequired, TypedDict
 
 from entitysam.classification.masklets import MapMasklets
 from entitysam.io.id_maps import read_ids
-from entitysam.io.json_files import Finite, JsonError, check_type, load_json
+from entitysam.io.json_files import Finite, JsonError, read_json
 from entitysam.io.paths import UnsafePathError, join_inside
 from entitysam.io.readers.source import FrameSource, InputError
 from entitysam.io.result_folder import MASKS, SEGMENTS, TRACKS, recorded_origin
 
 MAX_SCORES = 2**27  # entities x frames, 1 GiB
+PLAIN = re.compile(r"[0-9A-Za-z_-]{1,200}")  # names of frames that are file names everywhere
+NOTHING = re.compile(r"(?!)")
 Size = Annotated[int, Field(ge=1, le=2**16)]
 EntityId = Annotated[int, Field(ge=1, lt=2**24)]  # as many as an RGB PNG can hold
 Area = Annotated[int, Field(ge=0, lt=2**31)]
@@ -103,14 +107,13 @@ class SavedResult:
             raise InputError(f"{folder}: no finished result of 'entitysam segment' ({SEGMENTS} is missing)")
         path = folder / TRACKS
         try:
-            contents = check_type(load_json(path), _Contents, str(path), InputError)
+            contents = read_json(path, _Contents, InputError)
         except JsonError as error:
             raise InputError(str(error)) from error
         frames = contents["frames"]
         if len(set(frames)) != len(frames):
             raise InputError(f"{path}: frames: a name occurs twice")
-        for index, name in enumerate(frames):
-            mask_path(folder, name, f"{path}: frames[{index}]")
+        _check_names(folder, frames, str(path))
         tracks = sorted(contents["tracks"], key=lambda track: track["id"])
         ids = np.array([track["id"] for track in tracks], np.int64)
         if len(set(ids.tolist())) != len(ids):
@@ -193,6 +196,25 @@ class SavedResult:
             raise InputError(
                 f"{self.folder}: its frames are {self.width}x{self.height}, those given {source.width}x{source.height}"
             )
+
+
+def _check_names(folder: Path, frames: list[str], where: str) -> None:
+    """`mask_path` for all frames; most names need no look of their own.
+
+    Raises:
+        InputError: as `mask_path`.
+    """
+    masks = folder / MASKS
+    links: set[str] = set()
+    if masks.is_dir() and not masks.is_symlink():
+        with os.scandir(masks) as entries:
+            links = {entry.name for entry in entries if entry.is_symlink()}
+        plain = PLAIN.fullmatch
+    else:
+        plain = NOTHING.fullmatch
+    for index, name in enumerate(frames):
+        if not plain(name) or f"{name}.png" in links:
+            mask_path(folder, name, f"{where}: frames[{index}]")
 
 
 def mask_path(folder: Path, frame: str, where: str) -> Path:

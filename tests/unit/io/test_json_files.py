@@ -5,7 +5,7 @@ import json
 import pytest
 from typing_extensions import NotRequired, TypedDict
 
-from entitysam.io.json_files import Box, Finite, Integer, JsonError, check_type, keep_other_keys, load_json
+from entitysam.io.json_files import Box, Finite, Integer, JsonError, check_type, keep_other_keys, load_json, read_json
 
 
 @keep_other_keys
@@ -63,3 +63,21 @@ def test_what_fits_is_kept():
     assert check_type(value, list[Item], "file") == [{"id": 7, "area": 3.0, "other": [1]}]
     with pytest.raises(KeyError):
         check_type(value, list[Item], "file")[0]["bbox"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"id": 1, "area": 2.5}', '{"id": "7", "other": {"a": [1, "\\ud800"]}}', '{"id": 1, "id": 2}', '{"id": NaN}', '{"id": 1e3}',
+     '{"area": 1}', "[]", "{", '{"id": 99999999999999999999}', '{"id": 1, "bbox": [1, 2, 3]}', "[" * 100_000, '{"id": true}'],
+)  # fmt: skip
+def test_reading_in_one_pass_is_reading_in_two(tmp_path, text):
+    path = tmp_path / "a.json"
+    path.write_text(text)
+
+    def outcome(read):
+        try:
+            return read()
+        except JsonError as error:
+            return str(error)
+
+    assert outcome(lambda: read_json(path, Item)) == outcome(lambda: check_type(load_json(path), Item, str(path)))
