@@ -20,10 +20,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, default=16, help="of each (default: 16)")
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--only", choices=("overhead", "efficiency"))
+    parser.add_argument("--generate", type=Path, metavar="FOLDER", help="only write the videos into a new folder")
     parser.add_argument("--bookkeeping", type=int, metavar="N", help="only the driver's part of a job over N videos")
 
 
 def run(arguments: argparse.Namespace) -> None:
+    if arguments.generate:
+        generate(arguments.generate, arguments.videos, arguments.frames)
+        return
     with tempfile.TemporaryDirectory() as folder:
         if arguments.bookkeeping:
             program = Path(__file__).with_name("_bookkeeping.py")
@@ -51,7 +55,7 @@ def generate(folder: Path, count: int, frames: int) -> list[Path]:
     from entitysam.data.synthetic.scene import render_frame
     from entitysam.io.writers.video import VideoWriter
 
-    folder.mkdir()
+    folder.mkdir(parents=True)
     paths = []
     for index in range(count):
         rng = np.random.default_rng(index)

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 
+import av
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -63,6 +64,25 @@ def test_sections_are_the_frames_between_their_times(worker, clip):
     assert "has no frames" in worker.run(Clip("none", clip.path, 3.0, 3.0)).error
     assert "no frames to segment" in worker.run(Clip("late", clip.path, 30.0, 31.0)).error
     assert not (worker._out / ENTITIES / "late.parquet").exists()
+
+
+def test_a_video_without_frames_is_a_failure(worker, tmp_path):
+    with av.open(str(tmp_path / "hollow.mkv"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        container.start_encoding()
+    outcome = worker.run(Clip("hollow", str(tmp_path / "hollow.mkv")))
+    assert outcome.status == "failed"
+    assert outcome.error.startswith("hollow.mkv: ")
+
+
+@pytest.mark.parametrize("name", ["../../x", "/etc/x", "a\\b:c", "..", "ünï\u2028", "CON", "x" * 400])
+def test_any_name_of_a_video_is_a_file_of_the_output(worker, clip, name):
+    outcome = worker.run(Clip(name, clip.path, 0.0, 0.15))
+    assert (outcome.status, outcome.id) == ("done", name)
+    file = worker._out / outcome.file
+    assert file.resolve().parent == (worker._out / ENTITIES).resolve()
+    assert {row["video"] for row in pq.read_table(file).to_pylist()} == {name}
 
 
 def test_windows_are_those_of_segment(worker, clip, monkeypatch):
