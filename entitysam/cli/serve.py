@@ -1,28 +1,37 @@
 """Opens a page to look at results, to correct and to export them.
 
-RESULT is a result folder of 'entitysam segment', 'track' (with masks) or 'demo'. The page is served on this machine alone, unless
+INPUT is a result, a video or a stream. A result is a result folder of 'entitysam segment', 'track' (with masks) or 'demo'. The page is served on this machine alone, unless
 --host says otherwise: then every request needs the token in the address that is printed. Edits are kept in edits.jsonl in the
-result folder; the result itself is never changed. Videos can be uploaded and segmented; they go to --work.
+result folder; the result itself is never changed. A video is segmented first; a stream or a camera (0, 1, ...) is started in the
+page, which also segments uploads, the videos below --videos and the browser's camera. What it segments goes to --work.
 
 examples:
   entitysam serve out/demo
   entitysam serve out/clip out/other --port 9000
+  entitysam serve clip.mp4 rtsp://camera/stream --videos /mnt/videos
   entitysam serve out/clip --input /mnt/videos/clip.mp4
   entitysam serve out/clip --prompter sam2.1_hiera_small.pt
   entitysam serve out/clip --host 0.0.0.0
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from entitysam.cli.shared.arguments import add_model_arguments
+
+if TYPE_CHECKING:
+    from entitysam.serve.sources import Source
 
 PORT = 8765
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("results", nargs="*", metavar="RESULT", type=Path, help="result folders")
-    parser.add_argument("--input", metavar="INPUT", help="the frames of the one RESULT, if they have moved")
+    parser.add_argument("inputs", nargs="*", metavar="INPUT",
+                        help="result folders, videos, folders of images, addresses of streams, numbers of cameras")  # fmt: skip
+    parser.add_argument("--input", metavar="FILE", help="the frames of the one result, if they have moved")
+    parser.add_argument("--videos", metavar="FOLDER", type=Path, help="offer the videos below this folder in the page")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
     parser.add_argument(
         "--port", type=int, default=PORT, metavar="N", help=f"port (default: {PORT}; 0: any that is free)"
@@ -42,8 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from entitysam.io.readers.base import InputError
 
-    if arguments.input and len(arguments.results) != 1:
-        raise InputError("--input goes together with exactly one RESULT")
+    if arguments.input and len(arguments.inputs) != 1:
+        raise InputError("--input goes together with exactly one result")
     try:
         import fastapi  # noqa: F401
         import uvicorn  # noqa: F401
@@ -55,6 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     from entitysam.cli.shared.models import check_model_options
     from entitysam.serve.segmenting import Limits, Prompter, Studio
     from entitysam.serve.server import serve
+    from entitysam.serve.sources import Sources
 
     studio = None
     if not arguments.no_uploads:
@@ -66,7 +76,31 @@ def run(arguments: argparse.Namespace) -> int:
         model = arguments.model, arguments.weights, arguments.device
         studio = Studio(arguments.work, *model, limits, prompter)
     place = arguments.host, arguments.port, arguments.token
-    return serve(arguments.results, arguments.input, *place, studio, announce)
+    results, given = split(arguments.inputs)
+    sources = Sources(given, arguments.videos)
+    return serve(results, arguments.input, *place, studio, sources, announce)
+
+
+def split(inputs: Sequence[str]) -> tuple[list[Path], list["Source"]]:
+    """Result folders, and what is to be segmented."""
+    from entitysam.io.readers.images import SUFFIXES
+    from entitysam.io.result_folder import TRACKS
+    from entitysam.serve.sources import Source, is_live, live_source
+
+    results: list[Path] = []
+    sources: list[Source] = []
+    for text in inputs:
+        path = Path(text)
+        is_result = (path / TRACKS).is_file()
+        if is_live(text):
+            sources.append(live_source(text))
+        elif path.is_file() or (
+            path.is_dir() and not is_result and any(child.suffix.lower() in SUFFIXES for child in path.iterdir())
+        ):
+            sources.append(Source(path.name, str(path.absolute())))
+        else:
+            results.append(path)
+    return results, sources
 
 
 def announce(address: str) -> None:

@@ -22,7 +22,8 @@ from entitysam.serve.live import LiveSessions
 from entitysam.serve.opened import StaleError
 from entitysam.serve.routes import edits, events, jobs, live, results
 from entitysam.serve.security import Guard
-from entitysam.serve.segmenting import Studio, UploadError
+from entitysam.serve.segmenting import Studio, UploadError, identity_of
+from entitysam.serve.sources import Sources
 from entitysam.serve.workspace import NotFoundError, Workspace
 
 TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8",
@@ -46,20 +47,33 @@ class Settings:
     embedded: bool = False
 
 
-def build_app(workspace: Workspace, settings: Settings | None = None, studio: Studio | None = None) -> Guard:
+def build_app(
+    workspace: Workspace,
+    settings: Settings | None = None,
+    studio: Studio | None = None,
+    sources: Sources | None = None,
+) -> Guard:
     """The ASGI application.
 
     Args:
         workspace: the results that it shows.
         settings: how it is reached.
         studio: where uploads are segmented; None = none are taken.
+        sources: videos and streams that are offered. The files that are given one by one are segmented at once, for every
+            tab; those that an earlier run of the server has segmented are open already.
     """
-    settings = settings or Settings()
+    settings, offered = settings or Settings(), sources or Sources()
+    if studio is None and (offered.given or offered.folder is not None):
+        raise InputError("videos and streams cannot be opened by a server that segments nothing")
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with TemporaryDirectory(prefix="entitysam-") as exports:
             app.state.exports = Path(exports)
+            if studio is not None:
+                for source in offered.given:
+                    if not source.is_live and not studio.knows(identity_of(Path(source.address))):
+                        jobs.start_segmenting(app.state, source, None)
             yield
             queue.close()
             if studio is not None:
@@ -69,6 +83,7 @@ def build_app(workspace: Workspace, settings: Settings | None = None, studio: St
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     queue = JobQueue(workspace)
     app.state.workspace, app.state.studio, app.state.jobs, app.state.reviews = workspace, studio, queue, {}
+    app.state.sources = offered
     app.state.live = None if studio is None else LiveSessions(studio, workspace)
     for module in (results, edits, jobs, live, events):
         app.include_router(module.router, prefix="/api")

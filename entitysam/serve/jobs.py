@@ -31,7 +31,7 @@ class Job:
 
     Attributes:
         kind: "segment", "export", "review", "follow", "correct"; jobs of one kind wait for each other.
-        owner: the tab that started it.
+        owner: the tab that started it; None = the server, for every tab.
         title: shown to the user.
         result: key of the result that it is about, or that it made.
         file: what it wrote, to be downloaded.
@@ -40,7 +40,7 @@ class Job:
     """
 
     kind: str
-    owner: str
+    owner: str | None
     title: str
     work: Callable[["Job"], None]
     key: str = field(default_factory=lambda: secrets.token_hex(8))
@@ -147,7 +147,7 @@ class JobQueue:
         """
         with self._lock:
             job = self._jobs.get(key)
-        if job is None or job.owner != tab:
+        if job is None or job.owner not in (None, tab):
             raise NotFoundError("there is no such job")
         return job
 
@@ -159,7 +159,7 @@ class JobQueue:
 
     def of(self, tab: str) -> list[Job]:
         with self._lock:
-            return [job for job in self._jobs.values() if job.owner == tab]
+            return [job for job in self._jobs.values() if job.owner in (None, tab)]
 
     def ticket(self, ticket: str) -> Path:
         """The file of a download.

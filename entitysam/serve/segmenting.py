@@ -73,6 +73,7 @@ class Studio:
     device: str = "auto"
     limits: Limits = field(default_factory=Limits)
     prompter: "Prompter | None" = None
+    _known: list[Any] = field(default_factory=list)
     _processes: set[subprocess.Popen[bytes]] = field(default_factory=set)
 
     def new_place(self, name: str, tab: str) -> Path:
@@ -89,11 +90,24 @@ class Studio:
         suffix = Path(name.replace("\\", "/")).suffix.lower()
         if suffix not in SUFFIXES:
             raise UploadError(f"only videos and images are taken ({', '.join(s[1:] for s in SUFFIXES)})")
+        return self.new_folder(name, tab) / f"upload{suffix}"
+
+    def new_folder(self, name: str, tab: str | None, origin: dict[str, Any] | None = None) -> Path:
+        """An empty folder for a result.
+
+        Args:
+            name: of the input; its stem is the title.
+            tab: the owner; None = every tab.
+            origin: of an input of this machine (see `identity_of`).
+
+        Raises:
+            OutputError: the folder cannot be written to.
+        """
         place = make_folder(self.folder / secrets.token_hex(8))
         title = as_stem(Path(name.replace("\\", "/")).stem)[:100]
         with whole_file(place / OWNER) as temporary:
-            temporary.write_text(json.dumps({"tab": tab, "title": title}), encoding="utf-8")
-        return place / f"upload{suffix}"
+            temporary.write_text(json.dumps({"tab": tab, "title": title, "origin": origin}), encoding="utf-8")
+        return place
 
     def title_of(self, place: Path) -> str:
         return str(_read_owner(place).get("title") or "upload")
@@ -103,20 +117,38 @@ class Studio:
         if not self.folder.is_dir():
             return
         for place in sorted(self.folder.iterdir()):
-            tab = _read_owner(place).get("tab")
-            if isinstance(tab, str):
+            owner = _read_owner(place)
+            tab = owner.get("tab", 0)
+            if tab is None or isinstance(tab, str):
                 with suppress(ValueError, OSError):
                     workspace.add(self.title_of(place), OpenedResult(place / "result"), tab, key=place.name)
+                    self._known.append(owner.get("origin"))
 
-    def segment(self, job: Job, upload: Path, workspace: Workspace, online: bool, max_frames: int | None) -> None:
-        """The work of a job: segments an upload and opens the result for its tab."""
-        place, title = upload.parent, self.title_of(upload.parent)
+    def knows(self, origin: dict[str, Any]) -> bool:
+        """Whether `reopen` has opened the result of an input."""
+        return origin in self._known
+
+    def segment(
+        self, job: Job, place: Path, file: str, workspace: Workspace, online: bool, max_frames: int | None
+    ) -> None:
+        """The work of a job: segments a file and opens the result for its tab.
+
+        Args:
+            job: it.
+            place: a folder of `new_folder`, which is removed where there is no result.
+            file: what is segmented.
+            workspace: gets the result.
+            online: frame by frame, not in two passes.
+            max_frames: of the file; None = as many as the server takes.
+        """
+        title = self.title_of(place)
         frames = min(max_frames or self.limits.max_frames, self.limits.max_frames)
-        order = {**self.order(place, title, frames), "kind": "segment", "input": str(upload), "online": online}
+        order = {**self.order(place, title, frames), "kind": "segment", "input": file, "online": online}
         try:
             finished = self._run(job, order)
-        finally:
-            upload.unlink(missing_ok=True)
+        except BaseException:
+            self.discard(place)
+            raise
         if job.cancelled.is_set():
             job.message = f"stopped after {finished} frames"
         entry = workspace.add(title, OpenedResult(place / "result"), job.owner, key=place.name)
@@ -253,6 +285,12 @@ def _without_path(text: str, file: str | None) -> str:
         for place in (file, Path(file).name):
             text = text.replace(f"{place}: ", "")
     return text
+
+
+def identity_of(path: Path) -> dict[str, Any]:
+    """A file of this machine as it is now."""
+    status = path.stat()
+    return {"path": str(path.absolute()), "bytes": status.st_size, "changed_ns": status.st_mtime_ns}
 
 
 def _end_when_cancelled(process: "subprocess.Popen[bytes]", job: Job) -> None:

@@ -16,6 +16,7 @@ from entitysam.io.readers.base import InputError
 from entitysam.serve.app import Settings, build_app
 from entitysam.serve.security import is_loopback
 from entitysam.serve.segmenting import Studio
+from entitysam.serve.sources import Sources
 from entitysam.serve.workspace import Workspace
 
 
@@ -26,6 +27,7 @@ def serve(
     port: int,
     token: str | None,
     studio: Studio | None,
+    sources: Sources,
     announce: Callable[[str], None],
 ) -> int:
     """Opens results and serves until Ctrl-C.
@@ -36,6 +38,7 @@ def serve(
         host, port: where to listen.
         token: that requests must carry; None = none on this machine, else a random one.
         studio: where uploads are segmented; None = none are taken.
+        sources: videos and streams that the page offers.
         announce: is called with the address of the page once it can be opened.
 
     Raises:
@@ -50,7 +53,7 @@ def serve(
             studio.reopen(workspace)
         with suppress(KeyboardInterrupt):  # is how it ends
             announce(address(listener, settings))
-            uvicorn.Server(_config(build_app(workspace, settings, studio))).run(sockets=[listener])
+            uvicorn.Server(_config(build_app(workspace, settings, studio, sources))).run(sockets=[listener])
     return 0
 
 
@@ -61,6 +64,7 @@ class BackgroundServer:
         workspace: what it shows.
         settings: see `Settings`.
         studio: where uploads are segmented; None = none are taken.
+        sources: videos and streams that the page offers.
         port: 0 = any that is free.
 
     Attributes:
@@ -68,11 +72,16 @@ class BackgroundServer:
     """
 
     def __init__(
-        self, workspace: Workspace, settings: Settings | None = None, studio: Studio | None = None, port: int = 0
+        self,
+        workspace: Workspace,
+        settings: Settings | None = None,
+        studio: Studio | None = None,
+        sources: Sources | None = None,
+        port: int = 0,
     ):
         settings = settings or Settings()
         self.workspace = workspace
-        self._server = uvicorn.Server(_config(build_app(workspace, settings, studio)))
+        self._server = uvicorn.Server(_config(build_app(workspace, settings, studio, sources)))
         self._listener = _listen("127.0.0.1", port)
         self.url = address(self._listener, settings)
         self._thread = threading.Thread(target=self._server.run, args=([self._listener],), daemon=True)

@@ -6,9 +6,9 @@ The frames are written again to `clip.mp4` beside the result, which is what the 
 output, one JSON object per line: {"total": 240}, {"done": 12}, {"error": "..."}, {"finished": 24}. SIGTERM ends the run after the
 current frame; what is finished stays. The run also ends that way when the server is gone.
 
-Jobs have a kind: "segment" as above, "live", "follow", "corrections". A live job gets its frames on standard input, behind the line of the job: 4 bytes of length, a JPEG. For each frame
+Jobs have a kind: "segment" as above, "live", "stream", "follow", "corrections". A live job gets its frames on standard input, behind the line of the job: 4 bytes of length, a JPEG. For each frame
 its map is written: {"frame": 3, "runs": "<base64 of `serve.packing.pack_maps`>", "entities": {"2": 0.8}, "events": [["born", 2]]}.
-A job that follows a prompted object writes {"frame": 3, "mask": [lengths of runs]} for each frame. A job of corrections reads a
+A stream is opened by the worker itself, and "jpeg" in the line is the frame. A job that follows a prompted object writes {"frame": 3, "mask": [lengths of runs]} for each frame. A job of corrections reads a
 video of another program and writes its tracks: {"track": 0, "name": "dog"}, then {"track": 0, "frame": 3, "mask": [lengths of runs]}.
 """
 
@@ -35,7 +35,8 @@ def main() -> int:
     limit_process(job["limits"])
     stop = _Stop()
     try:
-        kinds = {"segment": run, "live": run_live, "follow": run_follow, "corrections": run_corrections}
+        kinds = {"segment": run, "live": run_live, "stream": run_stream, "follow": run_follow,
+                 "corrections": run_corrections}  # fmt: skip
         work = kinds[job["kind"]]
         finished = work(job, stop)
     except (ValueError, OSError, MemoryError) as error:
@@ -53,17 +54,38 @@ def tell(line: dict[str, Any]) -> None:
         sys.stdout.flush()
 
 
+class _Asked(Exception):
+    """SIGTERM has arrived while the run waited for a frame."""
+
+
 class _Stop:
     """Whether the run should end: SIGTERM has arrived, or the parent process is gone."""
 
     def __init__(self) -> None:
         self._parent = os.getppid()
-        self._asked = False
+        self._asked = self._waits = False
         signal.signal(signal.SIGTERM, self._ask)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C on the server's terminal: the server decides
 
     def _ask(self, number: int, frame: object) -> None:
         self._asked = True
+        if self._waits:
+            self._waits = False
+            raise _Asked
+
+    def until_asked(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """The frames until the run should end, also while a stream is silent."""
+        remaining = iter(frames)
+        while not self.requested:
+            try:
+                self._waits = True
+                frame = next(remaining, None)
+                self._waits = False
+            except _Asked:
+                return
+            if frame is None:
+                return
+            yield frame
 
     @property
     def requested(self) -> bool:
@@ -92,19 +114,12 @@ def run(job: dict[str, Any], stop: _Stop) -> int:
     """Segments; returns the number of frames of the result."""
     from entitysam.io.readers.source import InputError, open_frames
 
-    limits = job["limits"]
     with open_frames(job["input"], max_frames=job["max_frames"]) as source:
         if source.is_live:
             raise InputError("a live input cannot be segmented here")
-        if source.width * source.height > limits["pixels"]:
-            raise InputError(f"the frames are {source.width}x{source.height}, which is larger than this server takes")
+        _check_size(source, job["limits"])
         tell({"total": source.num_frames or 0})
-
-        from entitysam.engine.build import open_model
-        from entitysam.inference.segmenter import VideoSegmenter
-
-        opened = open_model(job["model"], job["weights"], device=job["device"], kind="entity_sam")
-        segmenter = VideoSegmenter(opened.model)
+        segmenter = _open_segmenter(job)
         write = _write_online if job["online"] else _write_offline
         return write(segmenter, source, Path(job["out"]), job["title"], stop)
 
@@ -177,31 +192,60 @@ class _CountedFrames:
 
 def run_live(job: dict[str, Any], stop: _Stop) -> int:
     """Segments the frames of standard input as they come, until it ends; returns their number."""
-    from entitysam.engine.build import open_model
-    from entitysam.inference.segmenter import VideoSegmenter
-    from entitysam.serve.packing import Runs, pack_maps
-
-    opened = open_model(job["model"], job["weights"], device=job["device"], kind="entity_sam")
-    segmenter = VideoSegmenter(opened.model)
+    segmenter = _open_segmenter(job)
     tell({"ready": True})
-    frames = _LiveFrames(job["limits"]["pixels"], job["max_frames"])
+    return _write_live(segmenter, _LiveFrames(job["limits"]["pixels"], job["max_frames"]), job, stop)
+
+
+def run_stream(job: dict[str, Any], stop: _Stop) -> int:
+    """Segments the frames of a stream or camera of this machine as they come, until it ends or is stopped; returns their number."""
+    from entitysam.io.readers.source import FrameSource, open_frames
+
+    opened = open_frames(job["input"])
+    with FrameSource(opened.decoder, max_frames=job["max_frames"], drop_stale=opened.is_live) as frames:
+        _check_size(frames, job["limits"])
+        segmenter = _open_segmenter(job)
+        return _write_live(segmenter, frames, job, stop, with_frames=True)
+
+
+def _write_live(segmenter: Any, frames: Any, job: dict[str, Any], stop: _Stop, with_frames: bool = False) -> int:
+    """Writes and tells every frame when it is segmented."""
+    from entitysam.serve.packing import Runs, encode_jpeg, pack_maps
+
     scores: dict[int, list[float]] = {}
     with ExitStack() as stack:
         output: _Output | None = None
-        for result in segmenter.stream(frames):
+        for result in segmenter.stream(stop.until_asked(frames)):
             if output is None:
                 output = stack.enter_context(_Output(Path(job["out"]), job["title"], frames, count_steps=False))
-            output.add(f"{result.index:05d}", result.frame, result.ids, result.scores, frames.times[result.index])
+            time = frames.time(result.index)
+            output.add(f"{result.index:05d}", result.frame, result.ids, result.scores, time)
             for entity, score in result.scores.items():
                 scores.setdefault(entity, []).append(float(score))
             shown = {int(entity): round(float(score), 3) for entity, score in result.scores.items()}
             events = [[event.kind, int(event.id)] for event in result.events]
             runs = base64.b64encode(pack_maps([Runs.of(result.ids)])).decode()
-            tell({"frame": result.index, "runs": runs, "entities": shown, "events": events})
+            news = {"frame": result.index, "time": time, "runs": runs, "entities": shown, "events": events}
+            if with_frames:
+                news["jpeg"] = base64.b64encode(encode_jpeg(result.frame)).decode()
+            tell(news)
         if output is None:
             raise ValueError("no frame was finished")
         output.finish({entity: float(np.mean(values)) for entity, values in scores.items()})
         return output.count
+
+
+def _open_segmenter(job: dict[str, Any]) -> Any:
+    from entitysam.engine.build import open_model
+    from entitysam.inference.segmenter import VideoSegmenter
+
+    opened = open_model(job["model"], job["weights"], device=job["device"], kind="entity_sam")
+    return VideoSegmenter(opened.model)
+
+
+def _check_size(source: Any, limits: dict[str, int]) -> None:
+    if source.width * source.height > limits["pixels"]:
+        raise ValueError(f"the frames are {source.width}x{source.height}, which is larger than this server takes")
 
 
 class _LiveFrames:
@@ -218,6 +262,9 @@ class _LiveFrames:
     def __init__(self, max_pixels: int, max_frames: int):
         self._max_pixels, self._max_frames = max_pixels, max_frames
         self.times: list[float] = []
+
+    def time(self, index: int) -> float:
+        return self.times[index]
 
     def __iter__(self) -> Iterator[np.ndarray]:
         from PIL import Image

@@ -1,6 +1,7 @@
 """What browser tests do with the page of `entitysam serve`."""
 
 import re
+import time
 from contextlib import contextmanager
 
 # What Chromium remarks on: the tests read pixels back, which the page does not do; edits are refused, which the page says.
@@ -21,6 +22,14 @@ def open_page(browser, url, width=1280, height=800, ready="body[data-frame]", **
         yield page, problems
     finally:
         context.close()
+
+
+def wait_until(page, expression, seconds=60.0):
+    """Waits until an expression is true; the policy of the page forbids what `wait_for_function` does."""
+    end = time.monotonic() + seconds
+    while not page.evaluate(expression):
+        assert time.monotonic() < end, f"{expression} does not become true"
+        page.wait_for_timeout(100)
 
 
 def wait_frame(page, frame):

@@ -21,7 +21,8 @@ from entitysam.serve.jobs import Job
 from entitysam.serve.opened import OpenedResult
 from entitysam.serve.routes import result_of
 from entitysam.serve.security import tab_of
-from entitysam.serve.segmenting import UploadError
+from entitysam.serve.segmenting import UploadError, identity_of
+from entitysam.serve.sources import Source
 
 router = APIRouter()
 downloads = APIRouter()
@@ -89,9 +90,50 @@ async def _receive(request: Request, path: Path, max_mib: int, announced: int | 
 
 def _segment(state: Any, path: Path, online: bool, max_frames: int | None, job: Job) -> None:
     try:
-        state.studio.segment(job, path, state.workspace, online, max_frames)
+        state.studio.segment(job, path.parent, str(path), state.workspace, online, max_frames)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+# -- videos and streams of this machine
+
+
+@router.get("/sources")
+def list_sources(request: Request) -> list[dict[str, Any]]:
+    """What the person who has started the server offers."""
+    return [{"name": source.name, "live": source.is_live} for source in request.app.state.sources]
+
+
+@router.post("/sources")
+def segment_source(
+    request: Request,
+    name: Annotated[str, Body(max_length=4000)],
+    online: Annotated[bool, Body()] = True,
+    max_frames: Annotated[int | None, Body(ge=1, le=10**7)] = None,
+) -> dict[str, Any]:
+    """Segments a file that `list_sources` names."""
+    state, tab = request.app.state, tab_of(request)
+    source = state.sources.find(name, is_live=False)
+    return start_segmenting(state, source, tab, online, max_frames).describe()
+
+
+def start_segmenting(
+    state: Any, source: Source, owner: str | None, online: bool = True, max_frames: int | None = None
+) -> Job:
+    """Starts a job over a file of this machine; a result for `owner`, None = every tab."""
+    studio, path = state.studio, Path(source.address)
+    try:
+        place = studio.new_folder(source.name, owner, identity_of(path))
+    except FileNotFoundError:
+        raise InputError(f"{source.name}: is not there any more") from None
+    title = studio.title_of(place)
+    try:
+        return state.jobs.add(
+            Job("segment", owner, title,
+                lambda job: studio.segment(job, place, str(path), state.workspace, online, max_frames))
+        )  # fmt: skip
     except BaseException:
-        state.studio.discard(path.parent)
+        studio.discard(place)
         raise
 
 

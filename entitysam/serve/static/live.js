@@ -1,4 +1,5 @@
-// The camera of this browser: a frame is sent when the map of the one before has arrived.
+// Live inputs. A frame of the browser's camera is sent when the map of the one before has arrived; of a stream, which the server
+// reads, the newest frame is asked for when the one before is drawn.
 
 import { unpackMaps } from "./media.js";
 import { getJson } from "./server.js";
@@ -7,30 +8,40 @@ const $ = (id) => document.getElementById(id);
 const MAX_SIDE = 640;
 const EVENTS = 30; // shown
 
+const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+
 export class Live {
   constructor(app, picture, on) {
     Object.assign(this, { app, picture, on, running: false });
-    $("camera").addEventListener("click", () => (this.running ? this.stop() : this.start()));
+    $("camera").addEventListener("click", () => this.toggle(null));
   }
 
-  async start() {
-    let stream;
-    try {
-      stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: MAX_SIDE } } });
-    } catch (error) {
-      this.on.notice(`The camera cannot be used: ${error.message}`);
+  // Starts a stream by its name, null = the camera of this browser; or stops what is running.
+  async toggle(source) {
+    if (this.running) {
+      this.running = false;
       return;
+    }
+    let stream;
+    if (source === null) {
+      try {
+        stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: MAX_SIDE } } });
+      } catch (error) {
+        this.on.notice(`The camera cannot be used: ${error.message}`);
+        return;
+      }
     }
     this.running = true;
     this.on.started();
-    $("camera").textContent = "Stop";
+    const button = $(source === null ? "camera" : "use-source");
+    const text = button.textContent;
+    button.textContent = "Stop";
     $("camera-state").textContent = "starts the network…";
     $("camera-events").replaceChildren();
-    const video = Object.assign(document.createElement("video"), { muted: true, playsInline: true, srcObject: stream });
     try {
-      await video.play();
-      const { key } = await getJson("live", { json: {} });
-      await this.run(key, video);
+      const { key } = await getJson("live", { json: { source } });
+      if (source === null) await this.camera(key, stream);
+      else await this.stream(key);
       $("camera-state").textContent = "finishes the files…";
       const result = await getJson(`live/${key}/stop`, { json: {} });
       $("camera-state").textContent = `${result.frames} frames`;
@@ -39,40 +50,60 @@ export class Live {
       this.on.notice(error.message, true);
       $("camera-state").textContent = "";
     }
-    for (const track of stream.getTracks()) track.stop();
+    for (const track of stream?.getTracks() ?? []) track.stop();
     this.running = false;
-    $("camera").textContent = "Use the camera";
+    button.textContent = text;
   }
 
-  stop() {
-    this.running = false;
-  }
-
-  async run(key, video) {
+  async camera(key, stream) {
+    const video = Object.assign(document.createElement("video"), { muted: true, playsInline: true, srcObject: stream });
+    await video.play();
     const scale = Math.min(1, MAX_SIDE / Math.max(video.videoWidth, video.videoHeight));
     const canvas = document.createElement("canvas");
     canvas.width = Math.round(video.videoWidth * scale);
     canvas.height = Math.round(video.videoHeight * scale);
-    this.picture.open(canvas.width, canvas.height);
-    const started = performance.now();
+    this.begin(canvas);
     while (this.running) {
       canvas.getContext("2d").drawImage(video, 0, 0, canvas.width, canvas.height);
       const jpeg = await new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.9));
       const bitmap = await createImageBitmap(jpeg);
       const answer = await getJson(`live/${key}/frames`, { method: "POST", body: jpeg });
-      const packed = Uint8Array.from(atob(answer.runs), (letter) => letter.charCodeAt(0));
-      const maps = await new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
-      this.picture.entities = new Map(answer.entities.map((entity) => [entity.id, entity]));
-      this.picture.show(unpackMaps(maps)[0][0], bitmap);
-      document.body.dataset.live = answer.frame;
-      const seconds = (performance.now() - started) / 1000;
-      $("camera-state").textContent = `${answer.entities.length} entities · ${((answer.frame + 1) / seconds).toFixed(1)} frames/s`;
-      for (const [kind, id] of answer.events) {
-        const item = document.createElement("li");
-        item.textContent = `${seconds.toFixed(1)} s: entity ${id} ${kind}`;
-        $("camera-events").prepend(item);
-      }
-      while ($("camera-events").children.length > EVENTS) $("camera-events").lastChild.remove();
+      const seconds = (performance.now() - this.started) / 1000;
+      await this.show(answer, bitmap, answer.events.map(([kind, id]) => [seconds, kind, id]));
     }
+  }
+
+  async stream(key) {
+    let after = -1;
+    while (this.running) {
+      const answer = await getJson(`live/${key}/newest?after=${after}`);
+      if (answer.ended) break;
+      if (answer.frame === after) continue; // the stream is silent
+      const bitmap = await createImageBitmap(new Blob([bytes(answer.jpeg)], { type: "image/jpeg" }));
+      if (after < 0) this.begin(bitmap);
+      after = answer.frame;
+      await this.show(answer, bitmap, answer.events);
+    }
+  }
+
+  begin({ width, height }) {
+    this.picture.open(width, height);
+    this.started = performance.now();
+  }
+
+  // `events` = [seconds, kind, id] in their order.
+  async show(answer, bitmap, events) {
+    const maps = await new Response(new Blob([bytes(answer.runs)]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
+    this.picture.entities = new Map(answer.entities.map((entity) => [entity.id, entity]));
+    this.picture.show(unpackMaps(maps)[0][0], bitmap);
+    document.body.dataset.live = answer.frame;
+    const seconds = (performance.now() - this.started) / 1000;
+    $("camera-state").textContent = `${answer.entities.length} entities · ${((answer.frame + 1) / seconds).toFixed(1)} frames/s`;
+    for (const [at, kind, id] of events) {
+      const item = document.createElement("li");
+      item.textContent = `${at.toFixed(1)} s: entity ${id} ${kind}`;
+      $("camera-events").prepend(item);
+    }
+    while ($("camera-events").children.length > EVENTS) $("camera-events").lastChild.remove();
   }
 }

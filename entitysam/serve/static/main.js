@@ -15,7 +15,7 @@ window.entitysam = app; // for a look from the console
 const picture = new Picture($("picture"), $("picture-box"));
 const timeline = new Timeline(document.querySelector(".timeline"), { seek: (frame) => seek(frame, true), select });
 const tools = new Tools(app, picture, { notice, seek, select, changed, redraw: () => picture.draw() });
-const work = new Work(app, { notice, seek, select, open: (key) => guarded(() => open(key)), finished: () => guarded(listResults) });
+const work = new Work(app, { notice, seek, select, open: (key) => guarded(() => open(key)), finished: () => guarded(openFirst) });
 const live = new Live(app, picture, {
   notice,
   open: (key) => guarded(async () => {
@@ -56,6 +56,12 @@ async function listResults() {
   $("result").hidden = !results.length;
   if (app.key) $("result").value = app.key;
   return results;
+}
+
+// After a job: what it made is in the list, and open where nothing else is.
+async function openFirst() {
+  const [first] = (await listResults()).filter((result) => result.ready);
+  if (first && !app.key && !live.running) await open(first.key);
 }
 
 async function open(key) {

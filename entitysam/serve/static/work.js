@@ -23,6 +23,10 @@ export class Work {
     $("next-finding").addEventListener("click", () => this.move(1));
     $("previous-finding").addEventListener("click", () => this.move(-1));
     $("tab-review").addEventListener("click", () => this.reviewed !== `${app.key} ${app.state?.revision}` && this.review());
+    $("tab-new").addEventListener("click", () => this.listSources());
+    $("source").addEventListener("change", () => this.nameSource());
+    $("use-source").addEventListener("click", () => this.useSource());
+    this.listSources();
     this.poll();
   }
 
@@ -126,6 +130,42 @@ export class Work {
       return;
     }
     await this.give(`/api/results/${this.app.key}/corrections`, file, $("correct"), $("corrected"));
+  }
+
+  // -- videos and streams that the server offers
+
+  async listSources() {
+    try {
+      this.sources = await getJson("sources");
+    } catch (error) {
+      this.on.notice(error.message);
+      return;
+    }
+    const chosen = $("source").value;
+    $("source").replaceChildren(...this.sources.map(({ name }) => new Option(name, name)));
+    if (this.sources.some(({ name }) => name === chosen)) $("source").value = chosen;
+    $("given").hidden = !this.sources.length;
+    this.nameSource();
+  }
+
+  get source() {
+    return this.sources?.find(({ name }) => name === $("source").value);
+  }
+
+  nameSource() {
+    if (!this.app.live?.running) $("use-source").textContent = this.source?.live ? "Start" : "Segment";
+  }
+
+  async useSource() {
+    const { name, live } = this.source;
+    if (this.app.live.running || live) {
+      await this.app.live.toggle(name);
+      this.nameSource();
+      return;
+    }
+    const json = { name, online: $("way").value === "online" };
+    if ($("max-frames").value) json.max_frames = Number($("max-frames").value);
+    await this.start("sources", json);
   }
 
   // Sends a file; its button shows how far it is.

@@ -14,6 +14,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 from support.small_result import moving_squares, write_result
+from support.small_studio import small_studio
 
 from entitysam.cli import main
 from entitysam.edits.journal import Journal
@@ -21,6 +22,9 @@ from entitysam.edits.operations import Merge, Rename
 from entitysam.io.files import OutputError
 from entitysam.serve.exporting import export
 from entitysam.serve.opened import OpenedResult, result_identity
+from entitysam.serve.segmenting import Studio
+from entitysam.serve.server import BackgroundServer
+from entitysam.serve.workspace import Workspace
 
 COMMAND = [sys.executable, "-c", "from entitysam.cli import main; raise SystemExit(main())", "serve"]
 HEADERS = {"X-Tab": "a1" * 16, "Content-Type": "application/json"}
@@ -61,12 +65,51 @@ def test_killed_while_it_edits_it_loses_nothing_that_was_answered(folder):
     assert [edit.name for edit in edits] == [f"name {number}" for number in range(len(edits))]
 
 
+@pytest.mark.slow
+def test_killed_while_it_segments_it_loses_no_finished_frame(tmp_path):
+    """The worker ends after its frame when the server is gone; the server that starts again has the result."""
+    frames, _ = moving_squares(400, (48, 64))
+    clip = write_result(tmp_path / "long", frames[:400], np.ones((400, 48, 64), np.int32)) / "clip.mp4"
+    studio = small_studio(tmp_path)
+    process = subprocess.Popen(
+        [*COMMAND, "--port", "0", "--work", str(studio.folder), "--model", studio.model, "--device", "cpu"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    address = process.stdout.readline().split()[1].split("/")[2]
+
+    def ask(method, path, body=None):
+        connection = http.client.HTTPConnection(address, timeout=600)
+        connection.request(method, path, body, HEADERS)
+        answer = json.loads(connection.getresponse().read())
+        connection.close()
+        return answer
+
+    ask("POST", "/api/uploads?name=long.mp4", clip.read_bytes())
+    end = time.monotonic() + 900
+    while (done := ask("GET", "/api/jobs")[0]["done"]) < 3:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait(60) == -signal.SIGKILL
+    (place,) = studio.folder.iterdir()
+    while not (place / "result" / "segments.json").is_file():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    time.sleep(1.0)
+    workspace = Workspace()
+    studio.reopen(workspace)
+    (entry,) = workspace.visible(HEADERS["X-Tab"])
+    assert done <= entry.result.num_frames < 400
+    assert entry.result.frame(done - 1).shape == (48, 64, 3)
+
+
 def test_bad_arguments_are_one_line(folder, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     for arguments, message in [
         ([tmp_path / "empty"], "no finished result"),
         ([tmp_path / "nothing"], "no finished result"),
-        ([folder, folder, "--input", "x.mp4"], "exactly one RESULT"),
+        ([folder, folder, "--input", "x.mp4"], "exactly one result"),
         ([folder, "--host", "0.0.0.0", "--token", "short"], "at least 16 characters"),
         ([folder, "--port", "99999999"], "cannot be listened on"),
         ([folder, "--model", "none"], "none"),
@@ -112,6 +155,19 @@ def test_a_full_disk_is_said_and_breaks_nothing(folder, small_disk):
     opened.edit(Rename(id=3, name="again"))
     again = Journal(small_disk / "edits.jsonl", result_identity(opened.saved))
     assert again.edits == opened.journal.edits
+
+
+def test_an_upload_on_a_full_disk_is_said(small_disk):
+    studio = Studio(small_disk / "uploads")
+    with BackgroundServer(Workspace(), studio=studio) as server:
+        connection = http.client.HTTPConnection(server.url.split("/")[2], timeout=30)
+        connection.request("POST", "/api/uploads?name=a.mp4", b"x" * 270_000, HEADERS)  # little more than fits
+        answer = connection.getresponse()
+        assert answer.status == 507
+        assert json.loads(answer.read())["error"] == "the upload: cannot be written (No space left on device)"
+        connection.request("GET", "/api/jobs", None, HEADERS)
+        assert json.loads(connection.getresponse().read()) == []
+    assert list(studio.folder.iterdir()) == []
 
 
 def test_a_result_without_its_video_is_still_shown(folder, tmp_path):

@@ -8,36 +8,27 @@ import zipfile
 import av
 import numpy as np
 import pytest
-from golden.seeded_weights import seeded_state_dict
 from PIL import Image
-from support.pages import click_pixel, only_tints, open_page, pixel, wait_frame, wait_revision
+from support.pages import click_pixel, only_tints, open_page, pixel, place, wait_frame, wait_revision, wait_until
 from support.small_result import moving_squares, write_result
+from support.small_studio import small_studio
 
-from entitysam.checkpoint.files import save_weights
-from entitysam.engine.build import build_model, model_config, open_model
+from entitysam.engine.build import open_model
 from entitysam.io.id_maps import read_ids
 from entitysam.sam2.session import PromptedSession
 from entitysam.serve.app import Settings
 from entitysam.serve.opened import OpenedResult
-from entitysam.serve.segmenting import Limits, Prompter, Studio
 from entitysam.serve.server import BackgroundServer
 from entitysam.serve.workspace import Workspace
 
 FRAMES, IDS = moving_squares()
 WORKER = 400_000  # milliseconds: a process that imports torch, on a machine that does much else
-SMALL = {"image_size": 64, "num_entities": 6}
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """A server with a small network that segments uploads."""
-    folder = tmp_path_factory.mktemp("work")
-    model = build_model("tiny_scratch", **SMALL)
-    weights = seeded_state_dict({name: value.shape for name, value in model.state_dict().items()}, seed=2)
-    model.load_state_dict({name: 6 * value if "_queries." in name else value for name, value in weights.items()})
-    save_weights(folder / "small.safetensors", model, {**model_config("tiny_scratch"), **SMALL})
-    studio = Studio(folder / "uploads", str(folder / "small.safetensors"), device="cpu", limits=Limits(upload_mib=4),
-                    prompter=Prompter("sam2_tiny", "random", {"image_size": 64}))  # fmt: skip
+    studio = small_studio(tmp_path_factory.mktemp("work"))
     with BackgroundServer(Workspace(), Settings(), studio) as background:
         background.studio = studio
         yield background
@@ -204,8 +195,8 @@ def test_a_broken_video_gives_a_sentence(page, server, tmp_path):
         page.locator("#file").set_input_files(tmp_path / name)
         page.locator("#upload").click()
         page.locator("#notice", has_text=sentence).wait_for()
-    for place in server.studio.folder.iterdir():  # nothing is left of what failed
-        assert (place / "result").is_dir(), list(place.iterdir())
+    for folder in server.studio.folder.iterdir():  # nothing is left of what failed
+        assert (folder / "result").is_dir(), list(folder.iterdir())
     shutil.rmtree(server.studio.folder)
 
 
@@ -213,7 +204,7 @@ def test_the_camera_gives_entities_as_they_come_and_then_a_result(page):
     """Chromium's fake camera: a moving pattern."""
     page.locator("#tab-new").click()
     page.locator("#camera").click()
-    page.wait_for_function("Number(document.body.dataset.live) >= 3", timeout=WORKER)
+    wait_until(page, "Number(document.body.dataset.live) >= 3", WORKER / 1000)
     assert "entities" in page.locator("#camera-state").inner_text()
     assert "born" in page.locator("#camera-events").inner_text()
     page.locator("#camera").click()
@@ -259,3 +250,35 @@ def test_clicks_follow_an_object_and_spare_locked_ones(page, copy):
     page.locator("#undo").click()
     wait_revision(page, 3)
     np.testing.assert_array_equal(OpenedResult(folder).ids(22), IDS[22])
+
+
+@pytest.mark.slow
+def test_a_box_is_followed_backward(page, copy):
+    folder, _ = copy
+    page.locator("#lane-names button", has_text="Entity 2").click()
+    page.locator("#frame").fill("4")
+    page.locator("#frame").press("Enter")
+    wait_frame(page, 4)
+    page.locator("#picture").focus()
+    page.keyboard.press("c")
+    page.mouse.move(*place(page, 20, 4))
+    page.mouse.down()
+    page.mouse.move(*place(page, 44, 26))
+    page.mouse.up()
+    prompt = page.evaluate("entitysam.picture.prompt")
+    assert prompt["points"] == []
+    np.testing.assert_allclose(prompt["box"], [20.5, 4.5, 44.5, 26.5], atol=0.6)
+    page.locator("[data-follow=backward]").click()
+    page.wait_for_selector("body[data-revision='1']", timeout=WORKER)
+    opened = OpenedResult(folder)
+    frames = [opened.frame(index) for index in range(24)]
+    model = open_model("sam2_tiny", "random", device="cpu", overrides={"image_size": 64}, kind="sam2").model
+    session = PromptedSession(model, frames, keep_history=False)
+    found = [session.add_points(4, 1, [], [], prompt["box"])]
+    found += [session.step(index, reverse=True) for index in (3, 2, 1, 0)]
+    for frame in range(24):
+        expected = IDS[frame].copy()
+        if frame <= 4:
+            expected[expected == 2] = 0
+            expected[(found[4 - frame].mask_logits[0] > 0).numpy()] = 2
+        np.testing.assert_array_equal(opened.ids(frame), expected)
