@@ -49,10 +49,11 @@ def test_killed_while_it_edits_it_loses_nothing_that_was_answered(folder):
         return json.loads(connection.getresponse().read())
 
     key = ask("/api/results")[0]["key"]
-    threading.Timer(0.7, process.send_signal, [signal.SIGKILL]).start()
     answered = 0
     try:
         while True:
+            if answered == 4:
+                threading.Timer(0.5, process.send_signal, [signal.SIGKILL]).start()
             edit = {"kind": "rename", "id": 2, "name": f"name {answered}"}
             ask(f"/api/results/{key}/edits", {"revision": answered, "edit": edit})
             answered += 1
