@@ -36,6 +36,7 @@ class Manifest(BaseModel):
 
     Attributes:
         format: "onnx" or "torch".
+        storage: of the weights in the files: "fp32", "fp16" or "int8".
         opset: of ONNX; 0 for "torch".
         torch: version of PyTorch that exported it.
         image_size: S; num_entities: Q; num_memories: M.
@@ -50,6 +51,7 @@ class Manifest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     format: str
+    storage: str = "fp32"
     opset: int
     torch: str
     image_size: int

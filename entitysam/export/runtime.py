@@ -1,5 +1,6 @@
 """Runs an exported model by onnxruntime behind the interface of `inference.segmenter.FrameModel`."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,8 @@ from entitysam.registry import ConfigError
 from entitysam.structures import FrameOutput
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+
+GraphFunction = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -47,22 +50,11 @@ class OnnxModel:
     """
 
     def __init__(self, folder: Path, device: str = "auto", threads: int = 0) -> None:
-        require("onnxruntime")
-        import onnxruntime
-
         self.manifest: Manifest = read_manifest(folder)
         if self.manifest.format != "onnx":
             raise ConfigError(f"{folder}: exported as '{self.manifest.format}', which onnxruntime cannot run")
-        provider = PROVIDERS.get("cpu" if device == "auto" else device)
-        if provider is None or provider not in onnxruntime.get_available_providers():
-            there = [name for name, known in PROVIDERS.items() if known in onnxruntime.get_available_providers()]
-            raise ConfigError(f"device '{device}': this onnxruntime has {', '.join(there)}")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        self._sessions = {
-            name: onnxruntime.InferenceSession(str(folder / graph.file), options, providers=[provider])
-            for name, graph in self.manifest.graphs.items()
-        }
+        files = {name: folder / graph.file for name, graph in self.manifest.graphs.items()}
+        self._graphs = _onnxruntime(files, device, threads)
         self._mean = np.array(self.manifest.mean, np.float32)
         self._std = np.array(self.manifest.std, np.float32)
 
@@ -123,8 +115,27 @@ class OnnxModel:
         return FrameOutput(**output, points=points), BankState(points, bank, filled)
 
     def _run(self, graph: str, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        session = self._sessions[graph]
+        results = self._graphs[graph]({name: value.numpy() for name, value in inputs.items()})
+        return {name: torch.from_numpy(result) for name, result in results.items()}
+
+
+def _onnxruntime(files: dict[str, Path], device: str, threads: int) -> dict[str, GraphFunction]:
+    """The graphs as functions, run by onnxruntime."""
+    require("onnxruntime")
+    import onnxruntime
+
+    provider = PROVIDERS.get("cpu" if device == "auto" else device)
+    if provider is None or provider not in onnxruntime.get_available_providers():
+        there = [name for name, known in PROVIDERS.items() if known in onnxruntime.get_available_providers()]
+        raise ConfigError(f"device '{device}': this onnxruntime has {', '.join(there)}")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.disable_quant_qdq", "1")  # int8 weights become float32 once, when opened
+
+    def function_of(file: Path) -> GraphFunction:
+        session = onnxruntime.InferenceSession(str(file), options, providers=[provider])
         wanted = [spec.name for spec in session.get_inputs()]  # the exporter drops inputs that a graph does not use
         outputs = [spec.name for spec in session.get_outputs()]
-        results = session.run(outputs, {name: inputs[name].numpy() for name in wanted})
-        return {name: torch.from_numpy(result) for name, result in zip(outputs, results)}
+        return lambda inputs: dict(zip(outputs, session.run(outputs, {name: inputs[name] for name in wanted})))
+
+    return {name: function_of(file) for name, file in files.items()}

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from entitysam.export.graphs import Graph, graphs
 from entitysam.export.manifest import FILE, GraphFile, Manifest, TensorSpec
+from entitysam.export.storage import STORAGE, store_weights
 from entitysam.hub import sha256_of
 from entitysam.io.files import OutputError, make_folder, output_errors
 from entitysam.layers.network import PIXEL_MEAN, PIXEL_STD
@@ -35,7 +36,7 @@ PROTOCOL = (
 )
 
 
-def export(network: EntitySAM, out: Path, kind: str, fingerprint: dict[str, Any]) -> Manifest:
+def export(network: EntitySAM, out: Path, kind: str, fingerprint: dict[str, Any], storage: str = "fp32") -> Manifest:
     """Writes the graphs of a network into a new folder.
 
     Args:
@@ -43,18 +44,23 @@ def export(network: EntitySAM, out: Path, kind: str, fingerprint: dict[str, Any]
         out: folder; it must not hold anything.
         kind: "onnx", run by onnxruntime, or "torch", programs for `torch.export.load`.
         fingerprint: of the model, kept in the manifest.
+        storage: of the weights in the files, see `storage.store_weights`; ONNX only.
 
     Returns:
         the manifest, with the parity of the exported graphs.
 
     Raises:
-        ConfigError: unknown kind, a missing package, or a network that cannot be exported.
+        ConfigError: unknown kind or storage, a missing package, or a network that cannot be exported.
         OutputError: the folder holds files or cannot be written to.
     """
     if kind not in SUFFIXES:
         raise ConfigError(f"export: onnx or torch, not '{kind}'")
+    if storage not in STORAGE or (storage != "fp32" and kind != "onnx"):
+        raise ConfigError(
+            f"export: weights of onnx are stored in {', '.join(STORAGE)}, of torch in fp32, not '{storage}'"
+        )
     if kind == "onnx":
-        require("onnxruntime", "onnxscript")
+        require("onnx", "onnxruntime", "onnxscript")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"{out}: holds files already; name a new folder")
     make_folder(out.parent)
@@ -65,7 +71,7 @@ def export(network: EntitySAM, out: Path, kind: str, fingerprint: dict[str, Any]
         for graph in graphs(network):
             file = folder / f"{graph.name}{SUFFIXES[kind]}"
             with output_errors(out):
-                results = _write_onnx(graph, file) if kind == "onnx" else _write_program(graph, file)
+                results = _write_onnx(graph, file, storage) if kind == "onnx" else _write_program(graph, file)
             expected = graph.module(*graph.inputs.values())
             outputs = dict(zip(graph.outputs, expected))
             parity[graph.name] = {
@@ -77,6 +83,7 @@ def export(network: EntitySAM, out: Path, kind: str, fingerprint: dict[str, Any]
             )
         manifest = Manifest(
             format=kind,
+            storage=storage,
             opset=OPSET if kind == "onnx" else 0,
             torch=torch.__version__,
             image_size=network.image_size,
@@ -114,7 +121,7 @@ def require(*packages: str) -> None:
             raise ConfigError(f"{package} is not installed: pip install 'entitysam[export]'")
 
 
-def _write_onnx(graph: Graph, file: Path) -> list[np.ndarray]:
+def _write_onnx(graph: Graph, file: Path, storage: str) -> list[np.ndarray]:
     """Writes one graph; returns its outputs, computed by onnxruntime."""
     import onnxruntime
 
@@ -132,6 +139,8 @@ def _write_onnx(graph: Graph, file: Path) -> list[np.ndarray]:
             external_data=False,
             verbose=False,
         )
+    if storage != "fp32":
+        store_weights(file, storage)
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     return session.run(list(graph.outputs), {name: value.numpy() for name, value in graph.inputs.items()})
 

@@ -1,7 +1,7 @@
 """Speed of the levels of `--fast` on a clip, and of an exported model beside them; or operations of the levels, counted.
 
 Examples:
-  python tools/benchmark.py levels clip.mp4 --frames 48 --exported tiny_onnx
+  python tools/benchmark.py levels clip.mp4 --frames 48 --exported tiny_onnx tiny_int8
   python tools/benchmark.py levels --operations vits vitl --alive 20
 On a clip: processor time of `encode` and `propagate` per frame, all variants in turns, frame by frame; with several threads it
 counts all of them. Operations: of one frame with a full bank, relative to level 0; nothing is computed.
@@ -9,12 +9,14 @@ counts all of them. Operations: of one frame with a full bank, relative to level
 
 import argparse
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from entitysam.engine.build import build_model, open_model
+from entitysam.export.runtime import OnnxModel
 from entitysam.inference.segmenter import VideoSegmenter
 from entitysam.io.readers.source import open_frames
 from entitysam.models.dual_encoder import ImageFeatures
@@ -30,6 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image-size", type=int, metavar="S", help="side of the network's input")
     parser.add_argument("--frames", type=int, default=48, help="of the clip (default: 48)")
     parser.add_argument("--exported", nargs="+", default=[], metavar="FOLDER", help="of `entitysam export --to onnx`")
+    parser.add_argument("--runtimes", nargs="+", default=["cpu"], metavar="DEVICE",
+                        help="that run the exported models: providers of onnxruntime: cpu, cuda, tensorrt (default: cpu)")  # fmt: skip
     parser.add_argument("--operations", nargs="+", metavar="MODEL", help="count operations of these models instead")
     parser.add_argument("--alive", type=int, default=20, help="entities that are not dormant (default: 20)")
 
@@ -48,7 +52,9 @@ def show_speed(arguments: argparse.Namespace) -> None:
     overrides = {} if arguments.image_size is None else {"image_size": arguments.image_size}
     network = open_model(arguments.model, device="cpu", overrides=overrides).model
     variants = {f"level {level}": VideoSegmenter(network, fast=level).model for level in LEVELS}
-    variants |= {folder: open_model(folder).model for folder in arguments.exported}
+    for folder in arguments.exported:
+        for device in arguments.runtimes:
+            variants[f"{folder}, {device}"] = OnnxModel(Path(folder), device, torch.get_num_threads())
     with open_frames(arguments.clip, max_frames=arguments.frames) as frames:
         milliseconds, agreement = take_turns(variants, frames)
     print("| | ms per frame | ratio to level 0 | masks that agree with it, IoU |\n| --- | ---: | ---: | ---: |")

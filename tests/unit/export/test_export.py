@@ -1,6 +1,7 @@
 """Exported graphs: parity with PyTorch over a video, the NumPy example, damaged folders."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,9 @@ import entitysam
 from entitysam.engine.build import open_model
 from entitysam.errors import CheckpointError, ConfigError
 from entitysam.export.runtime import OnnxModel
+from entitysam.export.storage import store_weights
 from entitysam.export.writer import export
+from entitysam.hub import sha256_of
 from entitysam.inference.segmenter import VideoSegmenter
 from entitysam.io.files import OutputError
 
@@ -51,6 +54,39 @@ def test_a_video_has_the_same_maps(exported, small_model, small_video):
     assert len(np.unique(actual.ids)) > 2
 
 
+@pytest.mark.parametrize(("storage", "allowed"), [("fp16", 0.005), ("int8", 0.1)])
+def test_stored_weights(exported, small_model, small_video, tmp_path, storage, allowed):
+    """Graphs with smaller weights are smaller and give nearly the same masks; the bank keeps the differences."""
+    folder = rewritten(exported, tmp_path / "small", storage)
+    sizes = [sum(file.stat().st_size for file in path.glob("*.onnx")) for path in (exported, folder)]
+    assert sizes[1] < 0.8 * sizes[0]
+    assert masks_deviate(OnnxModel(folder), small_model, small_video) < allowed
+
+
+def rewritten(exported, folder, storage):
+    """A copy of an exported model with its weights stored otherwise."""
+    shutil.copytree(exported, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for graph in manifest["graphs"].values():
+        store_weights(folder / graph["file"], storage)
+        graph["sha256"] = sha256_of(folder / graph["file"])
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "storage": storage}))
+    return folder
+
+
+def masks_deviate(model, network, video):
+    """Relative difference of the mask logits of 5 frames from those of the network."""
+    states, worst = [model.initial_state(), network.initial_state()], 0.0
+    with torch.inference_mode():
+        for frame in video[:5]:
+            image = network.prepare(frame)[None]
+            found, states[0] = model.propagate(model.encode(image)[0], states[0])
+            expected, states[1] = network.propagate(network.encode(image)[0], states[1])
+            difference = found.mask_logits - expected.mask_logits
+            worst = max(worst, float(difference.norm() / expected.mask_logits.norm()))
+    return worst
+
+
 def test_example_needs_onnxruntime_and_numpy_alone(exported, small_model, small_video, tmp_path):
     frames = np.stack([np.resize(frame, (64, 64, 3)) for frame in small_video[:5]])
     np.save(tmp_path / "frames.npy", frames)
@@ -83,8 +119,6 @@ def test_programs_of_pytorch(small_model, tmp_path):
 
 
 def test_damaged_folders(exported, tmp_path):
-    import shutil
-
     folder = tmp_path / "copy"
     shutil.copytree(exported, folder)
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -108,6 +142,10 @@ def test_refusals(exported, small_model, tmp_path):
         open_model(str(exported), overrides={"image_size": 128})
     with pytest.raises(ConfigError, match="no levels of speed"):
         VideoSegmenter(OnnxModel(exported), fast=1)
+    with pytest.raises(ConfigError, match=r"inference\.compile: only a network of PyTorch"):
+        VideoSegmenter(OnnxModel(exported), compile=True)
+    with pytest.raises(ConfigError, match="of torch in fp32, not 'int8'"):
+        export(small_model, tmp_path / "new", "torch", {}, "int8")
     (tmp_path / "mine.txt").write_text("x")
     with pytest.raises(OutputError, match="holds files already"):
         export(small_model, tmp_path, "onnx", {})
