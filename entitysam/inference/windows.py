@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from entitysam.inference.identity import Appearance, EntityRegistry, Impostors, has_returned
-from entitysam.inference.segmenter import FrameModel, SegmentedVideo, VideoSegmenter
+from entitysam.inference.segmenter import TRACKS, FrameModel, SegmentedVideo, VideoSegmenter
 from entitysam.inference.tiles import TiledVideo
 from entitysam.ops import ids_to_rgb, rgb_to_ids
 from entitysam.structures import FrameOutput
@@ -55,6 +55,7 @@ class Window(Protocol):
         saturated: all queries show an entity, so that others may be missing.
         embeddings: [n, C] appearance of the entities, of unit length; None where the network gives none.
         frame_embeddings: float16 [T, n, C] the same on each frame, zeros where it is unknown.
+        is_followed: its entities are apart from its queries already (`inference.tracks`).
     """
 
     num_frames: int
@@ -63,6 +64,7 @@ class Window(Protocol):
     saturated: bool
     embeddings: Tensor | None
     frame_embeddings: Tensor | None
+    is_followed: bool
 
     def iter_ids(self) -> Iterator[np.ndarray]:
         """int32 [H, W] maps of entities 1..n, in order."""
@@ -179,7 +181,14 @@ def segment_window(
     run = WindowRun(segmenter, frames, grid, second_pass)
     maps = [pack_map(ids) for ids in run.iter_ids()]
     return PackedWindow(
-        run.num_frames, run.scores, run.frame_scores, run.saturated, run.embeddings, run.frame_embeddings, maps
+        run.num_frames,
+        run.scores,
+        run.frame_scores,
+        run.saturated,
+        run.embeddings,
+        run.frame_embeddings,
+        run.is_followed,
+        maps,
     )
 
 
@@ -197,6 +206,7 @@ class PackedWindow:
     saturated: bool
     embeddings: Tensor | None
     frame_embeddings: Tensor | None
+    is_followed: bool
     maps: list[bytes]
 
     def iter_ids(self) -> Iterator[np.ndarray]:
@@ -244,7 +254,8 @@ class FollowedWindow:
         self.frame_scores = self.frame_scores[1:]
         self.scores = self.frame_scores.sum(1) / np.maximum(visible.sum(0), 1)
         self.embeddings = None if total is None else F.normalize(total[1:], dim=1)
-        self.frame_embeddings = None
+        self.frame_embeddings: Tensor | None = None
+        self.is_followed = True
 
     def iter_ids(self) -> Iterator[np.ndarray]:
         return (row[ids] for row, ids in zip(self._id_of, self._window.iter_ids()))
@@ -274,7 +285,7 @@ class WindowMerge:
 
     def add(self, window: Window, is_last: bool) -> Iterator[FrameMap]:
         """Yields the frames of the next window, from the middle of those that it shares with the one before."""
-        if self._follow and not (self._is_first and is_last):
+        if self._follow and not window.is_followed and not (self._is_first and is_last):
             window = FollowedWindow(window)
         self._is_first = False
         maps = window.iter_ids()
@@ -340,6 +351,7 @@ class WindowRun:
         self._video: SegmentedVideo | TiledVideo
         self.embeddings: Tensor | None = None
         self.frame_embeddings: Tensor | None = None
+        self.is_followed = segmenter.ids == TRACKS
         if grid != (1, 1):
             held = list(frames)
             if not held:

@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     model = open_model(arguments.weights, None, arguments.device, {}).model
-    segmenter = VideoSegmenter(model, appearance="none")
+    segmenter = VideoSegmenter(model, appearance="none", ids="queries")
     appearances: dict[str, Appearance] = {"overlap alone": no_appearance, "tokens": token_appearance}
     for weights in arguments.masa:
         appearances[f"MASA {weights.rpartition('/')[2]}"] = MasaAppearance(
@@ -141,7 +141,7 @@ def windows(
         maps = [pack_map(ids) for ids in window.iter_ids()]
         for row, (merge, name) in merges.items():
             packed = PackedWindow(
-                window.num_frames, window.scores, window.frame_scores, window.saturated, *looks[name], maps
+                window.num_frames, window.scores, window.frame_scores, window.saturated, *looks[name], False, maps
             )
             rows[row] += [pack_map(frame.ids) for frame in merge.add(packed, index == len(ranges) - 1)]
     return rows
@@ -158,7 +158,7 @@ def all_embeddings(
         sizes[:] = [0 if part is None else part.shape[1] for part in parts]
         return torch.cat([part for part in parts if part is not None], dim=1)
 
-    run = WindowRun(VideoSegmenter(segmenter.model, appearance=together), frames, (1, 1))
+    run = WindowRun(VideoSegmenter(segmenter.model, appearance=together, ids=segmenter.ids), frames, (1, 1))
     assert run.embeddings is not None  # tokens are among the appearances
     assert run.frame_embeddings is not None
     split = zip(torch.split(run.embeddings, sizes, dim=1), torch.split(run.frame_embeddings, sizes, dim=2))
