@@ -209,6 +209,8 @@ def test_resume_refuses_another_run_and_a_fresh_start_forgets_it(clip, offline, 
         assert main(command) == 130
     assert main([*command, "--resume", "--stride", "2"]) == 2
     assert "stride was 1, is 2" in capsys.readouterr().err
+    assert main([*command, "--resume", "--fast", "1"]) == 2
+    assert "inference.fast was 0, is 1" in capsys.readouterr().err
     assert main([*command, "--stride", "4"]) == 0  # fewer masks than the unfinished run had written
     assert sorted(path.name for path in (out / "masks").iterdir()) == ["00000.png", "00004.png"]
     assert main([*command, "--resume"]) == 0
