@@ -93,7 +93,9 @@ def test_windows_are_those_of_segment(worker, clip, monkeypatch):
         maps = [found.ids for found in windows]
     found = read(worker, outcome)
     np.testing.assert_array_equal(list(found.iter_ids()), maps)
-    assert found.scores == pytest.approx(windows.scores)
+    # An entity that a window has only on shared frames, which come from its neighbour, has a score but no pixel.
+    shown = set(np.unique(maps).tolist())
+    assert found.scores == pytest.approx({number: score for number, score in windows.scores.items() if number in shown})
 
 
 def test_result_folders_say_the_same_as_the_table(worker, clip, monkeypatch):
