@@ -143,7 +143,7 @@ class VideoWorker:
     ) -> tuple[Iterator[tuple["np.ndarray", dict[int, float]]], Callable[[], dict[int, float]]]:
         """The id maps with the scores of the frame, and the scores over the video, which are complete after the maps."""
         if self._settings.window:
-            from entitysam.inference.windows import WindowedVideo
+            from entitysam.inference.windows.video import WindowedVideo
 
             windows = WindowedVideo([self._segmenter], frames, self._settings.window)
             return ((found.ids, found.scores) for found in windows), lambda: windows.scores

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from entitysam.inference.wrapped import WrappedModel
 from entitysam.registry import ConfigError
 from entitysam.structures import FrameOutput
 
 
-class CompiledModel:
+class CompiledModel(WrappedModel):
     """A network behind the interface `inference.segmenter.FrameModel` whose `encode` and `propagate` are compiled.
 
     There is one graph for `encode`, one for a frame without memory and one for a later frame. The latter takes a bank of full
@@ -31,25 +32,14 @@ class CompiledModel:
     def __init__(self, model: Any, backend: str | Callable = "inductor") -> None:
         if not isinstance(model, torch.nn.Module) or not hasattr(model, "memory"):
             raise ConfigError("inference.compile: only a network of PyTorch can be compiled, not an exported one")
+        super().__init__(model)
         network: Any = model  # an EntitySAM
-        self.model = network
-        self.prepare, self.initial_state = network.prepare, model.initial_state
         options: dict[str, Any] = {"backend": backend, "fullgraph": True, "dynamic": False}
         self._encode = torch.compile(network.encode, **options)
         self._compiles_propagate = not network.speed.prune
         # Two functions, because a function has a limited number of graphs.
         self._first = torch.compile(lambda *inputs: network.propagate(*inputs), **options)
         self._later = torch.compile(lambda *inputs: network.propagate(*inputs), **options)
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the network."""
-        return self.model.device
-
-    @property
-    def num_entities(self) -> int:
-        """Q of the network."""
-        return self.model.num_entities
 
     def encode(self, images: Tensor) -> list[Any]:
         """Features of frames [B, 3, S, S], one after the other: a graph has one batch size."""

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from entitysam.inference.compiled import CompiledModel
+from entitysam.inference.wrapped import WrappedModel
 from entitysam.speed import EXACT, Speed
 from entitysam.structures import FrameOutput
 
@@ -57,7 +58,7 @@ class FrameFeatures:
         return getattr(self.features, "semantic", None)
 
 
-class KeyframeModel:
+class KeyframeModel(WrappedModel):
     """A network behind the interface `inference.segmenter.FrameModel` that runs on every `speed.keyframe`-th frame.
 
     A frame that the flow explains badly is a keyframe, too (`speed.max_change`): cuts and new entities are not waited for.
@@ -68,26 +69,13 @@ class KeyframeModel:
     """
 
     def __init__(self, model: Any, speed: Speed) -> None:
-        self.model, self.speed = model, speed
+        super().__init__(model)
+        self.speed = speed
         self._flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)  # type: ignore[attr-defined]
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the network."""
-        return self.model.device
-
-    @property
-    def num_entities(self) -> int:
-        """Q of the network."""
-        return self.model.num_entities
 
     def initial_state(self) -> KeyframeState:
         """State before the first frame."""
         return KeyframeState(vars(self.model.initial_state()))
-
-    def prepare(self, frame: np.ndarray) -> Tensor:
-        """As the network's."""
-        return self.model.prepare(frame)
 
     def encode(self, images: Tensor) -> list[FrameFeatures]:
         """Frames [B, 3, S, S]; nothing is computed yet."""

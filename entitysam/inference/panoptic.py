@@ -137,14 +137,8 @@ class PanopticMerge:
             rows = torch.arange(len(frame))
             if self.skip_absent:
                 rows = torch.nonzero((frame > NOWHERE).flatten(1).any(1)).flatten().cpu()
+                rows = rows if len(rows) else torch.zeros(1, dtype=torch.int64)  # one that owns nothing
                 frame = frame[rows.to(frame.device)]
-            if not len(rows):
-                yield (
-                    torch.zeros(self.out_size, dtype=torch.int64),
-                    torch.zeros(1, *self.out_size, dtype=torch.bool),
-                    rows,
-                )
-                continue
             large = F.interpolate(frame[None].float(), size=self.out_size, mode="bilinear", align_corners=False)[0]
             probability = large.sigmoid_()  # [n, H, W]
             masks = probability >= self.mask_threshold
@@ -157,10 +151,11 @@ class PanopticMerge:
         totals = torch.zeros(3, len(self.kept), dtype=torch.int64)
         for logits in chunks:
             for owner, masks, rows in self._owners(logits, weight):
-                count = len(rows) + 1
-                totals[0, rows] += torch.bincount(owner.flatten(), minlength=count)[1:count].cpu()
-                totals[1, rows] += masks.sum((1, 2))[: len(rows)].cpu()
-                totals[2, rows] += torch.bincount(_where_own(owner, masks).flatten(), minlength=count)[1:count].cpu()
+                totals[0, rows] += torch.bincount(owner.flatten(), minlength=len(masks) + 1)[1:].cpu()
+                totals[1, rows] += masks.sum((1, 2)).cpu()
+                totals[2, rows] += torch.bincount(_where_own(owner, masks).flatten(), minlength=len(masks) + 1)[
+                    1:
+                ].cpu()
         return totals[0], totals[1], totals[2]
 
 

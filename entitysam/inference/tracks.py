@@ -15,7 +15,7 @@ from entitysam.inference.identity import EntityRegistry
 from entitysam.inference.panoptic import PanopticMerge
 
 ABSENT = -32.0  # mask logit of an entity on frames without it
-MIN_FRAMES = 3  # an entity that is seen on fewer frames of a video is dropped
+MIN_FRAMES = 3
 
 
 class EntityTracks:
@@ -27,10 +27,12 @@ class EntityTracks:
         appearance: [Q, C] what the queries of a frame show, for `EntityRegistry.update`; None = overlap alone decides.
         settings: thresholds of `PanopticMerge`.
 
+    An entity that is seen on fewer than `MIN_FRAMES` frames (all, where there are fewer) is dropped.
+
     Attributes:
         queries: int64 [N, T] the query that shows entity n on frame t; -1 = none.
         frame_scores: float32 [N, T] score of that query; 0 where there is none.
-        scores: float32 [N] mean over the frames with a query; 0 where these are fewer than `MIN_FRAMES`.
+        scores: float32 [N] mean over the frames with a query.
     """
 
     def __init__(
@@ -42,15 +44,13 @@ class EntityTracks:
     ) -> None:
         self._chunks, self._appearance = chunks, appearance
         num_frames = len(scores)
-        entity_of = self._follow(scores, settings)  # entity -> {frame: query}
-        self.queries = torch.full((len(entity_of), num_frames), -1)
-        for row, query_on in zip(self.queries, entity_of.values()):
+        shown = [on for on in self._follow(scores, settings).values() if len(on) >= min(MIN_FRAMES, num_frames)]
+        self.queries = torch.full((len(shown), num_frames), -1)
+        for row, query_on in zip(self.queries, shown):
             row[list(query_on)] = torch.tensor(list(query_on.values()))
         seen = self.queries >= 0
         self.frame_scores = scores.T.gather(0, self.queries.clamp(min=0)) * seen
-        num_seen = seen.sum(1)
-        self.scores = self.frame_scores.sum(1) / num_seen.clamp(min=1)
-        self.scores[num_seen < min(MIN_FRAMES, num_frames)] = 0
+        self.scores = self.frame_scores.sum(1) / seen.sum(1)
 
     def chunks(self) -> Iterator[Tensor]:
         """Mask logits of the entities, float32 [N, 1, h, w] frame by frame."""
@@ -67,7 +67,7 @@ class EntityTracks:
         return np.array([np.bincount(row[row >= 0]).argmax() for row in self.queries.numpy()], np.int64)
 
     def _follow(self, scores: Tensor, settings: dict[str, Any]) -> dict[int, dict[int, int]]:
-        """The query of every entity on the frames on which it has a pixel: each frame is merged alone, at the masks' size."""
+        """Entity -> {frame: query}, of the frames on which it has a pixel: each is merged alone, at the size of the masks."""
         registry = EntityRegistry()
         query_on: dict[int, dict[int, int]] = {}
         frame = 0

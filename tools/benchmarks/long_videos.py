@@ -26,7 +26,9 @@ from entitysam.inference.identity import Appearance, EntityRegistry, no_appearan
 from entitysam.inference.online import OnlineEntities
 from entitysam.inference.panoptic import PanopticMerge
 from entitysam.inference.segmenter import VideoSegmenter
-from entitysam.inference.windows import PackedWindow, WindowMerge, WindowRun, pack_map, unpack_map, window_ranges
+from entitysam.inference.windows.merge import WindowMerge
+from entitysam.inference.windows.video import window_ranges
+from entitysam.inference.windows.window import PackedWindow, WindowRun, pack_map, unpack_map
 from entitysam.ops import fill_holes
 
 ENTITY = [{"id": 1, "name": "entity", "isthing": 1}]

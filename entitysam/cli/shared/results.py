@@ -18,7 +18,7 @@ from entitysam.engine.build import OpenedModel
 from entitysam.engine.methods.appearance import build_segmenter
 from entitysam.inference.segmenter import SegmentedVideo, VideoSegmenter
 from entitysam.inference.tiles import TiledVideo, grid_for, stream_tiles
-from entitysam.inference.windows import WindowedVideo
+from entitysam.inference.windows.video import WindowedVideo
 from entitysam.io.files import whole_file
 from entitysam.io.id_maps import read_ids
 from entitysam.io.readers.source import FrameSource

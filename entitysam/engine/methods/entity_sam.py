@@ -15,7 +15,8 @@ from torch import Tensor
 from entitysam.engine.methods.context import MethodContext
 from entitysam.engine.methods.masa import ReidentifyingSegmenter, open_reidentifier
 from entitysam.engine.methods.streamed import StreamedVideo
-from entitysam.inference.segmenter import SegmentedVideo, VideoSegmenter
+from entitysam.inference.segmenter import QUERIES, SegmentedVideo, VideoSegmenter
+from entitysam.inference.wrapped import WrappedModel
 from entitysam.registry import METHODS
 from entitysam.structures import FrameOutput
 
@@ -70,8 +71,8 @@ class LinkedQueries:
 
     def __init__(self, context: MethodContext, weights: str = "", model: str = "") -> None:
         network = WithoutMemory(context.entity_sam(weights, model))
-        # Nothing of other frames but the links.
-        plain = {"warmup_frames": 0, "fast": 0, "compile": False, "appearance": "none"}
+        # Nothing of other frames but the links, and a query is an entity.
+        plain = {"warmup_frames": 0, "fast": 0, "compile": False, "appearance": "none", "ids": QUERIES}
         self.segmenter = VideoSegmenter(network, **{**context.inference, **plain})
 
     def segment(self, frames: Iterable[np.ndarray], out_size: tuple[int, int]) -> SegmentedVideo:
@@ -85,7 +86,7 @@ class LastQueries:
     embeddings: Tensor | None = None
 
 
-class WithoutMemory:
+class WithoutMemory(WrappedModel):
     """EntitySAM as a `FrameModel` that forgets: row q of every output is the query that continues row q of the frame before.
 
     The assignment has the largest sum of cosine similarities (Hungarian method).
@@ -93,14 +94,6 @@ class WithoutMemory:
     Args:
         model: an `EntitySAM` in eval mode.
     """
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-        self.prepare, self.encode, self.device = model.prepare, model.encode, model.device
-
-    @property
-    def num_entities(self) -> int:
-        return self.model.num_entities
 
     def initial_state(self) -> LastQueries:
         return LastQueries()

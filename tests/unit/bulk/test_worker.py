@@ -21,7 +21,7 @@ from entitysam.bulk.tables import ENTITIES, FOLDERS, PREVIEWS, VideoTable
 from entitysam.bulk.worker import JobError, VideoWorker
 from entitysam.exchange.collection import read_video
 from entitysam.exchange.video import read_result
-from entitysam.inference.windows import WindowedVideo
+from entitysam.inference.windows.video import WindowedVideo
 from entitysam.io.readers.source import open_frames
 
 SMALL = Settings(

@@ -13,7 +13,7 @@ from entitysam.evaluation.clear_mot import identity_counts, identity_numbers
 from entitysam.evaluation.tracks import Tracks, align
 from entitysam.inference.identity import EntityRegistry
 from entitysam.inference.segmenter import VideoSegmenter
-from entitysam.inference.windows import WindowedVideo
+from entitysam.inference.windows.video import WindowedVideo
 
 HEIGHT, WIDTH = 32, 48
 SIDE = 6

@@ -53,7 +53,7 @@ def test_an_entity_of_fewer_than_three_frames_is_dropped(frames, kept):
     logits = boxes([row, [115] * 8])
     scores = torch.where((logits > 0).flatten(2).any(2), 0.6, 0.001).T.contiguous()
     found = tracks_of(logits, scores)
-    assert sorted((found.scores > 0).tolist()) == sorted([kept, True])
+    assert found.queries.tolist() == [[0 if value else -1 for value in row]] * kept + [[1] * 8]
 
 
 @pytest.mark.parametrize("size", [1, 3, 8])
@@ -110,6 +110,17 @@ def test_a_query_that_is_used_again_gives_new_ids():
     assert sorted(seen) == [10] * 6 + [60]
     np.testing.assert_allclose(found.scores, 0.9, atol=1e-3)
     assert [(scores > 0.5).sum() for scores in found.frame_scores] == seen
+
+
+@pytest.mark.parametrize("threshold", [0.05, 0.0])
+@pytest.mark.parametrize("dense", [False, True])
+def test_a_video_without_entities(threshold, dense):
+    frames = [frame_of(np.zeros(SIZE, int))] * 4
+    segmenter = VideoSegmenter(PerfectNetwork(4), ids="tracks", dense=dense, score_threshold=threshold)
+    found = segmenter.segment(frames)
+    assert found.ids.shape == (4, *SIZE)
+    assert not found.ids.any()
+    assert (len(found.scores), found.frame_scores.shape, found.saturated) == (0, (0, 4), False)
 
 
 def test_one_frame_and_unknown_ids():

@@ -9,16 +9,9 @@ import torch
 from support.perfect_network import PerfectNetwork, frame_of, moving_strips, pairs
 
 from entitysam.inference.segmenter import VideoSegmenter
-from entitysam.inference.windows import (
-    FrameWindows,
-    WindowedVideo,
-    WindowMerge,
-    WindowStitcher,
-    check_overlap,
-    segment_window,
-    tube_iou,
-    window_ranges,
-)
+from entitysam.inference.windows.merge import WindowMerge, WindowStitcher, tube_iou
+from entitysam.inference.windows.video import FrameWindows, WindowedVideo, check_overlap, window_ranges
+from entitysam.inference.windows.window import segment_window
 
 
 def segmenter(appearance=True):
