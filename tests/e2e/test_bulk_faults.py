@@ -1,7 +1,5 @@
 """A job whose processes are killed, or whose disk is full: at most the videos in hand are lost, and it continues."""
 
-import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +9,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 from support.collections import FRAMES, MODEL, write_video
+from support.disks import mounted, resize
 
 from entitysam.cli import main
 
@@ -105,20 +104,12 @@ def test_a_killed_ray_node_costs_the_videos_in_hand(collection, expected, tmp_pa
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 128 KiB, and a function that gives it another size."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    if shutil.which("mount") is None or os.geteuid() != 0:
-        pytest.skip("only root can mount a small disk")
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", place], capture_output=True).returncode:
-        pytest.skip("no disk can be mounted here")
-    yield place, lambda size: subprocess.run(["mount", "-o", f"remount,size={size}", place], check=True)
-    subprocess.run(["umount", place], check=True)
+    with mounted(tmp_path / "disk", "size=128k") as place:
+        yield place
 
 
 def test_a_full_disk_ends_the_job_which_then_continues(collection, expected, small_disk, capfd):
-    place, resize = small_disk
-    out = place / "out"
+    out = small_disk / "out"
     assert main(["bulk", str(collection), "-o", str(out), "--workers", "1", *MODEL]) == 2
     note, error = capfd.readouterr().err.strip().splitlines()
     assert "--resume" in note
@@ -127,6 +118,6 @@ def test_a_full_disk_ends_the_job_which_then_continues(collection, expected, sma
     assert len(before) < VIDEOS
     assert not (out / "videos.parquet").exists()
     assert not list((out / "entities").glob(".*"))
-    resize("64m")
+    resize(small_disk, "64m")
     assert main(["bulk", str(collection), "-o", str(out), "--workers", "1", "--resume", *MODEL]) == 0
     check(out, expected, before)

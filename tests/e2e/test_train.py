@@ -1,7 +1,6 @@
 """Training by config and command on synthetic data with the tiny network."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.disks import mounted
 
 from entitysam.config import load_config, to_dict
 from entitysam.engine.train.run import run
@@ -207,25 +207,14 @@ def test_periodic_evaluation_and_best_checkpoint(synthetic, tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(synthetic, tmp_path):
-    folder = tmp_path / "sealed"
-    folder.mkdir()
-    is_root = os.geteuid() == 0  # permissions do not stop root, a read-only file system does
-    if is_root and subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(folder)], check=False).returncode:
-        pytest.skip("a read-only file system cannot be mounted here")
-    if not is_root:
-        folder.chmod(0o500)
-    try:
+    """Permissions do not stop root; a read-only file system does."""
+    with mounted(tmp_path / "sealed", "ro") as folder:
         for out in (folder, folder / "run"):
             result = command("--config", "configs/tiny_scratch_stage1.yaml", *overrides(synthetic, out))
             assert result.returncode == 1
             assert result.stderr.splitlines()[-1].startswith("error: ")
             assert str(folder) in result.stderr.splitlines()[-1]
             assert "Traceback" not in result.stderr
-    finally:
-        if is_root:
-            subprocess.run(["umount", str(folder)], check=True)
-        else:
-            folder.chmod(0o700)
 
 
 @pytest.fixture

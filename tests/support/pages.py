@@ -36,6 +36,12 @@ def wait_frame(page, frame):
     page.wait_for_selector(f"body[data-frame='{frame}']")
 
 
+def go_to(page, frame):
+    page.locator("#frame").fill(str(frame))
+    page.locator("#frame").press("Enter")
+    wait_frame(page, frame)
+
+
 def wait_revision(page, revision):
     page.wait_for_selector(f"body[data-revision='{revision}']")
 

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from support.pages import click_pixel, only_tints, open_page, pixel, place, selected, wait_frame, wait_revision
+from support.pages import click_pixel, go_to, only_tints, open_page, pixel, place, selected, wait_frame, wait_revision
 from support.small_result import moving_squares
 
 from entitysam.io.id_maps import read_ids
@@ -26,12 +26,6 @@ def middle(frame, entity, ids=IDS):
     if entity == 1:
         return ids.shape[2] - 3, 3
     return int(columns.mean()), int(rows.mean())
-
-
-def go_to(page, frame):
-    page.locator("#frame").fill(str(frame))
-    page.locator("#frame").press("Enter")
-    wait_frame(page, frame)
 
 
 def choose(page, entity, other=None):

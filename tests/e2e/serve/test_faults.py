@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -13,6 +12,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
+from support.disks import mounted
 from support.small_result import moving_squares, write_result
 from support.small_studio import small_studio
 
@@ -123,15 +123,8 @@ def test_bad_arguments_are_one_line(folder, tmp_path, capsys):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 256 KiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    if shutil.which("mount") is None or os.geteuid() != 0:
-        pytest.skip("only root can mount a small disk")
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", place], capture_output=True).returncode:
-        pytest.skip("no disk can be mounted here")
-    yield place
-    subprocess.run(["umount", place], check=True)
+    with mounted(tmp_path / "disk", "size=256k") as place:
+        yield place
 
 
 def test_a_full_disk_is_said_and_breaks_nothing(folder, small_disk):

@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
-from support.pages import click_pixel, only_tints, open_page, pixel, place, wait_frame, wait_revision, wait_until
+from support.pages import click_pixel, go_to, only_tints, open_page, pixel, place, wait_frame, wait_revision, wait_until
 from support.small_result import moving_squares, write_result
 from support.small_studio import small_studio
 
@@ -222,9 +222,7 @@ def test_clicks_follow_an_object_and_spare_locked_ones(page, copy):
     page.locator("#lock").click()
     wait_revision(page, 1)
     page.locator("#lane-names button", has_text="Entity 2").click()
-    page.locator("#frame").fill("20")
-    page.locator("#frame").press("Enter")
-    wait_frame(page, 20)
+    go_to(page, 20)
     page.locator("#picture").focus()
     page.keyboard.press("c")
     click_pixel(page, 60, 40)
@@ -256,9 +254,7 @@ def test_clicks_follow_an_object_and_spare_locked_ones(page, copy):
 def test_a_box_is_followed_backward(page, copy):
     folder, _ = copy
     page.locator("#lane-names button", has_text="Entity 2").click()
-    page.locator("#frame").fill("4")
-    page.locator("#frame").press("Enter")
-    wait_frame(page, 4)
+    go_to(page, 4)
     page.locator("#picture").focus()
     page.keyboard.press("c")
     page.mouse.move(*place(page, 20, 4))
