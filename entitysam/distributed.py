@@ -103,10 +103,8 @@ class SharedWork:
         """
         if self._store is None:
             return
-        try:
+        with self._connected():
             reason = self._store.get(f"{self._key}/failure").decode() if self._failed() else ""
-        except RuntimeError as error:
-            raise WorkerError(f"the connection to the other workers is lost ({error})") from error
         if reason:
             raise WorkerError(reason)
 
@@ -118,12 +116,23 @@ class SharedWork:
         """
         if self._store is None:
             return
-        self._store.add(f"{self._key}/finished", 1)
         pause = 0.01
-        while self._store.add(f"{self._key}/finished", 0) < world_size():
+        with self._connected():
+            finished = self._store.add(f"{self._key}/finished", 1)
+        while finished < world_size():
             self.check()
             time.sleep(pause)
             pause = min(2 * pause, 1.0)
+            with self._connected():
+                finished = self._store.add(f"{self._key}/finished", 0)
+        dist.barrier()  # the first worker holds the store and may not leave before the others have read it
+
+    @contextmanager
+    def _connected(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            raise WorkerError(f"the connection to the other workers is lost ({error})") from error
 
     def _failed(self) -> bool:
         return self._store is not None and self._store.check([f"{self._key}/failure"])

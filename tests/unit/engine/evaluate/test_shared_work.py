@@ -48,6 +48,11 @@ def test_an_error_that_stops_one_worker_stops_the_other(outcomes, scenario, erro
     assert first["message"] == f"worker 1: {second['message']}"
 
 
+def test_the_worker_that_holds_the_store_leaves_last(tmp_path):
+    distributed.launch(shared_work.finish_last_and_leave, 2, (str(tmp_path),))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
+
+
 class Fails:
     """Fails on every video after the first `good` ones."""
 
