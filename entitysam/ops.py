@@ -129,5 +129,8 @@ def ids_to_rgb(ids: np.ndarray) -> np.ndarray:
 
 def rgb_to_ids(rgb: np.ndarray) -> np.ndarray:
     """uint8 [H, W, 3] -> int32 [H, W] with id = R + 256 G + 65536 B."""
-    rgb = rgb.astype(np.int32)
-    return rgb[..., 0] + 256 * rgb[..., 1] + 65536 * rgb[..., 2]
+    ids = rgb[..., 2].astype(np.int32)
+    for channel in (1, 0):
+        ids <<= 8
+        ids |= rgb[..., channel]
+    return ids

@@ -22,4 +22,4 @@ def write_ids(path: Path, ids: np.ndarray) -> None:
 def read_ids(path: Path) -> np.ndarray:
     """int32 [H, W] ids of a PNG from `write_ids`."""
     with Image.open(path) as image:
-        return rgb_to_ids(np.asarray(image.convert("RGB")))
+        return rgb_to_ids(np.asarray(image if image.mode == "RGB" else image.convert("RGB")))  # convert copies

@@ -264,7 +264,8 @@ class OpenedResult:
         Raises:
             InputError: there are none.
         """
-        return pack_frames([self._jpeg(frame) for frame in self._range(start, count)])
+        with self._frame_lock:  # for all of them: ranges that are asked for together are decoded one after the other
+            return pack_frames([self._jpeg(frame) for frame in self._range(start, count)])
 
     def _jpeg(self, index: int) -> bytes:
         data = self._jpegs.get(index)

@@ -142,6 +142,9 @@ async function seek(frame, isDrag = false) {
   $("time").textContent = `${Math.floor(time / 60)}:${(time % 60).toFixed(2).padStart(5, "0")}`;
   timeline.seek(app.frame);
   tools.moved();
+  clearTimeout(seek.rest);
+  const { media } = app;
+  if (!app.playing) seek.rest = setTimeout(() => media.ahead(app.frame, 40), 300); // where one rests, one may play
   await guarded(show);
 }
 

@@ -139,13 +139,15 @@ export class Media {
     return this.maps.values.has(index) && (Boolean(this.noFrames) || this.jpegs.values.has(index));
   }
 
-  // Fetches what comes next while a video plays.
+  // While a video plays: fetches the next range that is missing, one at a time, so that the server decodes them in their order.
   ahead(index, frames) {
-    for (let k = index; k < Math.min(index + frames, this.total); k += 1) {
-      if (!this.maps.values.has(k)) this.maps.fetch(k).catch(() => {});
-      if (!this.noFrames && !this.jpegs.values.has(k)) this.jpegs.fetch(k).catch(() => {});
+    const end = Math.min(index + frames, this.total);
+    for (const ranges of this.noFrames ? [this.maps] : [this.maps, this.jpegs]) {
+      let next = index;
+      while (next < end && ranges.values.has(next)) next += 1;
+      if (next < end && !ranges.pending.size) ranges.fetch(next).then(() => this.ahead(index, frames), () => {});
     }
-    if (!this.noFrames) for (let k = index; k < Math.min(index + 4, this.total); k += 1) if (this.jpegs.values.has(k)) this.bitmap(k);
+    if (!this.noFrames) for (let k = index; k < Math.min(index + 4, end); k += 1) if (this.jpegs.values.has(k)) this.bitmap(k);
   }
 
   // After an edit all maps may differ.
@@ -158,6 +160,7 @@ export class Media {
   }
 
   close() {
+    this.total = 0;
     this.maps.clear();
     this.jpegs.clear();
     for (const old of this.bitmaps.values()) old.then((bitmap) => bitmap.close(), () => {});

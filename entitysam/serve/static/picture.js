@@ -1,6 +1,5 @@
 // Draws a frame and its entities on the canvas, and says which entity is at a point.
 
-const MAX_SIDE = 1280; // of the overlay; larger maps are drawn at every n-th pixel
 const GAP = 6; // between original and overlay, in CSS pixels
 
 export class Picture {
@@ -15,74 +14,81 @@ export class Picture {
   open(width, height) {
     this.width = width;
     this.height = height;
-    this.step = Math.ceil(Math.max(width, height) / MAX_SIDE);
-    this.overlay.width = Math.ceil(width / this.step);
-    this.overlay.height = Math.ceil(height / this.step);
-    this.ids = new Uint32Array(width * height);
-    this.small = this.step === 1 ? this.ids : new Uint32Array(this.overlay.width * this.overlay.height);
-    this.image = this.overlay.getContext("2d").createImageData(this.overlay.width, this.overlay.height);
-    this.pixels = new Uint32Array(this.image.data.buffer);
     this.shown = null;
   }
 
   // `map` = {ids, lengths}; `bitmap` may be null.
   show(map, bitmap) {
     this.shown = { map, bitmap };
-    let at = 0;
-    for (let k = 0; k < map.ids.length; k++) {
-      this.ids.fill(map.ids[k], at, at + map.lengths[k]);
-      at += map.lengths[k];
-    }
-    if (this.step > 1) {
-      const { width, height } = this.overlay;
-      for (let y = 0, o = 0; y < height; y++) {
-        const row = y * this.step * this.width;
-        for (let x = 0; x < width; x++) this.small[o++] = this.ids[row + x * this.step];
-      }
-    }
     this.draw();
   }
 
+  // Colours [inside, outline] of each entity that is seen, as words of a canvas.
   colours() {
     const alpha = Math.round(255 * this.options.opacity);
-    const table = new Map([[0, 0]]);
+    const table = new Map();
     for (const [id, entity] of this.entities) {
-      const hidden = this.options.alone && this.selected && id !== this.selected;
+      if (this.options.alone && this.selected && id !== this.selected) continue;
       const value = parseInt(entity.colour.slice(1), 16);
       const swapped = ((value & 255) << 16) | (value & 0xff00) | (value >> 16); // little-endian: A B G R
       const own = id === this.selected ? Math.min(255, alpha + 50) : alpha;
-      table.set(id, hidden ? 0 : ((own << 24) | swapped) >>> 0);
+      const inside = ((own << 24) | swapped) >>> 0;
+      const outline = id === this.selected ? 0xffffffff : (swapped | 0xff000000) >>> 0;
+      table.set(id, [inside, this.options.outlines ? outline : inside]);
     }
     return table;
   }
 
-  tint() {
-    const { width, height } = this.overlay;
-    const { small, pixels } = this;
+  // Draws the map on the overlay of width x height pixels, run by run: what a pixel shows is the map at its middle. A pixel with
+  // another entity above, below or beside it belongs to the outline.
+  tint(width, height) {
+    const { overlay } = this;
+    if (overlay.width !== width || overlay.height !== height || !this.image) {
+      overlay.width = width;
+      overlay.height = height;
+      this.image = overlay.getContext("2d").createImageData(width, height);
+    }
+    const pixels = new Uint32Array(this.image.data.buffer);
     const table = this.colours();
-    let id = -1;
-    let colour = 0;
-    for (let i = 0; i < small.length; i++) {
-      if (small[i] !== id) {
-        id = small[i];
-        colour = table.get(id) ?? 0;
-      }
-      pixels[i] = colour;
-    }
-    if (!this.options.outlines) return;
+    const hidden = [0, 0];
+    const { ids, lengths } = this.shown.map;
+    let run = 0;
+    let end = lengths[0]; // of the run, in pixels of the map
+    let above = [];
     for (let y = 0; y < height; y++) {
-      const start = y * width;
-      for (let x = 0, i = start; x < width; x++, i++) {
-        if (!pixels[i]) continue;
-        const own = small[i];
-        const edge =
-          (x > 0 && small[i - 1] !== own) ||
-          (x + 1 < width && small[i + 1] !== own) ||
-          (y > 0 && small[i - width] !== own) ||
-          (y + 1 < height && small[i + width] !== own);
-        if (edge) pixels[i] = own === this.selected ? 0xffffffff : (pixels[i] | 0xff000000) >>> 0;
+      const first = Math.floor(((y + 0.5) * this.height) / height) * this.width;
+      const row = y * width;
+      while (end <= first) end += lengths[++run];
+      const parts = []; // of this row: {id, from, to}
+      for (let from = 0; from < width; ) {
+        const to = Math.min(Math.ceil(((end - first) * width) / this.width - 0.5), width);
+        const last = parts.at(-1);
+        if (to > from) {
+          if (last?.id === ids[run]) last.to = to;
+          else parts.push({ id: ids[run], from, to });
+          from = to;
+        }
+        if (from < width) end += lengths[++run];
       }
+      for (const part of parts) {
+        const [inside, outline] = table.get(part.id) ?? hidden;
+        pixels.fill(inside, row + part.from, row + part.to);
+        if (part.from > 0) pixels[row + part.from] = outline;
+        if (part.to < width) pixels[row + part.to - 1] = outline;
+      }
+      for (let k = 0, j = 0; k < parts.length && j < above.length; ) {
+        const [one, other] = [parts[k], above[j]];
+        const [from, to] = [Math.max(one.from, other.from), Math.min(one.to, other.to)];
+        if (one.id !== other.id) {
+          pixels.fill((table.get(one.id) ?? hidden)[1], row + from, row + to);
+          pixels.fill((table.get(other.id) ?? hidden)[1], row - width + from, row - width + to);
+        }
+        if (one.to === to) k += 1;
+        if (other.to === to) j += 1;
+      }
+      above = parts;
     }
+    overlay.getContext("2d").putImageData(this.image, 0, 0);
   }
 
   // Places of the picture (and of the original beside it) on the canvas, in CSS pixels.
@@ -120,10 +126,11 @@ export class Picture {
       if (this.shown.bitmap) context.drawImage(this.shown.bitmap, x, y, place.width, place.height);
       else context.fillRect(x, y, place.width, place.height);
     }
-    this.tint();
-    this.overlay.getContext("2d").putImageData(this.image, 0, 0);
-    context.imageSmoothingEnabled = place.scale * this.step < 1;
-    context.drawImage(this.overlay, place.x, place.y, (this.overlay.width * this.step * place.width) / this.width, (this.overlay.height * this.step * place.height) / this.height);
+    const shrink = Math.min(1, place.scale * ratio);
+    this.tint(Math.max(1, Math.round(this.width * shrink)), Math.max(1, Math.round(this.height * shrink)));
+    context.imageSmoothingEnabled = false;
+    context.drawImage(this.overlay, place.x, place.y, place.width, place.height);
+    context.imageSmoothingEnabled = true;
     if (this.options.labels) this.drawLabels(context, place);
     if (this.stroke) this.drawStroke(context, place);
     if (this.prompt) this.drawPrompt(context, place);
@@ -241,6 +248,10 @@ export class Picture {
   }
 
   entityAt([x, y]) {
-    return this.ids[Math.floor(y) * this.width + Math.floor(x)];
+    const { ids, lengths } = this.shown.map;
+    const place = Math.floor(y) * this.width + Math.floor(x);
+    let run = 0;
+    for (let end = lengths[0]; end <= place; end += lengths[run]) run += 1;
+    return ids[run];
   }
 }
