@@ -96,7 +96,7 @@ class Studio:
         """An empty folder for a result.
 
         Args:
-            name: of the input; its stem is the title.
+            name: of the input; its last part is the title, without the suffix of a video or image.
             tab: the owner; None = every tab.
             origin: of an input of this machine (see `identity_of`).
 
@@ -104,7 +104,8 @@ class Studio:
             OutputError: the folder cannot be written to.
         """
         place = make_folder(self.folder / secrets.token_hex(8))
-        title = as_stem(Path(name.replace("\\", "/")).stem)[:100]
+        last = Path(name.replace("\\", "/"))
+        title = as_stem(last.stem if last.suffix.lower() in SUFFIXES else last.name)[:100]
         with whole_file(place / OWNER) as temporary:
             temporary.write_text(json.dumps({"tab": tab, "title": title, "origin": origin}), encoding="utf-8")
         return place
@@ -150,7 +151,7 @@ class Studio:
             self.discard(place)
             raise
         if job.cancelled.is_set():
-            job.message = f"stopped after {finished} frames"
+            job.message = f"stopped after {_frames(finished)}"
         entry = workspace.add(title, OpenedResult(place / "result"), job.owner, key=place.name)
         job.result = entry.key
 
@@ -204,7 +205,7 @@ class Studio:
         self._run(job, order, take)
         opened.edit(Masks(id=entity, masks=masks))
         if job.cancelled.is_set():
-            job.message = f"stopped after {len(masks)} frames"
+            job.message = f"stopped after {_frames(len(masks))}"
 
     def correct(self, job: Job, opened: OpenedResult, path: Path, format: str) -> None:
         """The work of a job: makes the edits that turn a result into a file that was corrected in another program.
@@ -311,3 +312,7 @@ def _read_owner(place: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return owner if isinstance(owner, dict) else {}
+
+
+def _frames(count: int) -> str:
+    return f"{count} frame" + ("" if count == 1 else "s")

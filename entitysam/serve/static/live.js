@@ -44,7 +44,7 @@ export class Live {
       else await this.stream(key);
       $("camera-state").textContent = "finishes the files…";
       const result = await getJson(`live/${key}/stop`, { json: {} });
-      $("camera-state").textContent = `${result.frames} frames`;
+      $("camera-state").textContent = `${result.frames} ${result.frames === 1 ? "frame" : "frames"}`;
       await this.on.open(result.key);
     } catch (error) {
       this.on.notice(error.message, true);
@@ -89,6 +89,7 @@ export class Live {
   begin({ width, height }) {
     this.picture.open(width, height);
     this.started = performance.now();
+    this.first = null;
   }
 
   // `events` = [seconds, kind, id] in their order.
@@ -97,8 +98,11 @@ export class Live {
     this.picture.entities = new Map(answer.entities.map((entity) => [entity.id, entity]));
     this.picture.show(unpackMaps(maps)[0][0], bitmap);
     document.body.dataset.live = answer.frame;
-    const seconds = (performance.now() - this.started) / 1000;
-    $("camera-state").textContent = `${answer.entities.length} entities · ${((answer.frame + 1) / seconds).toFixed(1)} frames/s`;
+    const now = performance.now();
+    this.first ??= { frame: answer.frame, at: now }; // before it the network starts
+    const rate = answer.frame > this.first.frame ? ` · ${(((answer.frame - this.first.frame) * 1000) / (now - this.first.at)).toFixed(1)} frames/s` : "";
+    const count = answer.entities.length;
+    $("camera-state").textContent = `${count} ${count === 1 ? "entity" : "entities"}${rate}`;
     for (const [at, kind, id] of events) {
       const item = document.createElement("li");
       item.textContent = `${at.toFixed(1)} s: entity ${id} ${kind}`;

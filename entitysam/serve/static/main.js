@@ -26,14 +26,20 @@ const live = new Live(app, picture, {
     stop();
     $("empty").hidden = true;
     app.key = ""; // what was open is drawn no more
-    app.meta = null;
+    app.meta = app.state = null;
+    timeline.close();
+    for (const id of ["count", "of", "time"]) $(id).textContent = "";
+    $("frame").value = 0;
+    $("result").value = "";
+    document.title = "entitysam";
     select(0);
+    tools.update();
   },
 });
 Object.assign(app, { picture, timeline, tools, work, live });
 
 export function notice(text, isLasting = false) {
-  $("notice").textContent = text;
+  $("notice").firstChild.textContent = text && text[0].toUpperCase() + text.slice(1);
   $("notice").hidden = !text;
   clearTimeout(notice.timer);
   if (text && !isLasting) notice.timer = setTimeout(() => notice(""), 8000);
@@ -230,6 +236,7 @@ $("sort").addEventListener("change", () => timeline.sort($("sort").value));
 $("zoom-in").addEventListener("click", () => timeline.zoom(0.5));
 $("zoom-out").addEventListener("click", () => timeline.zoom(2));
 $("result").addEventListener("change", () => guarded(() => open($("result").value)));
+$("close-notice").addEventListener("click", () => notice(""));
 $("help").addEventListener("click", () => $("keys").showModal());
 new ResizeObserver(() => picture.draw()).observe($("picture-box"));
 

@@ -1,5 +1,6 @@
 // Draws a frame and its entities on the canvas, and says which entity is at a point.
 
+const MAX_LABEL = 24; // letters of a name in the picture
 const GAP = 6; // between original and overlay, in CSS pixels
 
 export class Picture {
@@ -94,11 +95,12 @@ export class Picture {
   // Places of the picture (and of the original beside it) on the canvas, in CSS pixels.
   layout() {
     const box = this.box.getBoundingClientRect();
-    const across = box.width > box.height * 0.8;
-    const side = this.options.side;
-    const columns = side && across ? 2 : 1;
-    const rows = side && !across ? 2 : 1;
-    const scale = Math.min((box.width - GAP * (columns - 1)) / columns / this.width, (box.height - GAP * (rows - 1)) / rows / this.height);
+    const fit = (columns, rows) => {
+      const scale = Math.min((box.width - GAP * (columns - 1)) / columns / this.width, (box.height - GAP * (rows - 1)) / rows / this.height);
+      return { columns, rows, scale };
+    };
+    const fits = this.options.side ? [fit(2, 1), fit(1, 2)] : [fit(1, 1)];
+    const { columns, rows, scale } = fits.reduce((best, one) => (one.scale > best.scale ? one : best));
     const width = Math.max(1, Math.floor(this.width * scale));
     const height = Math.max(1, Math.floor(this.height * scale));
     const x = columns === 2 ? width + GAP : 0;
@@ -165,7 +167,8 @@ export class Picture {
     for (const [id, spot] of this.labelSpots()) {
       const entity = this.entities.get(id);
       if (!entity || (this.options.alone && this.selected && id !== this.selected)) continue;
-      const text = entity.name ? `${entity.name} ${id}` : String(id);
+      const name = entity.name.length > MAX_LABEL ? `${entity.name.slice(0, MAX_LABEL)}…` : entity.name;
+      const text = name ? `${name} ${id}` : String(id);
       const half = context.measureText(text).width / 2 + 3;
       const x = Math.min(Math.max(spot.x * place.scale, half), place.width - half) + place.x;
       const y = Math.min(Math.max(spot.y * place.scale, 9), place.height - 9) + place.y;

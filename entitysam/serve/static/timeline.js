@@ -78,6 +78,12 @@ export class Timeline {
     this.draw();
   }
 
+  // Nothing is open.
+  close() {
+    this.open(1, [0]);
+    this.set([], new Uint8Array(), "birth");
+  }
+
   fill() {
     const items = this.order.map((entity, k) => {
       const item = this.list.children[k] ?? document.createElement("li");
@@ -149,6 +155,8 @@ export class Timeline {
     const box = this.canvas.getBoundingClientRect();
     const root = this.root.getBoundingClientRect();
     const x = box.left - root.left + ((this.frame + 0.5 - this.first) / this.span) * box.width;
+    this.head.hidden = !this.order.length;
+    this.head.style.top = `${this.ruler.getBoundingClientRect().top - root.top}px`;
     this.head.style.transform = `translateX(${x}px)`;
   }
 

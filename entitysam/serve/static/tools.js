@@ -15,6 +15,7 @@ export class Tools {
     click("eraser", () => this.setBrush("eraser"));
     click("new-entity", () => this.newEntity());
     click("prompt", () => this.setBrush("prompt"));
+    click("outside", () => $("outside").setAttribute("aria-pressed", String($("outside").getAttribute("aria-pressed") !== "true")));
     click("clear-prompt", () => this.setPrompt(null));
     for (const button of document.querySelectorAll("[data-follow]")) button.addEventListener("click", () => this.follow(button.dataset.follow));
     getJson("abilities").then((can) => ($("prompts").hidden = !can.prompts), () => {});
@@ -77,6 +78,10 @@ export class Tools {
   }
 
   newEntity() {
+    if (!this.app.state) {
+      this.on.notice("Open a result first.");
+      return;
+    }
     this.fresh = this.app.state.next_id;
     this.app.selected = this.fresh;
     this.picture.selected = this.fresh;
@@ -137,7 +142,7 @@ export class Tools {
         return;
       }
       if (this.brush === "prompt") {
-        this.pressed = { point, outside: event.shiftKey };
+        this.pressed = { point, outside: event.shiftKey || $("outside").getAttribute("aria-pressed") === "true" };
         return;
       }
       const colour = this.brush === "eraser" ? "#000000" : (this.entity?.colour ?? "#ffffff");
@@ -196,7 +201,7 @@ export class Tools {
 
   follow(direction) {
     const { prompt } = this.picture;
-    this.app.work.start(`results/${this.app.key}/follow`, { id: this.app.selected, direction, ...prompt });
+    this.app.work.begin("follow", { id: this.app.selected, direction, ...prompt });
     this.setPrompt(null);
   }
 

@@ -9,9 +9,9 @@ export class Work {
   constructor(app, on) {
     Object.assign(this, { app, on, findings: [], current: -1, seen: new Set(), polling: false });
     for (const button of document.querySelectorAll("[data-export]")) {
-      button.addEventListener("click", () => this.start(`results/${app.key}/exports`, { kind: button.dataset.export }));
+      button.addEventListener("click", () => this.begin("exports", { kind: button.dataset.export }));
     }
-    $("export-format").addEventListener("click", () => this.start(`results/${app.key}/exports`, { kind: $("format").value }));
+    $("export-format").addEventListener("click", () => this.begin("exports", { kind: $("format").value }));
     $("format").addEventListener("change", () => this.sayLosses());
     $("tab-export").addEventListener("click", () => this.formats ?? this.listFormats());
     $("export-view").addEventListener("click", () => this.saveView());
@@ -28,6 +28,12 @@ export class Work {
     $("use-source").addEventListener("click", () => this.useSource());
     this.listSources();
     this.poll();
+  }
+
+  // A job for the open result.
+  async begin(path, json) {
+    if (this.app.key) await this.start(`results/${this.app.key}/${path}`, json);
+    else this.on.notice("Open a result first.");
   }
 
   async start(path, json) {
@@ -75,6 +81,7 @@ export class Work {
   advance(item, job) {
     const bar = item.querySelector("progress");
     if (!bar) return;
+    bar.hidden = job.state === "waiting";
     if (job.state === "running" && job.total) {
       bar.max = job.total;
       bar.value = job.done;
@@ -105,7 +112,8 @@ export class Work {
       open.addEventListener("click", () => this.on.open(job.result));
       row.append(open);
     }
-    const note = job.message || (job.state === "cancelled" ? "cancelled" : "");
+    const isSaid = job.state === "cancelled" || (job.state === "done" && !job.download && job.kind !== "segment");
+    const note = job.message || (isSaid ? job.state : "");
     if (note) item.append(element("span", { className: "quiet", textContent: note }));
     return item;
   }
@@ -221,6 +229,10 @@ export class Work {
 
   saveView() {
     const { app } = this;
+    if (!app.meta) {
+      this.on.notice("Open a result first.");
+      return;
+    }
     app.picture.canvas.toBlob((blob) => {
       const link = document.createElement("a");
       link.href = URL.createObjectURL(blob);
@@ -231,6 +243,10 @@ export class Work {
   }
 
   async share() {
+    if (!this.app.key) {
+      this.on.notice("Open a result first.");
+      return;
+    }
     try {
       const { link } = await getJson(`results/${this.app.key}/share`, { json: {} });
       $("link").textContent = `${location.origin}/#link=${link}`;

@@ -134,7 +134,7 @@ def test_what_cannot_be_done_is_said(page, copy):
     choose(page, 2, other=3)
     page.locator("#join").click()
     page.wait_for_selector("#notice:not([hidden])")
-    assert page.locator("#notice").inner_text() == "both entities are on frame 0; merge them instead"
+    assert page.locator("#notice").inner_text() == "Both entities are on frame 0; merge them instead"
     assert page.locator("body").get_attribute("data-revision") == "0"
 
 
