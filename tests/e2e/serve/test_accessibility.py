@@ -6,7 +6,7 @@ from support.pages import click_pixel, open_page, selected, wait_frame, wait_rev
 from entitysam.serve.app import Settings
 from entitysam.serve.segmenting import Prompter, Studio
 from entitysam.serve.server import BackgroundServer
-from entitysam.serve.sources import Source, Sources, live_source
+from entitysam.serve.sources import Sources, live_source
 from entitysam.serve.workspace import Workspace
 
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe: pip install 'entitysam[dev]'")
@@ -26,7 +26,7 @@ def give_prompts(page):
 
 def show_jobs(page):
     page.route("**/api/jobs", lambda route: route.fulfill(json=JOBS))
-    page.evaluate("entitysam.work.poll()")
+    page.evaluate("void entitysam.work.poll()")  # goes on
     page.locator("#uploads progress").first.wait_for(state="attached")
 
 
@@ -70,7 +70,7 @@ PLAIN = {"nothing selected", "brush", "a notice", "edits", "export and CVAT", "n
 def server(tmp_path_factory):
     """A server that offers all that the page can have."""
     studio = Studio(tmp_path_factory.mktemp("work"), prompter=Prompter("sam2_tiny", "random", {}))
-    sources = Sources([Source("first.mp4", "first.mp4"), live_source("rtsp://camera/live")])
+    sources = Sources([live_source("rtsp://camera/live")])
     with BackgroundServer(Workspace(), Settings(), studio, sources) as background:
         yield background
 
