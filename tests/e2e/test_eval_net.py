@@ -572,7 +572,10 @@ def true_masks(videos, tmp_path_factory):
 
 
 AUTOMATIC = "masks.prompting.points_per_side=3,masks.prompting.min_score=-1,masks.prompting.min_stability=0"
-METHODS = {
+METHODS = {  # all of configs/methods
+    "online": "",
+    "grid": "",
+    "whole_frame": "",
     "per_frame": "min_iou=0.3",
     "masa": "weights=random",
     "minvis": "",
@@ -581,6 +584,17 @@ METHODS = {
     "sam2_masks": "",
     "deva_like": "settings.every=2,settings.clip=2",
 }
+
+
+def test_no_method_is_left_out():
+    shipped = {path.stem for path in (ROOT / "configs" / "methods").glob("*.yaml")}
+    assert shipped == {
+        *METHODS,
+        "videomt",
+    }  # tests/unit/engine/methods/test_videomt.py, where transformers is installed
+    described = (ROOT / "EVAL.md").read_text().partition("## Methods")[2].partition("\n## ")[0]
+    rows = " ".join(line.split("|")[1] for line in described.splitlines() if line.startswith("| `"))
+    assert {name for name in shipped if f"`{name}`" not in rows} == set()
 
 
 @pytest.mark.parametrize("name", METHODS)
