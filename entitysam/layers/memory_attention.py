@@ -29,22 +29,20 @@ class RotaryAttention(nn.Module):
         context: Tensor,
         context_position: Tensor | None,
         rotation: tuple[Tensor, Tensor],
-        tokens: Tensor | None = None,
-        tokens_position: Tensor | None = None,
         key_rotation: tuple[Tensor, Tensor] | None = None,
         bias: Tensor | None = None,
+        tokens: int = 0,
     ) -> Tensor:
         """Attention of a grid to one or several grids.
 
         Args:
             x: [B or 1, hw, C].
-            context: [B, M * hw, Cm], M grids one after the other.
-            context_position: [M * hw, Cm] code added for the keys, the same for all B, or None.
+            context: [B, M * hw + P, Cm], M grids one after the other, then P tokens.
+            context_position: [M * hw + P, Cm] code added for the keys, the same for all B, or None.
             rotation: cosine and sine, each [hw, C / 2].
-            tokens: [B, P, Cm] further context without a place on the grid (SAM 2's object pointers); not rotated.
-            tokens_position: [P, Cm] code added for their keys.
             key_rotation: as `rotation`, of grids that have another size than x.
-            bias: [M * hw] added to the scores of the grids' cells; -inf leaves a cell out. Not beside `tokens`.
+            bias: [M * hw + P] added to the scores of the keys; -inf leaves one out.
+            tokens: P, context without a place on the grid (SAM 2's object pointers); not rotated.
 
         Returns:
             [B, hw, C].
@@ -55,17 +53,25 @@ class RotaryAttention(nn.Module):
             key = self.k_proj(context)
         else:  # linear, so the part that all entities share is projected once
             key = F.linear(context, self.k_proj.weight).add_(self.k_proj(context_position))
-        key = rotate(key.unflatten(1, (-1, len(key_rotation[0]))), *key_rotation)  # [B, M, hw, C]
-        key = key.flatten(1, 2)  # [B, M * hw, C]
-        if tokens is not None and tokens_position is not None:
-            key = torch.cat([key, self.k_proj(tokens + tokens_position)], dim=1)
-            context = torch.cat([context, tokens.to(context.dtype)], dim=1)
+        key = self._rotated(key, key_rotation, tokens)
         # softmax(QK) (M W) = (softmax(QK) M) W: values stay at Cm channels through the attention, and W is folded into the
         # output layer.
         mixed = attend(query.expand(len(context), -1, -1), key, context.to(key.dtype), bias)
         weight = self.out_proj.weight @ self.v_proj.weight  # [C, C] [C, Cm] -> [C, Cm]
         bias = self.out_proj.weight @ self.v_proj.bias + self.out_proj.bias
         return F.linear(mixed, weight, bias)
+
+    @staticmethod
+    def _rotated(key: Tensor, rotation: tuple[Tensor, Tensor], tokens: int) -> Tensor:
+        """Keys [B, M * hw + P, C], which may be overwritten; the last P = `tokens` stay as they are."""
+        cells = key.shape[1] - tokens
+        grids = key[:, :cells].unflatten(1, (-1, len(rotation[0])))  # [B, M, hw, C]
+        if key.device.type == "cpu" and key.dtype == torch.float32 and not torch.compiler.is_compiling():
+            # In place: keys are the largest tensors here, and a copy of them costs as much as a matrix product.
+            torch.view_as_complex(grids.unflatten(-1, (-1, 2))).mul_(torch.complex(*rotation))
+            return key
+        turned = rotate(grids, *rotation).flatten(1, 2)
+        return torch.cat([turned, key[:, cells:]], dim=1) if tokens else turned
 
 
 class MemoryAttentionLayer(nn.Module):
@@ -87,17 +93,15 @@ class MemoryAttentionLayer(nn.Module):
         memory: Tensor,
         position: Tensor,
         rotation: tuple[Tensor, Tensor],
-        tokens: Tensor | None = None,
-        tokens_position: Tensor | None = None,
         key_rotation: tuple[Tensor, Tensor] | None = None,
         bias: Tensor | None = None,
+        tokens: int = 0,
     ) -> Tensor:
-        """x [B or 1, hw, C], memory [B, M * hw, Cm], position [M * hw, Cm], others as in `RotaryAttention` -> [B, hw, C]."""
+        """x [B or 1, hw, C], memory [B, N, Cm], position [N, Cm] of M * hw + P = N keys, others as in `RotaryAttention`
+        -> [B, hw, C]."""
         normed = self.norm1(x)
         x = x + self.self_attn(normed, normed, None, rotation)
-        x = x + self.cross_attn_image(
-            self.norm2(x), memory, position, rotation, tokens, tokens_position, key_rotation, bias
-        )
+        x = x + self.cross_attn_image(self.norm2(x), memory, position, rotation, key_rotation, bias, tokens)
         return x + self.linear2(self.linear1(self.norm3(x)).relu_())
 
 
@@ -138,7 +142,7 @@ class MemoryAttention(nn.Module):
             memory: [Q, M * hw / pool^2, Cm]; memory_position: [M * hw / pool^2, Cm].
             pool: the memories are means over pool x pool cells.
             bias: [M * hw / pool^2] added to the scores of the memories' cells.
-            tokens: [Q, P, Cm] object pointers of SAM 2, or None; tokens_position: [P, Cm].
+            tokens: [Q, P, Cm] object pointers of SAM 2, or None; tokens_position: [P, Cm]. Not beside `bias`.
 
         Returns:
             [Q, hw, C].
@@ -147,11 +151,15 @@ class MemoryAttention(nn.Module):
         rotation = axial_rotation(size, cells.shape[1], cells)
         key_rotation = axial_rotation(size // pool, cells.shape[1], cells, pool=pool) if pool > 1 else None
         shared = (cells + 0.1 * sine_position(size, cells.shape[1], cells))[None]  # [1, hw, C]
+        count = 0
+        if tokens is not None and tokens_position is not None:
+            count = tokens.shape[1]
+            memory = torch.cat([memory, tokens.to(memory.dtype)], dim=1)
+            memory_position = torch.cat([memory_position, tokens_position])
         groups = []
-        token_groups = [None] * len(memory) if tokens is None else tokens.split(self.group)
-        for some, some_tokens in zip(memory.split(self.group), token_groups):
+        for some in memory.split(self.group):
             x = shared
             for layer in self.layers:
-                x = layer(x, some, memory_position, rotation, some_tokens, tokens_position, key_rotation, bias)
+                x = layer(x, some, memory_position, rotation, key_rotation, bias, count)
             groups.append(self.norm(x))
         return torch.cat(groups)
