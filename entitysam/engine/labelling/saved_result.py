@@ -103,9 +103,11 @@ class SavedResult:
             InputError: no finished result, a file that cannot be read, a value out of its range, or a frame name that
                 leaves the folder.
         """
-        if not (folder / SEGMENTS).is_file():
-            raise InputError(f"{folder}: no finished result of 'entitysam segment' ({SEGMENTS} is missing)")
         path = folder / TRACKS
+        if not (folder / SEGMENTS).is_file():
+            if path.is_file():
+                raise InputError(f"{folder}: a result of 'entitysam track' without masks; masks are needed here")
+            raise InputError(f"{folder}: no finished result of 'entitysam segment' ({SEGMENTS} is missing)")
         try:
             contents = read_json(path, _Contents, InputError)
         except JsonError as error:
