@@ -58,6 +58,7 @@ EXTRAS = {
     "sam": ["segment-anything>=1.0"],
     "videomt": ["transformers>=5.4"],
     "export": ["onnx>=1.17", "onnxscript>=0.3", "onnxruntime>=1.20"],
+    "openvino": ["openvino>=2025.0"],
     "serve": ["fastapi>=0.115", "uvicorn>=0.30", "defusedxml>=0.7"],
     "notebooks": ["nbclient>=0.10", "ipykernel>=6.29", "pandas>=2.2"],
     "docs": ["sphinx>=8.2 ; python_version >= '3.11'", "myst-nb>=1.3", "furo>=2024.8", "sphinx-copybutton>=0.5"],

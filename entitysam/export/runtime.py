@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,8 @@ from entitysam.registry import ConfigError
 from entitysam.structures import FrameOutput
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+
+OPENVINO = "openvino"
 
 GraphFunction = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
 
@@ -41,11 +44,12 @@ class OnnxModel:
 
     Args:
         folder: of `entitysam export --to onnx`.
-        device: "cpu", "cuda" or "tensorrt": the execution provider of onnxruntime. "auto": cpu.
-        threads: of onnxruntime; 0 = its default.
+        device: "cpu", "cuda" or "tensorrt": the execution provider of onnxruntime. "auto": cpu. "openvino": OpenVINO
+            on the CPU, in float32.
+        threads: of the runtime; 0 = its default.
 
     Raises:
-        ConfigError: onnxruntime is missing, or lacks the provider.
+        ConfigError: the runtime is missing, or lacks the provider.
         CheckpointError, FileNotFoundError, JsonError: see `read_manifest`.
     """
 
@@ -54,7 +58,9 @@ class OnnxModel:
         if self.manifest.format != "onnx":
             raise ConfigError(f"{folder}: exported as '{self.manifest.format}', which onnxruntime cannot run")
         files = {name: folder / graph.file for name, graph in self.manifest.graphs.items()}
-        self._graphs = _onnxruntime(files, device, threads)
+        self._graphs = (_openvino if device == OPENVINO else partial(_onnxruntime, device=device))(
+            files, threads=threads
+        )
         self._mean = np.array(self.manifest.mean, np.float32)
         self._std = np.array(self.manifest.std, np.float32)
 
@@ -117,6 +123,28 @@ class OnnxModel:
     def _run(self, graph: str, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         results = self._graphs[graph]({name: value.numpy() for name, value in inputs.items()})
         return {name: torch.from_numpy(result) for name, result in results.items()}
+
+
+def _openvino(files: dict[str, Path], threads: int) -> dict[str, GraphFunction]:
+    """The graphs as functions, run by OpenVINO."""
+    require("openvino", extra="openvino")
+    import openvino
+
+    # Its default is bfloat16 on processors with units for it, which changes masks.
+    settings = {"INFERENCE_PRECISION_HINT": "f32"} | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
+
+    def function_of(file: Path) -> GraphFunction:
+        graph = openvino.Core().compile_model(str(file), "CPU", settings)
+        wanted = [port.get_any_name() for port in graph.inputs]
+        outputs = [port.get_any_name() for port in graph.outputs]
+
+        def call(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            found = graph({name: inputs[name] for name in wanted})
+            return {name: found[index].copy() for index, name in enumerate(outputs)}  # the next call overwrites them
+
+        return call
+
+    return {name: function_of(file) for name, file in files.items()}
 
 
 def _onnxruntime(files: dict[str, Path], device: str, threads: int) -> dict[str, GraphFunction]:

@@ -23,6 +23,7 @@ from entitysam.registry import ConfigError
 from entitysam.speed import EXACT
 
 OPSET = 18
+FOLDED = 1 << 24  # values of a constant that is computed at export
 EXAMPLE = Path(__file__).with_name("example.py")
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 PREPROCESSING = (
@@ -108,8 +109,8 @@ def export(network: EntitySAM, out: Path, kind: str, fingerprint: dict[str, Any]
     return manifest
 
 
-def require(*packages: str) -> None:
-    """Checks that optional packages are there.
+def require(*packages: str, extra: str = "export") -> None:
+    """Checks that optional packages of an extra are there.
 
     Raises:
         ConfigError: one is missing.
@@ -118,27 +119,30 @@ def require(*packages: str) -> None:
 
     for package in packages:
         if importlib.util.find_spec(package) is None:
-            raise ConfigError(f"{package} is not installed: pip install 'entitysam[export]'")
+            raise ConfigError(f"{package} is not installed: pip install 'entitysam[{extra}]'")
 
 
 def _write_onnx(graph: Graph, file: Path, storage: str) -> list[np.ndarray]:
     """Writes one graph; returns its outputs, computed by onnxruntime."""
     import onnxruntime
+    from onnxscript import optimizer
 
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(
+        program = torch.onnx.export(
             graph.module.eval(),
             tuple(graph.inputs.values()),
-            str(file),
             input_names=list(graph.inputs),
             output_names=list(graph.outputs),
             opset_version=OPSET,
             dynamo=True,
-            external_data=False,
             verbose=False,
         )
+        assert program is not None
+        # What depends on weights alone is computed here: faster, and OpenVINO resizes position tables without antialiasing.
+        optimizer.optimize(program.model, input_size_limit=FOLDED, output_size_limit=FOLDED)
+        program.save(str(file), external_data=False)
     if storage != "fp32":
         store_weights(file, storage)
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, default=48, help="of the clip (default: 48)")
     parser.add_argument("--exported", nargs="+", default=[], metavar="FOLDER", help="of `entitysam export --to onnx`")
     parser.add_argument("--runtimes", nargs="+", default=["cpu"], metavar="DEVICE",
-                        help="that run the exported models: providers of onnxruntime: cpu, cuda, tensorrt (default: cpu)")  # fmt: skip
+                        help="that run the exported models: providers of onnxruntime cpu, cuda, tensorrt, or openvino (default: cpu)")  # fmt: skip
     parser.add_argument("--operations", nargs="+", metavar="MODEL", help="count operations of these models instead")
     parser.add_argument("--alive", type=int, default=20, help="entities that are not dormant (default: 20)")
 

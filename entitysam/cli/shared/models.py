@@ -20,6 +20,7 @@ from entitysam.shipped import (
 if TYPE_CHECKING:
     from entitysam.engine.build import OpenedModel
 
+EXPORTED_DEVICES = ("tensorrt", "openvino")  # besides, of exported models
 DEVICES = re.compile(r"auto|(cpu|cuda|mps|xpu|hpu|npu|mtia|meta)(:\d+)?")
 
 
@@ -47,7 +48,7 @@ def check_model_options(arguments: argparse.Namespace) -> None:
             default_weights(name)
     if weights not in (None, RANDOM) and not Path(weights).is_file():
         raise FileNotFoundError(f"no weight file {weights}")
-    if not DEVICES.fullmatch(arguments.device) and not (is_exported(name) and arguments.device == "tensorrt"):
+    if not DEVICES.fullmatch(arguments.device) and not (is_exported(name) and arguments.device in EXPORTED_DEVICES):
         raise ConfigError(f"device '{arguments.device}' is not there (auto, cpu, cuda, cuda:1, mps)")
     size = arguments.image_size
     if size is not None and (size <= 0 or size % 32):

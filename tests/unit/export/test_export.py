@@ -63,6 +63,21 @@ def test_stored_weights(exported, small_model, small_video, tmp_path, storage, a
     assert masks_deviate(OnnxModel(folder), small_model, small_video) < allowed
 
 
+def test_openvino(exported, small_model, small_video):
+    """Products in float32, and no resized position table in its graphs: both changed masks."""
+    pytest.importorskip("openvino")
+    assert masks_deviate(OnnxModel(exported, "openvino"), small_model, small_video) < 1e-4
+
+
+def test_what_depends_on_weights_alone_is_no_node(exported):
+    onnx = pytest.importorskip("onnx")
+    graph = onnx.load(exported / "encode.onnx").graph
+    constants = {tensor.name for tensor in graph.initializer}
+    assert not [node.name for node in graph.node if node.op_type == "Resize" and node.input[0] in constants]
+    sizes = {node.op_type for node in graph.node if set(filter(None, node.input)) <= constants}
+    assert sizes <= {"Constant"}, sizes
+
+
 def rewritten(exported, folder, storage):
     """A copy of an exported model with its weights stored otherwise."""
     shutil.copytree(exported, folder)
