@@ -15,6 +15,7 @@ from benchmarks._stages import Stages
 from benchmarks._weights import random_weights
 from entitysam import build_model, load_weights
 from entitysam.data.synthetic.render import demo_clip
+from entitysam.inference.compiled import CompiledModel
 from entitysam.models.entity_sam import EntitySAM
 from entitysam.precision import autocast
 
@@ -32,20 +33,21 @@ class Implementation(Protocol):
 
 
 class Ours:
-    """This project."""
+    """This project; `model` may be compiled, and then has no stages to watch."""
 
-    def __init__(self, model: EntitySAM, dtype: str):
+    def __init__(self, model: EntitySAM | CompiledModel, dtype: str):
         self.model = model
         self.autocast = partial(autocast, dtype, model.device)
         self.state = model.initial_state()
 
     def step(self, image: Tensor) -> tuple[Tensor, Tensor]:
         with torch.inference_mode(), self.autocast():
-            output, self.state = self.model.step(image, self.state)
+            output, self.state = self.model.propagate(self.model.encode(image[None])[0], self.state)
         return output.mask_logits.float(), output.score.float()
 
     def watch(self, stages: Stages) -> None:
-        watch_ours(self.model, stages)
+        if isinstance(self.model, EntitySAM):
+            watch_ours(self.model, stages)
 
 
 class Published:

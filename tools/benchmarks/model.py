@@ -21,6 +21,7 @@ from benchmarks._stages import Clock, Stages, matmul_rate, synchronise
 from benchmarks._variants import show_variants, variants
 from entitysam.engine.build import open_model, pick_device
 from entitysam.engine.evaluate.memory import peak_memory
+from entitysam.inference.compiled import CompiledModel
 from entitysam.inference.panoptic import PanopticMerge
 from entitysam.inference.segmenter import VideoSegmenter
 from entitysam.ops import fill_holes
@@ -30,7 +31,7 @@ from entitysam.registry import ConfigError
 WARM_FRAMES = 8  # seven fill the memory; one more, so that everything has run with a full one
 TOLERANCE = 1e-4
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
-OURS, PUBLISHED = "entitysam", "published"
+OURS, COMPILED, PUBLISHED = "entitysam", "compiled", "published"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--clock", choices=CLOCKS, default="wall",
                         help="cpu: time this process had; for one thread on a machine that others use too")  # fmt: skip
     parser.add_argument("--reference", type=Path, metavar="DIR", help="checkout of the published EntitySAM")
+    parser.add_argument("--compiled", action="store_true",
+                        help="the compiled network takes turns, too; its first frames compile it, which takes minutes on a CPU")  # fmt: skip
     parser.add_argument("--variants", choices=("none", "eager", "all"),
                         help="rows of the table of variants; all: compiled, too (default: all on a GPU, else none)")  # fmt: skip
     parser.add_argument(
@@ -73,6 +76,11 @@ def run(arguments: argparse.Namespace) -> None:
     implementations: dict[str, Implementation] = {OURS: ours}
     take_turns(implementations, warm, device, clock)
     print(f"peak memory with a full bank: {peak_memory(device):.0f} MiB")
+    if arguments.compiled:
+        implementations[COMPILED] = Ours(CompiledModel(model), arguments.dtype)
+        warming = time.perf_counter()
+        take_turns({COMPILED: implementations[COMPILED]}, warm, device, clock)
+        print(f"warm-up of the compiled network: {time.perf_counter() - warming:.0f} s")
     if arguments.reference:
         reference = new_reference(arguments.reference, arguments.model, arguments.image_size, weights, device,
                                   arguments.dtype)  # fmt: skip
@@ -85,9 +93,9 @@ def run(arguments: argparse.Namespace) -> None:
     show_stages(stages, arguments.frames)
     show_rate(stages, laps, matmul_rate(device, AMP[arguments.dtype] or torch.float32, clock))
     for frames in arguments.peak_frames:
-        for name in implementations:
+        for name in implementations.keys() - {COMPILED}:
             print(f"peak memory of a video of {frames} frames, {name}: {peak_apart(name, arguments, frames):.0f} MiB")
-    if arguments.reference:
+    if len(implementations) > 1:
         show_deviation(deviation, arguments.dtype)
 
 
@@ -97,7 +105,7 @@ def take_turns(
     """Every implementation does a frame, then the next frame comes.
 
     Returns:
-        mean seconds per frame of each, and the largest relative difference between outputs of the first and the last.
+        mean seconds per frame of each, and the largest relative difference between outputs of the first and of any other.
     """
     seconds = dict.fromkeys(implementations, 0.0)
     deviation = 0.0
@@ -109,15 +117,20 @@ def take_turns(
             outputs.append(implementation.step(image))
             synchronise(device)
             seconds[name] += (clock() - started) / len(images)
-        for own, other in zip(outputs[0], outputs[-1]):
-            deviation = max(deviation, ((own - other).norm() / other.norm()).item())
+        for compared in outputs[1:]:
+            for own, other in zip(outputs[0], compared):
+                deviation = max(deviation, ((own - other).norm() / other.norm()).item())
     return seconds, deviation
 
 
 def watch(
     implementations: dict[str, Implementation], images: Tensor, counted: Tensor, device: torch.device, clock: Clock
 ) -> dict[str, Stages]:
-    """Time of every implementation's stages over some frames, in turns; operations of one more frame."""
+    """Time of every implementation's stages over some frames, in turns; operations of one more frame.
+
+    A compiled network has none.
+    """
+    implementations = {name: each for name, each in implementations.items() if name != COMPILED}
     stages = {name: Stages(device, clock) for name in implementations}
     for name, implementation in implementations.items():
         implementation.watch(stages[name])
@@ -189,8 +202,11 @@ def describe(device: torch.device) -> str:
 def show_speed(seconds: dict[str, float]) -> None:
     for name, each in seconds.items():
         print(f"{name:<10} {1 / each:8.3f} frames/s   {1000 * each:8.1f} ms/frame")
-    if PUBLISHED in seconds:
-        print(f"{'ratio':<10} {seconds[PUBLISHED] / seconds[OURS]:8.2f}")
+    for name, each in seconds.items():
+        if name != OURS:
+            print(f"{name} / {OURS}: {each / seconds[OURS]:.2f} x the time")
+    if COMPILED in seconds and PUBLISHED in seconds:
+        print(f"{PUBLISHED} / {COMPILED}: {seconds[PUBLISHED] / seconds[COMPILED]:.2f} x the time")
 
 
 def show_stages(stages: dict[str, Stages], frames: int) -> None:
@@ -215,8 +231,9 @@ def show_stages(stages: dict[str, Stages], frames: int) -> None:
 def show_rate(stages: dict[str, Stages], seconds: dict[str, float], rate: float) -> None:
     """Operations per second of the network beside those of a large matrix product."""
     print(f"matrix products run at {rate / 1e9:.0f} GFLOP/s here")
-    for name, measured in stages.items():
-        reached = sum(measured.flops.values()) / seconds[name]
+    for name in seconds:
+        counted = stages[OURS if name == COMPILED else name]  # the same operations
+        reached = sum(counted.flops.values()) / seconds[name]
         print(f"{name:<10} {reached / 1e9:.1f} GFLOP/s, {reached / rate:.0%} of it")
 
 
