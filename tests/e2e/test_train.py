@@ -206,6 +206,7 @@ def test_periodic_evaluation_and_best_checkpoint(synthetic, tmp_path):
     assert any(report.iterdir())
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written_is_one_line(synthetic, tmp_path):
     """Permissions do not stop root; a read-only file system does."""
     with mounted(tmp_path / "sealed", "ro") as folder:
