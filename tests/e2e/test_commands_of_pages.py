@@ -40,6 +40,7 @@ SHORTER = {
     "python tools/train_net.py": "optim.max_iters=2 optim.warmup_iters=1 train.batch_size=2 train.clips_per_forward=1 train.device=cpu "
     "data.num_workers=0",
     "python tools/eval_net.py --compare": "",
+    "python tools/benchmark.py bulk --generate": "--videos 2 --frames 2",
     "python tools/eval_net.py": "--limit-videos 1 --device cpu",
     "entitysam demo": "--frames 4",
     "entitysam export": "--image-size 64",
