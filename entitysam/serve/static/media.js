@@ -56,6 +56,12 @@ class Ranges {
     }
   }
 
+  // Frames that half of the cache holds, by the mean size of those in it.
+  room() {
+    const mean = this.bytes / this.values.size || 0;
+    return Math.max(this.range, Math.floor(this.maxBytes / 2 / Math.max(mean, 1)));
+  }
+
   async need(index) {
     let value = this.get(index);
     while (value === undefined) {
@@ -139,15 +145,20 @@ export class Media {
     return this.maps.values.has(index) && (Boolean(this.noFrames) || this.jpegs.values.has(index));
   }
 
-  // While a video plays: fetches the next range that is missing, one at a time, so that the server decodes them in their order.
+  // While a video plays: fetches what comes next, as much of it as half the cache holds.
   ahead(index, frames) {
     const end = Math.min(index + frames, this.total);
-    for (const ranges of this.noFrames ? [this.maps] : [this.maps, this.jpegs]) {
-      let next = index;
-      while (next < end && ranges.values.has(next)) next += 1;
-      if (next < end && !ranges.pending.size) ranges.fetch(next).then(() => this.ahead(index, frames), () => {});
-    }
+    for (const ranges of this.noFrames ? [this.maps] : [this.maps, this.jpegs]) this.fill(ranges, index, Math.min(end, index + ranges.room()));
     if (!this.noFrames) for (let k = index; k < Math.min(index + 4, end); k += 1) if (this.jpegs.values.has(k)) this.bitmap(k);
+  }
+
+  // One range at a time, so that the server decodes them in their order; never back to one that a full cache has dropped.
+  fill(ranges, index, end) {
+    let next = index;
+    while (next < end && ranges.values.has(next)) next += 1;
+    if (next >= Math.min(end, this.total) || ranges.pending.size) return;
+    const after = next - (next % ranges.range) + ranges.range;
+    ranges.fetch(next).then(() => this.fill(ranges, after, end), () => {});
   }
 
   // After an edit all maps may differ.

@@ -148,3 +148,20 @@ def test_nothing_is_wider_than_the_window(browser, server, copy, width):
         )
         assert narrow == []
         assert problems == []
+
+
+def test_a_full_cache_is_not_filled_again_and_again(page):
+    """Frames larger than the cache: each range ahead is fetched once, and then there is rest."""
+    asked = []
+    page.on("request", lambda request: asked.append(request.url) if "/maps?" in request.url else None)
+    page.evaluate(
+        """() => {
+            const { media } = entitysam;
+            media.maps.clear();
+            Object.assign(media.maps, { range: 2, maxBytes: 1 });
+            media.maps.room = () => 8; // more than fits
+            media.ahead(0, 8);
+        }"""
+    )
+    page.wait_for_timeout(1500)
+    assert len(asked) == 4, asked
