@@ -16,7 +16,7 @@ from entitysam.io.id_maps import read_ids
 from entitysam.io.json_files import Finite, JsonError, read_json
 from entitysam.io.paths import UnsafePathError, join_inside
 from entitysam.io.readers.source import FrameSource, InputError
-from entitysam.io.result_folder import MASKS, SEGMENTS, TRACKS, recorded_origin
+from entitysam.io.result_folder import MASKS, MOT, SEGMENTS, TRACKS, recorded_origin
 
 MAX_SCORES = 2**27  # entities x frames, 1 GiB
 PLAIN = re.compile(r"[0-9A-Za-z_-]{1,200}")  # names of frames that are file names everywhere
@@ -103,11 +103,11 @@ class SavedResult:
             InputError: no finished result, a file that cannot be read, a value out of its range, or a frame name that
                 leaves the folder.
         """
-        path = folder / TRACKS
         if not (folder / SEGMENTS).is_file():
-            if path.is_file():
+            if (folder / MOT).is_file():
                 raise InputError(f"{folder}: a result of 'entitysam track' without masks; masks are needed here")
             raise InputError(f"{folder}: no finished result of 'entitysam segment' ({SEGMENTS} is missing)")
+        path = folder / TRACKS
         try:
             contents = read_json(path, _Contents, InputError)
         except JsonError as error:

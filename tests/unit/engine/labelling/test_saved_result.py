@@ -83,3 +83,12 @@ def test_files_that_cannot_be_read(folder, text, message):
     (folder / "tracks.json").write_text(text)
     with pytest.raises(InputError, match=message):
         SavedResult.read(folder)
+
+
+def test_a_result_without_masks_is_named_as_such(folder):
+    (folder / "segments.json").unlink()
+    with pytest.raises(InputError, match=r"no finished result of 'entitysam segment' \(segments.json is missing\)"):
+        SavedResult.read(folder)
+    (folder / "tracks.txt").touch()
+    with pytest.raises(InputError, match="a result of 'entitysam track' without masks"):
+        SavedResult.read(folder)
