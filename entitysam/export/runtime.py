@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +17,6 @@ from entitysam.registry import ConfigError
 from entitysam.structures import FrameOutput
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
-
 OPENVINO = "openvino"
 
 GraphFunction = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
@@ -58,9 +56,7 @@ class OnnxModel:
         if self.manifest.format != "onnx":
             raise ConfigError(f"{folder}: exported as '{self.manifest.format}', which onnxruntime cannot run")
         files = {name: folder / graph.file for name, graph in self.manifest.graphs.items()}
-        self._graphs = (_openvino if device == OPENVINO else partial(_onnxruntime, device=device))(
-            files, threads=threads
-        )
+        self._graphs = _openvino(files, threads) if device == OPENVINO else _onnxruntime(files, device, threads)
         self._mean = np.array(self.manifest.mean, np.float32)
         self._std = np.array(self.manifest.std, np.float32)
 
