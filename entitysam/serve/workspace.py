@@ -1,5 +1,7 @@
 """The open results of a server, and which tab may see which."""
 
+import hashlib
+import os
 import re
 import secrets
 from collections.abc import Iterable
@@ -57,13 +59,19 @@ class Workspace:
             return entry
 
     def open_folder(self, folder: Path, source: dict[str, Any] | None = None) -> Entry:
-        """Opens a result that every tab may see.
+        """Opens a result that every tab may see; once, where a folder is named twice.
+
+        The key is that of the folder: pages that are open when the server ends go on with the next one.
 
         Raises:
             InputError, JournalError, OutputError: see `OpenedResult`.
         """
-        result = OpenedResult(folder, source)
-        return self.add(result.saved.video_id, result)
+        key = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+        with self._lock:
+            if key in self._entries:
+                return self._entries[key]
+            result = OpenedResult(folder, source)
+            return self.add(result.saved.video_id, result, key=key)
 
     def remove(self, key: str) -> None:
         """Closes a result; its files stay."""

@@ -32,7 +32,7 @@ export class Live {
       }
     }
     this.running = true;
-    this.on.started();
+    await this.on.started();
     const button = $(source === null ? "camera" : "use-source");
     const text = button.textContent;
     button.textContent = "Stop";

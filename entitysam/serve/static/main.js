@@ -22,12 +22,15 @@ const live = new Live(app, picture, {
     await listResults();
     await open(key);
   }),
-  started: () => {
+  started: async () => {
     stop();
+    await tools.busy; // edits of what was open
     $("empty").hidden = true;
     app.key = ""; // what was open is drawn no more
     app.meta = app.state = null;
     timeline.close();
+    tools.setPrompt(null);
+    work.opened();
     for (const id of ["count", "of", "time"]) $(id).textContent = "";
     $("frame").value = 0;
     $("result").value = "";
@@ -72,6 +75,7 @@ async function openFirst() {
 
 async function open(key) {
   stop();
+  await tools.busy; // edits of what was open
   const { state, ...meta } = await getJson(`results/${key}`);
   app.media?.close();
   Object.assign(app, { key, meta, state: null, frame: 0, selected: 0, other: 0, media: new Media(key, meta.frames) });
@@ -79,18 +83,19 @@ async function open(key) {
   $("result").value = key;
   document.title = `${meta.title} · entitysam`;
   picture.open(meta.width, meta.height);
+  tools.setPrompt(null);
   timeline.open(meta.frames, meta.times);
   $("frame").max = meta.frames - 1;
   $("of").textContent = `of ${meta.frames - 1}`;
   const remembered = Number(sessionStorage.getItem(`frame ${key}`)) || 0;
-  await changed(state);
+  await changed(key, state);
+  work.opened();
   await seek(Math.min(remembered, meta.frames - 1));
   if (state.set_aside) notice(`The edits in this folder belong to an earlier run; they are kept in ${state.set_aside}.`, true);
 }
 
-// Takes over a state after edits, of this tab or of another one.
-async function changed(state) {
-  const { key } = app;
+// Takes over a state after edits of a result, of this tab or of another one.
+async function changed(key, state) {
   const isOld = () => key !== app.key || (app.state && state.revision <= app.state.revision);
   if (isOld()) return;
   const lanes = new Uint8Array(await getBytes(`results/${key}/lanes`));
@@ -112,10 +117,15 @@ async function follow() {
     try {
       const news = await getJson(`events?version=${version}`);
       if (version !== -1 || news.version) await listResults();
-      if (follow.lost) notice("");
+      if (follow.lost) {
+        notice("");
+        work.poll();
+      }
       follow.lost = false;
       version = news.version;
-      if (app.key && app.state && news.revisions[app.key] > app.state.revision) await changed(await getJson(`results/${app.key}/state`));
+      const { key } = app;
+      if (key && app.state && !(key in news.revisions)) notice("The server does not have this result open any more.", true);
+      if (key && app.state && news.revisions[key] > app.state.revision) await changed(key, await getJson(`results/${key}/state`));
     } catch (error) {
       follow.lost = true;
       notice(error.message, true);
@@ -198,6 +208,7 @@ async function tick(now) {
 // -- entities
 
 function select(id, isOther = false) {
+  if (!isOther && id !== app.selected) $("name").blur(); // a name that is typed belongs to the entity of before
   if (isOther) app.other = id === app.selected ? 0 : id;
   else app.selected = id;
   if (app.other === app.selected) app.other = 0;
@@ -231,7 +242,11 @@ $("play").addEventListener("click", () => (app.playing ? stop() : play()));
 $("first").addEventListener("click", () => seek(0, true));
 $("back").addEventListener("click", () => seek(app.frame - 1, true));
 $("forward").addEventListener("click", () => seek(app.frame + 1, true));
-$("frame").addEventListener("change", () => seek(Number($("frame").value), true));
+$("frame").addEventListener("change", () => {
+  seek($("frame").value ? Number($("frame").value) : app.frame, true);
+  $("frame").value = app.frame;
+});
+$("frame").addEventListener("keydown", (event) => event.key === "Enter" && $("frame").blur());
 $("sort").addEventListener("change", () => timeline.sort($("sort").value));
 $("zoom-in").addEventListener("click", () => timeline.zoom(0.5));
 $("zoom-out").addEventListener("click", () => timeline.zoom(2));

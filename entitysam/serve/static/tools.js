@@ -10,7 +10,7 @@ export class Tools {
     const click = (id, action) => $(id).addEventListener("click", action);
     click("undo", () => this.step("undo"));
     click("redo", () => this.step("redo"));
-    for (const [id, action] of Object.entries(this.actions())) click(id, action);
+    for (const [id, action] of Object.entries(this.actions())) click(id, () => action());
     click("brush", () => this.setBrush("brush"));
     click("eraser", () => this.setBrush("eraser"));
     click("new-entity", () => this.newEntity());
@@ -19,7 +19,7 @@ export class Tools {
     click("clear-prompt", () => this.setPrompt(null));
     for (const button of document.querySelectorAll("[data-follow]")) button.addEventListener("click", () => this.follow(button.dataset.follow));
     getJson("abilities").then((can) => ($("prompts").hidden = !can.prompts), () => {});
-    $("name").addEventListener("change", () => this.rename());
+    $("name").addEventListener("change", () => this.rename()); // `select` lets it happen before another entity is chosen
     $("name").addEventListener("keydown", (event) => {
       if (event.key === "Enter" || event.key === "Escape") {
         if (event.key === "Escape") $("name").value = this.entity?.name ?? "";
@@ -27,7 +27,7 @@ export class Tools {
         event.stopPropagation();
       }
     });
-    $("colour").addEventListener("change", () => this.edit({ kind: "recolour", id: app.selected, colour: $("colour").value }));
+    $("colour").addEventListener("change", () => this.edit({ kind: "recolour", id: Number($("colour").dataset.id), colour: $("colour").value }));
     $("other").addEventListener("change", () => on.select(Number($("other").value), true));
     this.listen();
   }
@@ -39,13 +39,14 @@ export class Tools {
   actions() {
     const { app } = this;
     const own = () => app.selected;
+    const isLocked = (id) => Boolean(this.picture.entities.get(id)?.locked);
     const other = (kind, more) => {
       if (!app.other) return this.on.notice("Choose the other entity first: Shift + click, or the list.");
       return this.edit({ kind, ...more });
     };
     return {
-      lock: () => this.edit({ kind: "lock", id: own(), locked: !this.entity.locked }),
-      split: () => this.edit({ kind: "split", id: own(), frame: app.frame, new: app.state.next_id }),
+      lock: (id = own()) => this.edit(() => ({ kind: "lock", id, locked: !isLocked(id) })),
+      split: (id = own(), frame = app.frame) => this.edit(() => ({ kind: "split", id, frame, new: app.state.next_id })),
       "delete-frame": () => this.edit({ kind: "delete", id: own(), first: app.frame, last: app.frame }),
       delete: () => this.edit({ kind: "delete", id: own(), first: 0, last: app.meta.frames - 1 }),
       "delete-range": () => this.edit({ kind: "delete", id: own(), first: Number($("range-first").value), last: Number($("range-last").value) }),
@@ -66,7 +67,10 @@ export class Tools {
     else if (key === "e") this.setBrush("eraser");
     else if (key === "c" && !$("prompts").hidden) this.setBrush("prompt");
     else if (key === "[" || key === "]") $("radius").value = Number($("radius").value) + (key === "]" ? 2 : -2);
-    else if (key === "r" && this.entity) $("name").select();
+    else if (key === "r" && this.entity) {
+      $("tab-entity").click(); // where the name is
+      $("name").select();
+    }
     else if (chosen && this.entity) this.actions()[chosen]();
     else return Boolean(chosen);
     return true;
@@ -91,8 +95,9 @@ export class Tools {
 
   // -- edits go one after the other, each on the state that the one before has left
 
+  // `edit` may be a function, which makes it from that state.
   edit(edit) {
-    return this.queue(() => ["edits", { edit }]);
+    return this.queue(() => ["edits", { edit: edit instanceof Function ? edit() : edit }]);
   }
 
   step(kind) {
@@ -101,15 +106,14 @@ export class Tools {
 
   queue(make) {
     this.busy = this.busy.then(async () => {
-      const { app } = this;
-      const [path, body] = make();
+      const { key, state } = this.app;
       try {
-        const state = await getJson(`results/${app.key}/${path}`, { json: { revision: app.state.revision, ...body } });
-        await this.on.changed(state);
+        const [path, body] = make();
+        await this.on.changed(key, await getJson(`results/${key}/${path}`, { json: { revision: state.revision, ...body } }));
       } catch (error) {
         this.on.notice(error.message);
-        if (error.status === 409) await this.on.changed(await getJson(`results/${app.key}/state`));
-        else this.update();
+        this.update();
+        if (error.status === 409) await getJson(`results/${key}/state`).then((state) => this.on.changed(key, state)).catch(() => {});
       }
     });
     return this.busy;
@@ -215,6 +219,7 @@ export class Tools {
   update() {
     const { app, entity } = this;
     const { state } = app;
+    if (this.brush && !app.selected) this.setBrush("", false); // what was painted is gone
     $("undo").disabled = !state?.done.length;
     $("redo").disabled = !state?.undone.length;
     $("entity").hidden = !entity;
@@ -230,6 +235,7 @@ export class Tools {
     const { app } = this;
     if (document.activeElement !== $("name")) $("name").value = entity.name;
     $("colour").value = entity.colour;
+    $("colour").dataset.id = entity.id;
     $("lock").setAttribute("aria-pressed", String(entity.locked));
     $("lock").textContent = entity.locked ? "Locked" : "Lock";
     const facts = { Id: entity.id, Frames: entity.first === entity.last ? entity.first : `${entity.first} to ${entity.last}, ${entity.count} of them`, Size: `${entity.area.toLocaleString("en")} pixels`, Score: entity.score.toFixed(2) };

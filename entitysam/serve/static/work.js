@@ -7,7 +7,7 @@ const ACTIVE = ["waiting", "running"];
 
 export class Work {
   constructor(app, on) {
-    Object.assign(this, { app, on, findings: [], current: -1, seen: new Set(), polling: false });
+    Object.assign(this, { app, on, findings: [], current: -1, polling: false });
     for (const button of document.querySelectorAll("[data-export]")) {
       button.addEventListener("click", () => this.begin("exports", { kind: button.dataset.export }));
     }
@@ -258,11 +258,18 @@ export class Work {
 
   // -- review
 
+  // The list is of one result; of another one it is made when it is looked at.
+  opened() {
+    this.list([]);
+    this.reviewed = $("review-state").textContent = "";
+    if (!$("panel-review").hidden) this.review();
+  }
+
   async review() {
     const { app } = this;
     const key = app.key;
-    if (!key || this.reviewing) return;
-    this.reviewing = true;
+    if (!key || this.reviewing === key) return;
+    this.reviewing = key;
     try {
       for (;;) {
         const answer = await getJson(`results/${key}/review`);
@@ -279,9 +286,9 @@ export class Work {
         await new Promise((resolve) => setTimeout(resolve, 400));
       }
     } catch (error) {
-      $("review-state").textContent = error.message;
+      if (key === app.key) $("review-state").textContent = error.message;
     }
-    this.reviewing = false;
+    if (this.reviewing === key) this.reviewing = "";
   }
 
   list(findings) {

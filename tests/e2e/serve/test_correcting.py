@@ -5,11 +5,24 @@ import shutil
 
 import numpy as np
 import pytest
-from support.pages import click_pixel, go_to, only_tints, open_page, pixel, place, selected, wait_frame, wait_revision
+from support.pages import (
+    click_pixel,
+    go_to,
+    only_tints,
+    open_page,
+    pixel,
+    place,
+    selected,
+    wait_frame,
+    wait_revision,
+    wait_until,
+)
 from support.small_result import moving_squares
 
 from entitysam.io.id_maps import read_ids
 from entitysam.serve.opened import OpenedResult
+from entitysam.serve.server import BackgroundServer
+from entitysam.serve.workspace import Workspace
 from entitysam.visualization.overlay import id_colours
 
 _, IDS = moving_squares()
@@ -57,6 +70,53 @@ def test_name_colour_and_lock(page, copy):
     page.reload()
     page.wait_for_selector("body[data-revision='3']")
     assert "red box 2 · locked" in shown(page)
+
+
+def test_a_name_belongs_to_the_entity_that_it_was_typed_for(page, copy):
+    """Whatever is clicked next; and a name is text."""
+    click_pixel(page, *middle(0, 2))
+    page.keyboard.press("r")
+    page.keyboard.type("<b>&amp;</b><img src=x onerror=alert(1)>")
+    click_pixel(page, *middle(0, 3))
+    wait_revision(page, 1)
+    assert shown(page) == ["Entity 1", "<b>&amp;</b><img src=x onerror=alert(1)> 2", "Entity 3", "Entity 4"]
+    assert (selected(page), page.locator("#name").input_value()) == (3, "")
+    page.locator("#name").focus()  # nothing is typed
+    click_pixel(page, *middle(0, 2))
+    assert page.locator("#name").input_value().startswith("<b>")
+    page.locator("#tab-edits").click()
+    assert "<img src=x onerror=alert(1)>" in page.locator("#edits li").inner_text()
+    assert page.locator("img, b").count() == 0
+    page.locator("#picture").focus()
+    page.keyboard.press("r")  # from another tab of the tools
+    page.keyboard.type("box")
+    page.keyboard.press("Enter")
+    wait_revision(page, 2)
+    assert "box 2" in shown(page)
+
+
+def test_edits_that_are_faster_than_the_server(page, copy):
+    """Each is made on the state that the one before has left."""
+    choose(page, 3)
+    page.evaluate("for (const frame of [8, 4]) { entitysam.frame = frame; document.getElementById('split').click(); }")
+    wait_revision(page, 2)
+    assert shown(page) == ["Entity 1", "Entity 2", "Entity 3", "Entity 4", "Entity 6", "Entity 5"]
+    page.evaluate("for (const _ of [1, 2, 3]) document.getElementById('lock').click()")
+    wait_revision(page, 5)
+    assert "Entity 3 · locked" in shown(page)
+    assert page.locator("#notice").is_hidden()
+
+
+def test_the_brush_ends_with_its_entity(page, copy):
+    choose(page, 2)
+    page.keyboard.press("b")
+    assert page.locator("#brush").get_attribute("aria-pressed") == "true"
+    page.keyboard.press("Shift+Delete")
+    wait_revision(page, 1)
+    click_pixel(page, *middle(0, 3))  # selects
+    assert selected(page) == 3
+    assert page.locator("#brush").get_attribute("aria-pressed") == "false"
+    assert page.evaluate("entitysam.state.revision") == 1
 
 
 def test_merge_undo_redo_and_reload(page, copy):
@@ -201,6 +261,48 @@ def test_edits_of_an_earlier_run_are_kept_and_said(browser, server, folder, tmp_
         assert "edits-0123456789ab.jsonl" in page.locator("#notice").inner_text()
         assert problems == []
     server.workspace.remove(entry.key)
+
+
+def test_another_result_and_the_same_one_after_a_restart(browser, folder, tmp_path):
+    """Edits that wait go to the result that they were made for, the review list is of the open one; a page that stays open while the
+    server is started again goes on."""
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for target in folders:
+        shutil.copytree(folder, target)
+
+    def start(port=0):
+        workspace = Workspace()
+        one, two, _ = [workspace.open_folder(target).key for target in [*folders, folders[0]]]
+        return BackgroundServer(workspace, port=port), one, two
+
+    first, one, two = start()
+    with open_page(browser, first.url) as (page, problems):
+        choose(page, 2)
+        page.locator("#tab-review").click()
+        page.wait_for_selector("#findings[data-revision='0']", state="attached")
+        page.evaluate("entitysam.work.list([{frame: 3, ids: [2], text: '{0}'}])")
+        page.evaluate(
+            "(key) => { document.getElementById('delete').click(); const result = document.getElementById('result');"
+            " result.value = key; result.dispatchEvent(new Event('change')); }",
+            two,
+        )
+        wait_until(page, f"entitysam.key === '{two}' && entitysam.state")
+        wait_until(page, "document.getElementById('review-state').textContent !== ''")
+        assert page.locator("#findings li").count() == 0
+        assert [OpenedResult(target).revision for target in folders] == [1, 0]
+        first.close()
+        page.locator("#notice", has_text="does not answer").wait_for()
+        second, *_ = start(int(first.url.split(":")[2].strip("/")))
+        with second:
+            page.wait_for_selector("#notice", state="hidden")
+            choose(page, 3)
+            page.locator("#tab-entity").click()
+            page.locator("#delete").click()
+            wait_revision(page, 1)
+            assert OpenedResult(folders[1]).revision == 1
+            second.workspace.remove(two)
+            page.locator("#notice", has_text="does not have this result").wait_for()
+        assert [text for text in problems if "ERR_CONNECTION" not in text] == []
 
 
 @pytest.mark.parametrize("width", [390])

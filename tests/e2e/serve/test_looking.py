@@ -53,6 +53,13 @@ def test_it_opens_and_steps_to_exact_frames(page):
     wait_frame(page, 5)
     check_picture(page, 5)
     assert page.locator("#time").inner_text() == "0:00.50"
+    page.keyboard.press("ArrowRight")  # the keys are those of the video again
+    wait_frame(page, 6)
+    for text, frame in [("99", LAST), ("", LAST), ("5", 5)]:  # the field says where the video is
+        page.locator("#frame").fill(text)
+        page.locator("#frame").press("Enter")
+        wait_frame(page, frame)
+        assert page.locator("#frame").input_value() == str(frame)
     page.reload()  # the place is remembered
     wait_frame(page, 5)
 
