@@ -1,6 +1,8 @@
 """`python -m entitysam` is the command `entitysam`."""
 
+import sys
+
 from entitysam.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

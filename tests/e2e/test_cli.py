@@ -309,3 +309,7 @@ def test_the_console_script(clip, tmp_path):
     failed = subprocess.run([script, "segment", "nowhere.mp4"], capture_output=True, text=True)
     assert (failed.returncode, failed.stdout) == (2, "")
     assert failed.stderr == "entitysam: error: nowhere.mp4: no such file or folder\n"
+    module = subprocess.run(
+        [sys.executable, "-m", "entitysam", "segment", "nowhere.mp4"], capture_output=True, text=True
+    )
+    assert (module.returncode, module.stderr) == (2, failed.stderr)
