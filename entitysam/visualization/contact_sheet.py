@@ -90,6 +90,7 @@ class ContactSheet:
 def draw_text(canvas: ImageDraw.ImageDraw, position: tuple[int, int], text: str, size: int, width: int) -> None:
     """Draws one line of text, cut to a width in pixels, with its upper left corner at `position` (x, y)."""
     font = ImageFont.load_default(size)
+    text = " ".join(text.split())  # a file name may have line breaks, which Pillow does not measure
     while text and canvas.textlength(text, font) > width:
         text = text[:-2] + "…" if len(text) > 2 else ""
     canvas.text(position, text, TEXT, font)

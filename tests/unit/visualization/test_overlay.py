@@ -149,3 +149,13 @@ def test_predictions_of_half_the_size(small_video):
     sheet = ContactSheet()
     sheet.add("a", frame, drawn[::2, ::2])
     assert sheet.draw("half").height > 2 * 48
+
+
+def test_a_name_with_line_breaks_is_one_line_of_a_sheet():
+    frame = np.zeros((30, 40, 3), np.uint8)
+    drawn = []
+    for name in ("a b", "a\nb"):
+        sheet = ContactSheet()
+        sheet.add(name, frame, frame)
+        drawn.append(np.asarray(sheet.draw(name)))
+    np.testing.assert_array_equal(*drawn)
