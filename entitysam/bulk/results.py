@@ -16,6 +16,7 @@ from entitysam.bulk.settings import DONE
 from entitysam.bulk.tables import ENTITIES, ENTITY_SCHEMA, VIDEOS, read_description
 from entitysam.io.paths import join_inside
 from entitysam.io.readers.base import InputError
+from entitysam.io.result_folder import READING
 
 if TYPE_CHECKING:
     import polars
@@ -111,6 +112,7 @@ class VideoResults:
         frames: names of the T frames.
         times: seconds of each frame from the first; None where the input has no times.
         scores: entity -> score over the video, 0..1.
+        reading: which frames of the source were read: `stride`, `max_frames`, `start`, `end` of `open_frames`, where they are known.
     """
 
     path: Path
@@ -122,6 +124,7 @@ class VideoResults:
     frames: list[str]
     times: list[float | None]
     scores: dict[int, float]
+    reading: dict[str, Any]
 
     @classmethod
     def read(cls, path: Path) -> "VideoResults":
@@ -142,6 +145,7 @@ class VideoResults:
                 described["frames"],
                 described["times"],
                 {int(number): score for number, score in described["scores"].items()},
+                {key: described[key] for key in READING if key in described},
             )
         except (KeyError, AttributeError, ValueError) as error:
             raise InputError(f"{path}: is no result of a video of 'entitysam bulk'") from error

@@ -135,7 +135,7 @@ class VideoWorker:
                 seconds=round(time.monotonic() - started, 3),
                 worker=self._name,
             )
-            table.finish(scores(), asdict(outcome))
+            table.finish(scores(), {**asdict(outcome), "stride": settings.stride, "max_frames": settings.max_frames})
         return outcome
 
     def _maps(

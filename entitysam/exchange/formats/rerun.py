@@ -32,8 +32,9 @@ def write_rerun(video: TrackedVideo, out: Path) -> None:
             recording.set_time("frame", sequence=index)
             if time is not None:
                 recording.set_time("time", duration=time)
-            if frames is not None:
-                recording.log("entities/video", rr.Image(next(frames)).compress(jpeg_quality=QUALITY))
+            picture = None if frames is None else next(frames, None)  # the file may have become shorter
+            if picture is not None:
+                recording.log("entities/video", rr.Image(picture).compress(jpeg_quality=QUALITY))
             if video.has_masks:
                 recording.log("entities/mask", rr.SegmentationImage(video.id_map(found).astype(_kind(numbers))))
             boxes = rr.Boxes2D(

@@ -61,6 +61,7 @@ def test_sections_are_the_frames_between_their_times(worker, clip):
     assert video.frames == ["00002", "00003", "00004"]
     assert video.times == pytest.approx([0.2, 0.3, 0.4])
     assert {row["frame"] for row in video.table().to_pylist()} <= {0, 1, 2}
+    assert read_video(video).source == {"source": clip.path, "stride": 1, "max_frames": None, "start": 0.15, "end": 0.5}
     assert "has no frames" in worker.run(Clip("none", clip.path, 3.0, 3.0)).error
     assert "no frames to segment" in worker.run(Clip("late", clip.path, 30.0, 31.0)).error
     assert not (worker._out / ENTITIES / "late.parquet").exists()
