@@ -1,8 +1,9 @@
 """Every format by its name, and the two functions that convert."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from entitysam.errors import ConfigError
 from entitysam.exchange.video import TrackedVideo, new_folder, read_result, write_result
 from entitysam.io.files import as_stem
 from entitysam.io.readers.base import InputError
+from entitysam.io.record_store import file_stem
 from entitysam.io.result_folder import TRACKS
 
 
@@ -45,6 +47,7 @@ class Format:
         return import_module(f"entitysam.exchange.formats.{self.module}")
 
 
+MAX_STEM = 150  # bytes of a file name, without suffix
 NO_SCORES = "scores, names, times"
 FORMATS = {
     "youtube-vis": Format("YouTube-VIS / OVIS json", "nothing", "coco", ".json", several=True),
@@ -61,7 +64,7 @@ FORMATS = {
     ),
     "labelme": Format("LabelMe json per frame", "times, scores of entities", "labelme", options=("tolerance",)),
     "yolo": Format("YOLO segmentation (Ultralytics)", "ids, scores, times", "yolo", options=("tolerance",)),
-    "fiftyone": Format("FiftyOne data set", "times", "fiftyone", imports=False),
+    "fiftyone": Format("FiftyOne data set", "times, scores of entities", "fiftyone", several=True, imports=False),
     "rerun": Format("Rerun recording", "nothing", "rerun", ".rrd", imports=False),
     "sa-v": Format("SA-V json", "names, times, names of frames, scores of single frames", "sav", ".json"),
 }
@@ -92,15 +95,21 @@ def export_result(result: str | Path, format: str, out: str | Path, **options: A
     videos = read_videos(Path(result))
     write = kind.writer(format)
     if kind.several:
-        write(list(videos), out, **options)
+        listed = list(videos)
+        if not listed:
+            raise InputError(f"{result}: no finished videos")
+        write(listed, out, **options)
         return out
-    several = list(videos) if not isinstance(videos, list) else videos
-    if len(several) == 1:
-        write(several[0], out, **options)
+    first, second = next(videos, None), next(videos, None)
+    if first is None:
+        raise InputError(f"{result}: no finished videos")
+    if second is None:
+        write(first, out, **options)
         return out
     new_folder(out)
-    for video in several:
-        write(video, out / f"{as_stem(video.id)}{kind.suffix}", **options)
+    stems = Stems()
+    for video in chain([first, second], videos):  # one in memory at a time
+        write(video, out / f"{stems.add(video.id)}{kind.suffix}", **options)
     return out
 
 
@@ -133,9 +142,26 @@ def import_result(path: str | Path, format: str, out: str | Path) -> Path:
         write_result(videos[0], out)
         return out
     new_folder(out)
+    stems = Stems()
     for video in videos:
-        write_result(video, out / as_stem(video.id))
+        write_result(video, out / stems.add(video.id))
     return out
+
+
+class Stems:
+    """File names for videos: their names where these are short and differ also where capitals are ignored."""
+
+    def __init__(self) -> None:
+        self._used: set[str] = set()
+
+    def add(self, name: str) -> str:
+        stem = as_stem(name)
+        if len(stem.encode("utf-8", "surrogatepass")) > MAX_STEM:
+            stem = file_stem(name)
+        numbered = (stem if number == 1 else f"{stem}-{number}" for number in count(1))
+        stem = next(candidate for candidate in numbered if candidate.lower() not in self._used)
+        self._used.add(stem.lower())
+        return stem
 
 
 def find_format(name: str) -> Format:
@@ -145,10 +171,10 @@ def find_format(name: str) -> Format:
     return FORMATS[name]
 
 
-def read_videos(result: Path) -> list[TrackedVideo]:
-    """The videos of a result folder, or of an output of `entitysam bulk`."""
+def read_videos(result: Path) -> Iterator[TrackedVideo]:
+    """The videos of a result folder, or of an output of `entitysam bulk`, one after the other."""
     if not (result / TRACKS).is_file() and (result / "videos.parquet").is_file():
         from entitysam.exchange.collection import read_collection
 
         return read_collection(result)
-    return [read_result(result)]
+    return iter([read_result(result)])

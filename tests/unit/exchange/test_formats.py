@@ -3,13 +3,17 @@
 import base64
 import io
 import json
+import sys
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
+from support.collections import write_images, write_video
 
 from entitysam.data.detections.readers import read_detections
 from entitysam.errors import ConfigError
@@ -22,6 +26,7 @@ from entitysam.exchange import (
     to_supervision,
     write_result,
 )
+from entitysam.exchange.formats.coco import write_youtube_vis
 from entitysam.exchange.video import Entity, Instance, TrackedVideo, encode
 from entitysam.io.files import OutputError
 from entitysam.io.readers.base import InputError
@@ -176,6 +181,64 @@ def test_a_rerun_recording_has_masks_boxes_and_scores(result, tmp_path):
     if recording is not None:
         paths = {column.entity_path for column in recording.schema().component_columns()}
         assert {"/entities/mask", "/entities/boxes", "/scores/999"} <= paths
+
+
+class FakeFiftyOne:
+    """What of FiftyOne's API the writer uses. FiftyOne itself needs a database server."""
+
+    types = SimpleNamespace(FiftyOneDataset="FiftyOneDataset")
+    Detections = Detection = Frame = staticmethod(lambda **values: SimpleNamespace(**values))
+
+    def __init__(self):
+        self.samples, self.options = [], {}
+        self.Dataset = lambda: SimpleNamespace(
+            add_samples=lambda samples, progress: self.samples.extend(samples), export=self.options.update, delete=dict
+        )
+
+    @staticmethod
+    def Sample(filepath, **values):
+        kind = "video" if filepath.endswith(".mp4") else "image"
+        return SimpleNamespace(filepath=filepath, media_type=kind, frames={}, **values)
+
+
+def test_fiftyone_has_frames_by_their_number_and_images_one_by_one(video, tmp_path, monkeypatch):
+    fiftyone = FakeFiftyOne()
+    monkeypatch.setitem(sys.modules, "fiftyone", fiftyone)
+    file, images = write_video(tmp_path / "a.mp4", 1, count=8), write_images(tmp_path / "images", 1)
+    results = tmp_path / "results"
+    names = [f"{2 * index:05d}" for index in range(FRAMES)]  # every second frame
+    write_result(replace(video, frames=names, source={"source": str(file), "stride": 2}), results / "file")
+    entities = [replace(e, instances={i: found for i, found in e.instances.items() if i < 3}) for e in video.entities]
+    pictures = replace(video, frames=["000", "001", "002"], times=[], entities=entities)
+    write_result(replace(pictures, source={"source": str(images)}), results / "images")
+
+    export_result(results / "file", "fiftyone", tmp_path / "fo")
+    (sample,) = fiftyone.samples
+    assert (sample.filepath, list(sample.frames)) == (str(file), [1, 3, 5, 7])
+    (first,) = sample.frames[3].entities.detections
+    instance = video.entities[0].instances[1]
+    assert (first.index, first.label, first.confidence, first.mask.sum()) == (2, "dog", 0.625, instance.area)
+    assert first.mask.shape == (12, 14)
+    assert first.bounding_box == [4 / WIDTH, 2 / HEIGHT, 14 / WIDTH, 12 / HEIGHT]
+
+    fiftyone.samples.clear()
+    export_result(results / "images", "fiftyone", tmp_path / "fo2")
+    assert [Path(sample.filepath).name for sample in fiftyone.samples] == ["000.png", "001.png", "002.png"]
+    assert [len(sample.entities.detections) for sample in fiftyone.samples] == [2, 1, 3]
+    file.unlink()
+    with pytest.raises(InputError, match="clip: FiftyOne needs the frames"):
+        export_result(results / "file", "fiftyone", tmp_path / "fo3")
+
+
+def test_names_of_a_collection_become_different_short_files(video, tmp_path):
+    names = ["a/b", "a_b", "A_b", "x" * 250, "ü" * 100]
+    vis = tmp_path / "vis.json"
+    write_youtube_vis([replace(video, id=name) for name in names], vis)
+    import_result(vis, "youtube-vis", tmp_path / "back")
+    folders = sorted((tmp_path / "back").iterdir())
+    assert len({folder.name.lower() for folder in folders}) == len(names)
+    assert max(len(folder.name.encode()) for folder in folders) <= 150
+    assert sorted(read_result(folder).id for folder in folders) == sorted(names)
 
 
 def test_bad_input_is_one_line(result, tmp_path):
