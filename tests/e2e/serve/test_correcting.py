@@ -272,10 +272,11 @@ def test_another_result_and_the_same_one_after_a_restart(browser, folder, tmp_pa
 
     def start(port=0):
         workspace = Workspace()
-        one, two, _ = [workspace.open_folder(target).key for target in [*folders, folders[0]]]
-        return BackgroundServer(workspace, port=port), one, two
+        keys = [workspace.open_folder(target).key for target in [*folders, folders[0]]]
+        assert keys[2] == keys[0]
+        return BackgroundServer(workspace, port=port), keys[1]
 
-    first, one, two = start()
+    first, two = start()
     with open_page(browser, first.url) as (page, problems):
         choose(page, 2)
         page.locator("#tab-review").click()
@@ -292,7 +293,7 @@ def test_another_result_and_the_same_one_after_a_restart(browser, folder, tmp_pa
         assert [OpenedResult(target).revision for target in folders] == [1, 0]
         first.close()
         page.locator("#notice", has_text="does not answer").wait_for()
-        second, *_ = start(int(first.url.split(":")[2].strip("/")))
+        second, _ = start(int(first.url.split(":")[2].strip("/")))
         with second:
             page.wait_for_selector("#notice", state="hidden")
             choose(page, 3)
