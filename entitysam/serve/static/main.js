@@ -253,6 +253,9 @@ $("zoom-out").addEventListener("click", () => timeline.zoom(2));
 $("result").addEventListener("change", () => guarded(() => open($("result").value)));
 $("close-notice").addEventListener("click", () => notice(""));
 $("help").addEventListener("click", () => $("keys").showModal());
+const zoom = (factor) => app.meta && picture.zoomBy(factor, picture.focus(), true);
+$("nearer").addEventListener("click", () => zoom(2));
+$("farther").addEventListener("click", () => zoom(0.5));
 new ResizeObserver(() => picture.draw()).observe($("picture-box"));
 
 const tabs = [...document.querySelectorAll("[role=tab]")];
@@ -290,6 +293,7 @@ const KEYS = {
   o: () => setOption("outlines", !picture.options.outlines),
   t: () => setOption("labels", !picture.options.labels),
   d: () => setOption("side", !picture.options.side),
+  z: (event) => zoom(event.shiftKey ? 0.5 : 2),
   f: () => work.move(1),
   p: () => work.move(-1),
   "?": () => $("keys").showModal(),

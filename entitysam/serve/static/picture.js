@@ -2,6 +2,9 @@
 
 const MAX_LABEL = 24; // letters of a name in the picture
 const GAP = 6; // between original and overlay, in CSS pixels
+const MAX_ZOOM = 16;
+
+const clamp = (value, least, most) => Math.min(Math.max(value, least), most);
 
 export class Picture {
   constructor(canvas, box) {
@@ -15,6 +18,8 @@ export class Picture {
   open(width, height) {
     this.width = width;
     this.height = height;
+    this.zoom = 1;
+    this.middle = [width / 2, height / 2]; // of the part in view
     this.shown = null;
   }
 
@@ -51,6 +56,9 @@ export class Picture {
     }
     const pixels = new Uint32Array(this.image.data.buffer);
     const table = this.colours();
+    const look = [width, height, ...table].join();
+    if (this.tinted?.map === this.shown.map && this.tinted.look === look) return; // only moved
+    this.tinted = { map: this.shown.map, look };
     const hidden = [0, 0];
     const { ids, lengths } = this.shown.map;
     let run = 0;
@@ -92,7 +100,8 @@ export class Picture {
     overlay.getContext("2d").putImageData(this.image, 0, 0);
   }
 
-  // Places of the picture (and of the original beside it) on the canvas, in CSS pixels.
+  // Where the picture (and the original beside it) is on the canvas, in CSS pixels: the corner of the window [right, below] through
+  // which it is seen, and (x, y), where its pixel 0 would be.
   layout() {
     const box = this.box.getBoundingClientRect();
     const fit = (columns, rows) => {
@@ -103,9 +112,36 @@ export class Picture {
     const { columns, rows, scale } = fits.reduce((best, one) => (one.scale > best.scale ? one : best));
     const width = Math.max(1, Math.floor(this.width * scale));
     const height = Math.max(1, Math.floor(this.height * scale));
-    const x = columns === 2 ? width + GAP : 0;
-    const y = rows === 2 ? height + GAP : 0;
-    return { width, height, x, y, scale: width / this.width, full: [width * columns + GAP * (columns - 1), height * rows + GAP * (rows - 1)] };
+    const right = columns === 2 ? width + GAP : 0;
+    const below = rows === 2 ? height + GAP : 0;
+    const zoomed = (width / this.width) * this.zoom;
+    const x = right - clamp(this.middle[0] * zoomed - width / 2, 0, Math.max(0, this.width * zoomed - width));
+    const y = below - clamp(this.middle[1] * zoomed - height / 2, 0, Math.max(0, this.height * zoomed - height));
+    return { width, height, right, below, x, y, scale: zoomed, full: [width * columns + GAP * (columns - 1), height * rows + GAP * (rows - 1)] };
+  }
+
+  // Shows more or less of the picture; the point (x, y) of the frame stays where it is, or comes to the middle.
+  zoomBy(factor, [x, y], isMiddle = false) {
+    const before = this.layout();
+    const half = [before.width / 2, before.height / 2];
+    const seen = isMiddle ? half : [before.x - before.right + x * before.scale, before.y - before.below + y * before.scale];
+    this.zoom = clamp(this.zoom * factor, 1, MAX_ZOOM);
+    const { scale } = this.layout();
+    this.middle = [x + (half[0] - seen[0]) / scale, y + (half[1] - seen[1]) / scale];
+    this.pan(0, 0);
+  }
+
+  // Moves the picture by CSS pixels, not beyond its edges.
+  pan(right, down) {
+    const { width, height, right: left, below: top, x, y, scale } = this.layout();
+    this.middle = [(left - x + width / 2 - right) / scale, (top - y + height / 2 - down) / scale];
+    this.draw();
+  }
+
+  // Of the selected entity where it is seen, or of the view.
+  focus() {
+    const spot = this.shown && this.labelSpots().get(this.selected);
+    return spot ? [spot.x, spot.y] : this.middle;
   }
 
   draw() {
@@ -124,18 +160,30 @@ export class Picture {
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.fillStyle = "#24272e";
     context.clearRect(0, 0, fullWidth, fullHeight);
-    for (const [x, y] of this.options.side ? [[0, 0], [place.x, place.y]] : [[0, 0]]) {
-      if (this.shown.bitmap) context.drawImage(this.shown.bitmap, x, y, place.width, place.height);
-      else context.fillRect(x, y, place.width, place.height);
+    if (this.options.side) {
+      this.drawFrame(context, { ...place, x: place.x - place.right, y: place.y - place.below, right: 0, below: 0 });
+      context.restore();
     }
+    this.drawFrame(context, place);
     const shrink = Math.min(1, place.scale * ratio);
     this.tint(Math.max(1, Math.round(this.width * shrink)), Math.max(1, Math.round(this.height * shrink)));
     context.imageSmoothingEnabled = false;
-    context.drawImage(this.overlay, place.x, place.y, place.width, place.height);
+    context.drawImage(this.overlay, place.x, place.y, this.width * place.scale, this.height * place.scale);
     context.imageSmoothingEnabled = true;
     if (this.options.labels) this.drawLabels(context, place);
     if (this.stroke) this.drawStroke(context, place);
     if (this.prompt) this.drawPrompt(context, place);
+    context.restore();
+  }
+
+  // And leaves only its window to be drawn on, up to `restore`.
+  drawFrame(context, { right, below, width, height, x, y, scale }) {
+    context.save();
+    context.beginPath();
+    context.rect(right, below, width, height);
+    context.clip();
+    if (this.shown.bitmap) context.drawImage(this.shown.bitmap, x, y, this.width * scale, this.height * scale);
+    else context.fillRect(right, below, width, height);
   }
 
   drawPrompt(context, place) {
@@ -170,13 +218,14 @@ export class Picture {
       const name = entity.name.length > MAX_LABEL ? `${entity.name.slice(0, MAX_LABEL)}…` : entity.name;
       const text = name ? `${name} ${id}` : String(id);
       const half = context.measureText(text).width / 2 + 3;
-      const x = Math.min(Math.max(spot.x * place.scale, half), place.width - half) + place.x;
-      const y = Math.min(Math.max(spot.y * place.scale, 9), place.height - 9) + place.y;
+      const [x, y] = [place.x + spot.x * place.scale - place.right, place.y + spot.y * place.scale - place.below];
+      if (x < 0 || y < 0 || x > place.width || y > place.height) continue;
       context.lineWidth = 3;
       context.strokeStyle = "rgb(0 0 0 / 0.85)";
-      context.strokeText(text, x, y);
+      const at = [place.right + clamp(x, half, place.width - half), place.below + clamp(y, 9, place.height - 9)];
+      context.strokeText(text, ...at);
       context.fillStyle = "#fff";
-      context.fillText(text, x, y);
+      context.fillText(text, ...at);
     }
   }
 
@@ -241,10 +290,10 @@ export class Picture {
   position(event) {
     const place = this.layout();
     const box = this.canvas.getBoundingClientRect();
-    let x = event.clientX - box.left;
-    let y = event.clientY - box.top;
-    if (this.options.side && place.x && x >= place.x) x -= place.x;
-    if (this.options.side && place.y && y >= place.y) y -= place.y;
+    let x = event.clientX - box.left - place.x;
+    let y = event.clientY - box.top - place.y;
+    if (place.right && event.clientX - box.left < place.right) x += place.right; // on the original
+    if (place.below && event.clientY - box.top < place.below) y += place.below;
     x /= place.scale;
     y /= place.scale;
     return x < 0 || y < 0 || x >= this.width || y >= this.height ? null : [x, y];

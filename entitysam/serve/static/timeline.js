@@ -123,6 +123,7 @@ export class Timeline {
     for (const item of this.list.children) {
       const button = item.firstChild;
       button.setAttribute("aria-pressed", String(Number(button.dataset.id) === this.selected));
+      button.classList.toggle("other", Number(button.dataset.id) === this.other);
     }
   }
 

@@ -137,12 +137,18 @@ export class Tools {
   listen() {
     const { picture, app } = this;
     const { canvas } = picture;
+    const fingers = new Map(); // id -> [x, y] of each pointer that is down
     canvas.addEventListener("pointerdown", (event) => {
       const point = app.meta && picture.position(event);
-      if (!point || event.button) return;
+      if (!point || event.button > 1) return;
       canvas.setPointerCapture(event.pointerId);
-      if (!this.brush) {
-        this.on.select(picture.entityAt(point), event.shiftKey);
+      fingers.set(event.pointerId, [event.clientX, event.clientY]);
+      if (fingers.size > 1) {
+        this.pressed = picture.stroke = null; // two fingers move the picture
+        return;
+      }
+      if (!this.brush || event.button) {
+        this.pressed = { id: picture.entityAt(point), isClick: !event.button, isOther: event.shiftKey };
         return;
       }
       if (this.brush === "prompt") {
@@ -154,7 +160,8 @@ export class Tools {
       picture.draw();
     });
     canvas.addEventListener("pointermove", (event) => {
-      if (!picture.stroke) return;
+      this.showRing(event);
+      if (this.drag(fingers, event) || !picture.stroke || picture.stroke.isSent) return;
       const point = picture.position(event);
       const last = picture.stroke.points.at(-1);
       if (!point || Math.hypot(point[0] - last[0], point[1] - last[1]) < 1) return;
@@ -162,9 +169,14 @@ export class Tools {
       picture.draw();
     });
     const end = (event) => {
-      if (this.pressed) this.addPrompt(picture.position(event));
+      fingers.delete(event.pointerId);
+      const { pressed } = this;
+      this.pressed = null;
+      if (pressed && "outside" in pressed) this.addPrompt(pressed, picture.position(event));
+      else if (pressed?.isClick) this.on.select(pressed.id, pressed.isOther);
       const { stroke } = picture;
-      if (!stroke) return;
+      if (!stroke || stroke.isSent) return;
+      stroke.isSent = true; // it is seen until the map has it
       const points = stroke.points.slice(0, 10000).map(([x, y]) => [Math.round(x * 4) / 4, Math.round(y * 4) / 4]);
       const edit = { kind: "paint", id: app.selected, frame: stroke.frame, erase: this.brush === "eraser", points, radius: stroke.radius };
       this.edit(edit).then(() => {
@@ -173,17 +185,55 @@ export class Tools {
       });
     };
     canvas.addEventListener("pointerup", end);
-    canvas.addEventListener("pointercancel", () => {
-      picture.stroke = null;
+    canvas.addEventListener("pointercancel", (event) => {
+      fingers.delete(event.pointerId);
+      this.pressed = picture.stroke = null;
       picture.draw();
     });
+    canvas.addEventListener("pointerleave", () => ($("ring").hidden = true));
+    canvas.addEventListener("wheel", (event) => {
+      const point = app.meta && picture.position(event);
+      if (!point) return;
+      if (event.ctrlKey) picture.zoomBy(Math.exp(-event.deltaY / 200), point);
+      else if (picture.zoom > 1) picture.pan(-event.deltaX, -event.deltaY);
+      else return;
+      event.preventDefault();
+    }, { passive: false });
+  }
+
+  // Whether a pointer moves the picture: one that pressed it to choose, the middle button, or two fingers, which zoom as well.
+  drag(fingers, event) {
+    const before = fingers.get(event.pointerId);
+    const { picture, pressed } = this;
+    if (!before || (fingers.size < 2 && (picture.zoom === 1 || !pressed || !("isClick" in pressed)))) return false;
+    const now = [event.clientX, event.clientY];
+    const moved = [now[0] - before[0], now[1] - before[1]];
+    if (fingers.size === 1 && pressed.isClick && Math.hypot(...moved) < 4) return true; // still a click
+    fingers.set(event.pointerId, now);
+    if (pressed) pressed.isClick = false;
+    const others = [...fingers].filter(([id]) => id !== event.pointerId).map(([, at]) => at);
+    const point = others.length && picture.position(event);
+    if (point) {
+      const distance = (at) => Math.max(Math.hypot(at[0] - others[0][0], at[1] - others[0][1]), 10);
+      picture.zoomBy(distance(now) / distance(before), point);
+    }
+    picture.pan(moved[0] / fingers.size, moved[1] / fingers.size);
+    return true;
+  }
+
+  // The size of the brush, at the pointer.
+  showRing(event) {
+    const ring = $("ring");
+    ring.hidden = !["brush", "eraser"].includes(this.brush) || event.pointerType === "touch";
+    if (ring.hidden) return;
+    const box = ring.parentElement.getBoundingClientRect();
+    const size = 2 * Number($("radius").value) * this.picture.layout().scale;
+    Object.assign(ring.style, { width: `${size}px`, height: `${size}px`, left: `${event.clientX - box.left}px`, top: `${event.clientY - box.top}px` });
   }
 
   // -- prompts
 
-  addPrompt(point) {
-    const { pressed } = this;
-    this.pressed = null;
+  addPrompt(pressed, point) {
     if (!point) return;
     const prompt = this.picture.prompt ?? { frame: this.app.frame, points: [], labels: [], box: null };
     const [x, y] = pressed.point;

@@ -8,6 +8,7 @@ import pytest
 from support.pages import (
     click_pixel,
     go_to,
+    inside,
     only_tints,
     open_page,
     pixel,
@@ -231,6 +232,80 @@ def test_brush_eraser_and_a_new_entity(page, copy):
     assert pixel(page, *ground) == colour(1)
 
 
+def test_an_enlarged_picture(page, copy):
+    """Under the pointer the same pixel stays; what is seen, chosen and painted is where it is in the frame."""
+    only_tints(page)
+    page.locator("#picture").hover(position=inside(page, *middle(0, 4)))
+    before = place(page, *middle(0, 4))
+    page.keyboard.down("Control")
+    page.mouse.wheel(0, -250)
+    page.keyboard.up("Control")
+    wait_until(page, "entitysam.picture.zoom > 3")
+    np.testing.assert_allclose(place(page, *middle(0, 4)), before, atol=3)  # wheels are at whole pixels of the window
+    assert pixel(page, *middle(0, 4)) == colour(4)
+    click_pixel(page, *middle(0, 4))
+    assert selected(page) == 4
+    page.keyboard.press("Shift+Z")
+    page.keyboard.press("Shift+Z")
+    assert page.evaluate("entitysam.picture.zoom") == 1
+    choose(page, 3)
+    for _ in range(6):
+        page.keyboard.press("z")  # to the selected entity
+    assert page.evaluate("entitysam.picture.zoom") == 16
+    assert pixel(page, *middle(0, 3)) == colour(3)
+    page.locator("#farther").click()
+    page.locator("#farther").click()
+    x, y = place(page, *middle(0, 3))
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 100, y + 60, steps=5)  # moves it, and chooses nothing
+    page.mouse.up()
+    np.testing.assert_allclose(place(page, *middle(0, 3)), (x + 100, y + 60), atol=0.5)
+    assert selected(page) == 3
+    page.locator("#side").check()
+    np.testing.assert_array_equal(pixel(page, *middle(0, 3)), colour(3))
+    page.locator("#side").uncheck()
+    page.locator("#radius").fill("1")
+    page.locator("#eraser").click()
+    page.locator("#picture").hover(position=inside(page, *middle(0, 3)))
+    ring = page.locator("#ring").bounding_box()
+    assert abs(ring["width"] - 2 * page.evaluate("entitysam.picture.layout().scale")) < 1
+    stroke(page, [middle(0, 3)])
+    wait_revision(page, 1)
+    x, y = middle(0, 3)
+    opened = OpenedResult(copy[0]).ids(0)
+    changed = np.argwhere(opened != IDS[0])
+    assert opened[y, x] == 0
+    assert np.abs(changed - [y, x]).max() <= 1
+    page.reload()
+    wait_revision(page, 1)
+    assert page.evaluate("entitysam.picture.zoom") == 1
+
+
+def test_two_fingers_enlarge_the_picture(browser, server, copy):
+    with open_page(browser, server.url, 390, 844, has_touch=True, is_mobile=True) as (page, problems):
+        (left, y), (right, _) = place(page, 40, 36), place(page, 80, 36)
+        touches = page.context.new_cdp_session(page)
+
+        def touch(kind, *points):
+            given = [{"x": x, "y": y, "id": number} for number, x in enumerate(points)]
+            touches.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": given})
+
+        choose(page, 2)
+        page.locator("#brush").click()
+        page.evaluate("window.scrollTo(0, 0)")
+        touch("touchStart", left)
+        touch("touchStart", left, right)
+        for step in (10, 20, 30):
+            touch("touchMove", left - step, right + step)
+        touch("touchEnd")
+        zoom = page.evaluate("entitysam.picture.zoom")
+        assert zoom == pytest.approx((right - left + 60) / (right - left), rel=0.1)
+        np.testing.assert_allclose([place(page, x, 36)[0] for x in (40, 80)], [left - 30, right + 30], atol=6)
+        assert page.evaluate("entitysam.state.revision") == 0  # nothing is painted
+        assert problems == []
+
+
 def test_two_tabs_see_the_same(browser, server, page, copy):
     with open_page(browser, server.url) as (other, problems):
         choose(page, 2, other=3)
@@ -281,15 +356,14 @@ def test_another_result_and_the_same_one_after_a_restart(browser, folder, tmp_pa
         choose(page, 2)
         page.locator("#tab-review").click()
         page.wait_for_selector("#findings[data-revision='0']", state="attached")
-        page.evaluate("entitysam.work.list([{frame: 3, ids: [2], text: '{0}'}])")
+        page.evaluate("entitysam.work.list([{frame: 3, ids: [2], text: 'of the first'}])")
         page.evaluate(
             "(key) => { document.getElementById('delete').click(); const result = document.getElementById('result');"
             " result.value = key; result.dispatchEvent(new Event('change')); }",
             two,
         )
         wait_until(page, f"entitysam.key === '{two}' && entitysam.state")
-        wait_until(page, "document.getElementById('review-state').textContent !== ''")
-        assert page.locator("#findings li").count() == 0
+        page.locator("#findings", has_text="Of the first").wait_for(state="detached")
         assert [OpenedResult(target).revision for target in folders] == [1, 0]
         first.close()
         page.locator("#notice", has_text="does not answer").wait_for()
