@@ -15,9 +15,11 @@ from benchmarks._stages import Stages
 from benchmarks._weights import random_weights
 from entitysam import build_model, load_weights
 from entitysam.data.synthetic.render import demo_clip
+from entitysam.engine.build import open_model
 from entitysam.inference.compiled import CompiledModel
 from entitysam.models.entity_sam import EntitySAM
 from entitysam.precision import autocast
+from entitysam.shipped import TINY
 
 
 class Implementation(Protocol):
@@ -95,7 +97,9 @@ def watch_published(predictor: Any, stages: Stages) -> None:
 
 
 def new_model(name: str, image_size: int, device: torch.device) -> tuple[EntitySAM, dict[str, Tensor]]:
-    """A model with random weights that give every part an effect on the output, and those weights."""
+    """A model with random weights that give every part an effect on the output, and those weights; `tiny` has its own."""
+    if name in TINY:
+        return open_model(name, device=str(device), overrides={"image_size": image_size}).model, {}
     model = build_model(name, image_size=image_size)
     weights = random_weights(model)
     load_weights(model, weights)

@@ -37,7 +37,12 @@ OURS, COMPILED, PUBLISHED = "entitysam", "compiled", "published"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="vits", help="tiny, vits or vitl (default: vits)")
     parser.add_argument("--image-size", type=int, default=256, metavar="S", help="(default: 256)")
-    parser.add_argument("--frames", type=int, default=12, help="timed frames, after a warm-up of 8 (default: 12)")
+    parser.add_argument(
+        "--frames",
+        type=int,
+        default=24,
+        help="timed frames, after a warm-up of 8; 24 has a whole number of keyframes at every level (default: 24)",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: auto)")
     parser.add_argument("--dtype", choices=AMP, default="fp32", help="autocast (default: fp32, none)")
     parser.add_argument("--clock", choices=CLOCKS, default="wall",
@@ -48,7 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--variants", choices=("none", "eager", "all"),
                         help="rows of the table of variants; all: compiled, too (default: all on a GPU, else none)")  # fmt: skip
     parser.add_argument(
-        "--trained", action="store_true", help="the model's own weights for the variants, not random ones"
+        "--trained",
+        action="store_true",
+        help="the model's own weights for the variants, not random ones; tiny always has its own",
     )
     parser.add_argument("--peak-frames", type=int, nargs="+", default=[], metavar="N",
                         help="peak memory of whole videos of N frames, e.g. 30 300, each in a process of its own")  # fmt: skip
