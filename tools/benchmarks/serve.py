@@ -1,7 +1,8 @@
 """The page of `entitysam serve` in a real Chromium: how long a long result takes to open and to move in, and how it plays at 720p.
 
 The results are generated. Times are wall times of this machine, beside them the CPU time of the server's process and, for what
-plays, of the browser's. The clip plays twice: the second time, the page has all of it. Needs Playwright and Chromium.
+plays, of the browser's. The clip plays twice: the second time, the page has all of it. Then the page rests. Needs Playwright and
+Chromium.
 
 Example: python tools/benchmark.py serve --frames 10000
 """
@@ -135,30 +136,45 @@ def measure(long: Path, play: Path, seeks: int) -> None:
         page.wait_for_selector("body[data-frame]")
         for name in ("play: 720p", "play: again"):
             measure_playing(name, browser, page)
+        measure_idle("play: at rest", browser, page)
+        page.goto("about:blank")
+        measure_idle("no page", browser, page)
         browser.close()
 
 
 def measure_playing(name: str, browser: Any, page: Any) -> None:
-    processes = browser.new_browser_cdp_session()
     page.evaluate("document.getElementById('first').click()")
     page.wait_for_selector("body[data-frame='0']")
-
-    def used() -> tuple[float, float]:
-        """CPU seconds of server and browser."""
-        info = processes.send("SystemInfo.getProcessInfo")["processInfo"]
-        return time.process_time(), sum(process["cpuTime"] for process in info)
-
-    wall, (server, browsing) = time.perf_counter(), used()
+    wall, before = time.perf_counter(), cpu_seconds(browser)
     page.evaluate("document.getElementById('play').click()")
     while page.evaluate("entitysam.playing"):
         page.wait_for_timeout(100)
     seconds, drawn = time.perf_counter() - wall, page.evaluate("entitysam.drawn")
-    server, browsing = (1000 * (now - then) / drawn for now, then in zip(used(), (server, browsing)))
+    server, browsing = (1000 * (now - then) / drawn for now, then in zip(cpu_seconds(browser), before))
     count = page.evaluate("entitysam.meta.frames")
     print(
         f"{name + ', frames drawn':50} {drawn / seconds:8.1f} per s  ({drawn} of {count - 1}; CPU per frame: "
         f"server {server:.0f} ms, browser {browsing:.0f} ms)"
     )
+
+
+def measure_idle(name: str, browser: Any, page: Any, seconds: float = 60.0) -> None:
+    """Nobody does anything; the first seconds, in which the page fetches ahead, do not count."""
+    page.wait_for_timeout(5000)
+    before = cpu_seconds(browser)
+    page.wait_for_timeout(1000 * seconds)
+    server, browsing = (1000 * (now - then) / seconds for now, then in zip(cpu_seconds(browser), before))
+    print(
+        f"{name + ', CPU per second':50} {server:8.1f} ms of the server, {browsing:.1f} ms of the browser", flush=True
+    )
+
+
+def cpu_seconds(browser: Any) -> tuple[float, float]:
+    """CPU time of server and browser so far."""
+    session = browser.new_browser_cdp_session()
+    info = session.send("SystemInfo.getProcessInfo")["processInfo"]
+    session.detach()
+    return time.process_time(), sum(process["cpuTime"] for process in info)
 
 
 SEEK = """async (frame) => {
