@@ -72,6 +72,8 @@ class Progress:
         seconds: since it started.
         all_failed: failed videos, those of earlier runs included.
         duplicates: rows of the inputs that were left out because they name a video twice.
+        left_out: finished videos of earlier runs that the inputs of this one do not name.
+        failures: some of the failed videos, those of earlier runs included; complete at the end.
     """
 
     total: int
@@ -82,6 +84,8 @@ class Progress:
     seconds: float = 0.0
     all_failed: int = 0
     duplicates: int = 0
+    left_out: int = 0
+    failures: list[Outcome] = field(default_factory=list)
 
     @property
     def frames_per_second(self) -> float:
@@ -116,9 +120,9 @@ def run_job(job: Job, on_progress: Callable[[Progress], None] = lambda progress:
             make_folder(job.out / name)
         _remove_leftovers(job.out)
         journal = stack.enter_context(Journal(hidden / JOURNAL))
-        finished, failed = _earlier(job.out, manifest, journal)
+        finished, failed, left_out = _earlier(job.out, manifest, journal)
         skipped = finished if job.retry_failed else np.sort(np.concatenate([finished, failed]))
-        progress = Progress(len(manifest), len(skipped), duplicates=manifest.duplicates)
+        progress = Progress(len(manifest), len(skipped), duplicates=manifest.duplicates, left_out=left_out)
         temporary = stack.enter_context(_temporary_folder(hidden / TEMPORARY))
         started = time.monotonic()
         if len(skipped) < len(manifest):
@@ -138,7 +142,7 @@ def run_job(job: Job, on_progress: Callable[[Progress], None] = lambda progress:
         progress.all_failed = write_videos(job.out, keys)
         run = {"engine": job.engine, "frames": progress.frames, "seconds": round(progress.seconds, 3),
                "frames_per_second": round(progress.frames_per_second, 3)}  # fmt: skip
-        write_report(job.out, read_journal(hidden / JOURNAL, keys), run)
+        progress.failures = write_report(job.out, read_journal(hidden / JOURNAL, keys), run).failures
         return progress
 
 
@@ -229,8 +233,9 @@ def _temporary_folder(record: Path) -> Iterator[Path]:
         record.unlink(missing_ok=True)
 
 
-def _earlier(out: Path, manifest: Manifest, journal: Journal) -> tuple[np.ndarray, np.ndarray]:
-    """Ascending keys of the videos of the manifest that earlier runs have finished, and of those that have failed in them.
+def _earlier(out: Path, manifest: Manifest, journal: Journal) -> tuple[np.ndarray, np.ndarray, int]:
+    """What earlier runs have left: ascending keys of the videos of the manifest that they have finished, and of those that
+    have failed in them; number of finished videos that are not in the manifest.
 
     Files that are complete, but not in the journal because the driver was killed, are added to it.
 
@@ -263,7 +268,8 @@ def _earlier(out: Path, manifest: Manifest, journal: Journal) -> tuple[np.ndarra
     finished = np.intersect1d(np.array(done, np.uint64), keys)
     lost = np.setdiff1d(np.array(failed, np.uint64), finished)
     ours = np.sort(manifest.keys)
-    return finished[is_member(finished, ours)], lost[is_member(lost, ours)]
+    ours_finished = finished[is_member(finished, ours)]
+    return ours_finished, lost[is_member(lost, ours)], len(finished) - len(ours_finished)
 
 
 def _described_outcome(path: Path) -> Outcome | None:

@@ -138,11 +138,12 @@ def _check_names(path: Path, keys: np.ndarray, repeated: np.ndarray) -> None:
         if is_chosen and first.setdefault(clip.id, clip) != clip:
             other = first[clip.id]
             raise InputError(
-                f"two videos have the name '{clip.id}': {_place(other)} and {_place(clip)}; a manifest with a column "
+                f"two videos have the name '{clip.id}': {place_of(other)} and {place_of(clip)}; a manifest with a column "
                 "'id' gives names"
             )
 
 
-def _place(clip: Clip) -> str:
+def place_of(clip: Clip) -> str:
+    """The path of a video, and its section where it has one."""
     section = f" ({clip.start or 0:g} s to {'the end' if clip.end is None else f'{clip.end:g} s'})"
     return clip.path + (section if clip.start is not None or clip.end is not None else "")

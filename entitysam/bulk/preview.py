@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from entitysam.io.files import whole_file
+from entitysam.io.readers.base import InputError
 from entitysam.io.readers.source import FrameSource
 from entitysam.visualization.overlay import draw_entities
 
@@ -19,18 +20,28 @@ PERIOD = 1.0  # seconds between two counts
 class WatchedFrames:
     """Iterates over the frames of a source once.
 
+    Args:
+        source: of the frames.
+        on_frames: called with a number of frames, about once a second.
+        title: of the source, for messages.
+
     Attributes:
         num_frames: as the source estimates it.
     """
 
-    def __init__(self, source: FrameSource, on_frames: Callable[[int], None]) -> None:
-        self._source, self._on_frames = source, on_frames
+    def __init__(self, source: FrameSource, on_frames: Callable[[int], None], title: str) -> None:
+        self._source, self._on_frames, self._title = source, on_frames, title
         self.num_frames = source.num_frames
         self._chosen = (source.num_frames or 1) // 2
         self._kept: tuple[int, np.ndarray] | None = None
         self._ids: np.ndarray | None = None
 
     def __iter__(self) -> Iterator[np.ndarray]:
+        """The frames.
+
+        Raises:
+            InputError: there are none.
+        """
         counted, last = 0, time.monotonic()
         for index, frame in enumerate(self._source):
             if index in (0, self._chosen):  # a video may be shorter than it says
@@ -41,6 +52,8 @@ class WatchedFrames:
                 self._on_frames(counted)
                 counted, last = 0, time.monotonic()
         self._on_frames(counted)
+        if self._kept is None:
+            raise InputError(f"{self._title}: no frames to segment")
 
     def keep_ids(self, index: int, ids: np.ndarray) -> None:
         """Keeps the map int [H, W] of the frame for the picture."""

@@ -92,6 +92,7 @@ class VideoWorker:
         return outcome
 
     def _segment(self, clip: Clip, started: float) -> Outcome:
+        from entitysam.bulk.manifest import place_of
         from entitysam.bulk.preview import WatchedFrames
         from entitysam.bulk.sources import fetched
         from entitysam.bulk.tables import ENTITIES, PREVIEWS, VideoTable, video_file
@@ -103,7 +104,7 @@ class VideoWorker:
             source = stack.enter_context(open_frames(path, **reading))  # type: ignore[arg-type]
             if source.is_live:
                 raise ValueError(f"{clip.path}: a live stream has no end")
-            frames = WatchedFrames(source, self._on_frames)
+            frames = WatchedFrames(source, self._on_frames, place_of(clip))
             maps, scores = self._maps(frames, (source.height, source.width))
             first = next(maps)
             writer = None

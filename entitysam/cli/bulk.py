@@ -29,6 +29,7 @@ from entitysam.cli.shared.arguments import add_model_arguments, add_output_argum
 if TYPE_CHECKING:
     from entitysam.bulk.job import Progress
 
+SHOWN = 5  # failed videos on the terminal
 FAILED = 3  # exit code of a job that is complete, but for failed videos
 
 
@@ -130,6 +131,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise
     if progress.duplicates:
         warn(f"{progress.duplicates} inputs name a video twice and are left out")
+    if progress.left_out:
+        warn(f"{progress.left_out} finished videos of earlier runs are not in these inputs, and no longer in videos.parquet; "
+             "the same command with all inputs brings them back")  # fmt: skip
+    for line in _failures(progress, job.out):
+        note(line)
     print(_summary(progress, job.out))
     return FAILED if progress.all_failed else 0
 
@@ -144,6 +150,15 @@ def _check_packages(engine: str) -> None:
         raise ConfigError("'entitysam bulk' needs pyarrow: pip install 'entitysam[bulk]'")
     if engine == "ray" and find_spec("ray") is None:
         raise ConfigError("--engine ray needs Ray: pip install 'entitysam[ray]'")
+
+
+def _failures(progress: "Progress", out: object) -> list[str]:
+    """The first failed videos with their errors, and where the others are."""
+    lines = [f"failed: {' '.join(outcome.id.split())}: {outcome.error}" for outcome in progress.failures[:SHOWN]]
+    if lines:
+        more = progress.all_failed - len(lines)
+        lines.append(f"{f'{more} more failed: ' if more else ''}{out}/report.html; --retry-failed tries again")
+    return lines
 
 
 def _summary(progress: "Progress", out: object) -> str:

@@ -179,8 +179,19 @@ def test_a_job_continues(collection, finished, tmp_path, capsys):
     assert bulk(collection, "-o", finished, "--resume", "--stride", 2) == 2
     assert "another one (stride was 1, is 2)" in capsys.readouterr().err
     # Nothing is left to do: no process starts.
+    capsys.readouterr()
     assert bulk(collection, collection / "list.txt", "-o", finished, "--resume") == 3
-    assert "0 of 7 videos, 7 skipped, 3 failed" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "0 of 7 videos, 7 skipped, 3 failed" in said.out
+    assert f"failed: empty: {collection / 'empty.mp4'}: the file is empty\n" in said.err
+    assert said.err.endswith(f"{finished}/report.html; --retry-failed tries again\n")
+    # An earlier video that is not named again is not lost without a word.
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    assert bulk(collection / "deep", "-o", out, "--resume") == 2  # 'a' was the one above
+    assert bulk(collection / "a.mp4", "-o", out, "--resume") == 0
+    assert "3 finished videos of earlier runs are not in these inputs" in capsys.readouterr().err
+    assert set(outcomes(out)) == {"a"}
     assert {path: path.stat().st_mtime_ns for path in (finished / "entities").iterdir()} == before
 
 
