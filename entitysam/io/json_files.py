@@ -1,7 +1,7 @@
 """JSON files of other programs, parsed and checked against types. Every problem is one line with the file and the place.
 
 Types are `TypedDict`s, lists and the bounded numbers below, checked by pydantic. Keys that a type does not name are dropped,
-unless the type is decorated with `keep_other_keys`.
+unless the type is decorated with `keep_other_keys`, or refused, with `refuse_other_keys`.
 """
 
 import json
@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
 keep_other_keys = with_config(ConfigDict(extra="allow"))
+refuse_other_keys = with_config(ConfigDict(extra="forbid"))
 Finite = Annotated[float, Field(ge=-(2.0**53), le=2.0**53)]  # no NaN, no infinity; exact as an integer
 Integer = Annotated[int, Field(ge=-(2**53), le=2**53)]
 Box = Annotated[list[Finite], Field(min_length=4, max_length=4)]  # x, y, width, height in pixels
@@ -83,6 +84,8 @@ def _first_problem(error: ValidationError) -> str:
     if first["type"] == "missing":
         key = place.pop()
         problem = f"no '{key}'"
+    elif first["type"] == "extra_forbidden":
+        problem = f"unknown key '{place.pop()}'"
     else:
         shown = repr(first["input"])
         problem = f"{first['msg']}, not {shown if len(shown) <= 60 else shown[:56] + '...'}"

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from typing_extensions import NotRequired, TypedDict
 
-from entitysam.io.json_files import Box, Finite, Integer, check_type, load_json
+from entitysam.io.json_files import Box, Finite, Integer, check_type, load_json, refuse_other_keys
 from entitysam.io.paths import join_inside
 
 MAX_ID = 65535
@@ -29,6 +29,7 @@ class PromptFileError(ValueError):
     """A file of prompts that cannot be used; the message names the file and the prompt."""
 
 
+@refuse_other_keys
 class _Prompt(TypedDict):
     id: Integer
     frame: NotRequired[Integer]
@@ -69,8 +70,8 @@ def read_prompts(path: str | Path) -> list[Prompt]:
     """Reads a file of prompts.
 
     Raises:
-        JsonError, PromptFileError, UnsafePathError: broken file; a prompt without points, box and mask, or with a mask
-            and something else; an id outside 1..65535; two prompts of one object on one frame.
+        JsonError, PromptFileError, UnsafePathError: broken file; a prompt without points, box and mask, with a mask and
+            something else, or with an unknown key; an id outside 1..65535; two prompts of one object on one frame.
     """
     path = Path(path)
     contents = check_type(load_json(path), _File, str(path))

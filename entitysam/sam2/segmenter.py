@@ -187,8 +187,10 @@ class PromptedSegmenter:
                 f"object {late.object_id}: there is no frame {late.frame}; the video has {len(seekable)} (from 0)"
             )
         with autocast(self.amp, self.model.device):
-            earlier = self._backward(seekable, prompts)
             session = self._session(seekable)
+            for p in prompts:  # all of them before the first frame is segmented
+                session.check(p.frame, p.object_id, p.points, p.labels, p.box, p.mask)
+            earlier = self._backward(seekable, prompts)
             video = PromptedVideo(session.size, prompts)
             for index in range(len(seekable)):
                 tracked = session.step(index) if session.objects else None

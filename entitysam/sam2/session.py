@@ -221,6 +221,20 @@ class PromptedSession:
             resized = F.interpolate(resized, side, mode="bilinear", align_corners=False, antialias=True)
         return (resized[0, 0] >= 0.5).float()
 
+    def check(
+        self, index: int, object_id: int, points: ArrayLike = (), labels: ArrayLike = (),
+        box: Sequence[float] | None = None, mask: ArrayLike | None = None,
+    ) -> None:  # fmt: skip
+        """Checks a prompt without running the network.
+
+        Raises:
+            PromptError: see `add_points` and `add_mask`.
+        """
+        if mask is not None:
+            self._checked_mask(index, object_id, mask)
+        else:
+            self._checked_points(index, object_id, points, labels, box)
+
     def remove(self, object_id: int) -> None:
         """Forgets an object.
 

@@ -113,7 +113,7 @@ def _draw_labels(drawn: np.ndarray, ids: np.ndarray, names: Mapping[int, str]) -
     for entity, (x, y), radius in label_positions(ids):
         if radius > 0.6 * size:
             stroke = max(1, size // 8)
-            text = f"{names[entity]} {entity}" if entity in names else str(entity)
+            text = " ".join([*names.get(entity, "").split(), str(entity)])  # one line, which Pillow can measure
             half = canvas.textlength(text, font) / 2 + stroke
             x = max(min(x, image.width - half), half)  # long names stay inside the image
             canvas.text((x, y), text, "white", font, anchor="mm", stroke_width=stroke, stroke_fill="black")

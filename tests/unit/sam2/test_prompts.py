@@ -45,6 +45,7 @@ BAD = {
     "prompt 1: frames count from 0, not -1": (POINT, {"id": 1, "frame": -1, "points": [[1, 1]]}),
     r"prompt 0: a point is \[x, y\]": ({"id": 1, "points": [[1, 1, 1]]},),
     "2 points and 1 labels": ({"id": 1, "points": [[1, 1], [2, 2]], "labels": [1]},),
+    r"prompts\[0\]: unknown key 'lables'": ({"id": 1, "points": [[1, 1]], "lables": [0]},),
     "a mask together with points": ({"id": 1, "points": [[1, 1]], "mask": "m.png"},),
     "is no readable image": ({"id": 1, "mask": "m.png"},),
     "is no run-length code": ({"id": 1, "mask": {"size": 3}},),
@@ -53,7 +54,7 @@ BAD = {
 
 @pytest.mark.parametrize("message", BAD)
 def test_bad_prompts_are_named(tmp_path, message):
-    with pytest.raises(PromptFileError, match=message):
+    with pytest.raises((PromptFileError, JsonError), match=message):
         read_prompts(write(tmp_path, *BAD[message]))
 
 

@@ -135,5 +135,14 @@ def test_bad_prompts_are_named(model, small_video, message):
 
 
 def test_prompts_are_checked_before_the_network_runs(model, small_video):
-    with pytest.raises(PromptError, match=r"object 2: there is no frame 8; the video has 8"):
-        PromptedSegmenter(model).segment(small_video, [Prompt(2, frame=8, box=(0, 0, 5, 5))])
+    good = Prompt(1, frame=0, points=((20, 12),), labels=(1,))
+    for bad, message in [
+        (Prompt(2, frame=8, box=(0, 0, 5, 5)), r"object 2: there is no frame 8; the video has 8"),
+        (Prompt(2, frame=5, box=(0, 0, 0, 5)), r"object 2, frame 5: box \[0, 0, 0, 5\] is empty"),
+        (Prompt(1, frame=5, points=((999, 0),), labels=(1,)), "object 1, frame 5: a point lies outside"),
+        (Prompt(1, frame=5, mask=np.zeros((2, 2), bool)), r"object 1, frame 5: the mask is \[2, 2\]"),
+    ]:
+        segmented = []
+        with pytest.raises(PromptError, match=message):
+            PromptedSegmenter(model).segment(small_video, [good, bad], on_frame=lambda: segmented.append(1))
+        assert not segmented

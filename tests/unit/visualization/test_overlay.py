@@ -151,7 +151,7 @@ def test_predictions_of_half_the_size(small_video):
     assert sheet.draw("half").height > 2 * 48
 
 
-def test_a_name_with_line_breaks_is_one_line_of_a_sheet():
+def test_a_name_with_line_breaks_is_drawn_in_one_line():
     frame = np.zeros((30, 40, 3), np.uint8)
     drawn = []
     for name in ("a b", "a\nb"):
@@ -159,3 +159,6 @@ def test_a_name_with_line_breaks_is_one_line_of_a_sheet():
         sheet.add(name, frame, frame)
         drawn.append(np.asarray(sheet.draw(name)))
     np.testing.assert_array_equal(*drawn)
+    ids = np.ones((90, 120), int)
+    overlays = [draw_entities(np.zeros((90, 120, 3), np.uint8), ids, names={1: name}) for name in ("a b", "a\nb")]
+    np.testing.assert_array_equal(*overlays)
