@@ -1,9 +1,10 @@
 """Opens a page to look at results, to correct and to export them.
 
-INPUT is a result, a video or a stream. A result is a result folder of 'entitysam segment', 'track' (with masks) or 'demo'. The page is served on this machine alone, unless
---host says otherwise: then every request needs the token in the address that is printed. Edits are kept in edits.jsonl in the
-result folder; the result itself is never changed. A video is segmented first; a stream or a camera (0, 1, ...) is started in the
-page, which also segments uploads, the videos below --videos and the browser's camera. What it segments goes to --work.
+INPUT is a result, a video or a stream. A result is a result folder of 'entitysam segment', 'track' or 'demo'. The page is served on
+this machine alone, unless --host says otherwise: then every request needs the token in the address that is printed. Edits are kept
+in edits.jsonl in the result folder; the result itself is never changed. A video is segmented first; a stream or a camera (0, 1, ...)
+is started in the page, which also segments uploads, the videos below --videos and the browser's camera. What it segments goes to
+--work.
 
 examples:
   entitysam serve out/demo

@@ -13,6 +13,7 @@ from entitysam.io.readers.base import InputError
 from entitysam.io.writers.annotations import EntityNames
 from entitysam.io.writers.segments import ResultWriter
 from entitysam.io.writers.video import VideoWriter
+from entitysam.serve.boxes import write_boxes
 from entitysam.serve.opened import OpenedResult, Snapshot
 from entitysam.visualization.overlay import draw_entities
 
@@ -52,7 +53,13 @@ def export(state: Snapshot, kind: str, folder: Path, on_frame: OnFrame) -> Path:
     name = file_name(kind)
     if kind == "overlay":
         return write_overlay(state, folder / name, on_frame)
-    result = write_result(state, folder / "result", on_frame)
+    result = folder / "result"
+    if state.opened.boxes is None:
+        write_result(state, result, on_frame)
+    elif kind == "maps":
+        raise InputError("this result has boxes and no id maps")
+    else:
+        write_boxes(state.opened.boxes.edited(state.edits, state.table), result)
     if kind in KINDS:
         return _zip(result / "masks" if kind == "maps" else result, folder / name)
     if FORMATS[kind].suffix:

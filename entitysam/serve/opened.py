@@ -11,13 +11,14 @@ import numpy as np
 
 from entitysam.edits.journal import Journal
 from entitysam.edits.maps import edit_map, relabel, relabelled_only
-from entitysam.edits.operations import Edit, describe
+from entitysam.edits.operations import Edit, EditError, Masks, Paint, describe
 from entitysam.edits.table import EntityTable, painted_frames
-from entitysam.engine.labelling.saved_result import SavedResult
+from entitysam.engine.labelling.saved_result import SavedResult, has_only_boxes
 from entitysam.io.id_maps import read_ids
 from entitysam.io.readers.random_access import RandomAccess
 from entitysam.io.readers.source import InputError, open_frames
 from entitysam.io.result_folder import CLIP, MASKS
+from entitysam.serve.boxes import Boxes
 from entitysam.serve.packing import ByteCache, Runs, encode_jpeg, pack_frames, pack_lanes, pack_maps
 from entitysam.visualization.overlay import id_colours
 
@@ -44,6 +45,7 @@ class OpenedResult:
 
     Attributes:
         saved: the result as it is on disk.
+        boxes: of a result without masks; None = it has masks.
         problem: why there are no frames, "" where there are.
 
     Raises:
@@ -53,7 +55,8 @@ class OpenedResult:
 
     def __init__(self, folder: Path, source: dict[str, Any] | None = None, journal: Path | None = None):
         self.folder = folder
-        self.saved = SavedResult.read(folder)
+        self.saved = SavedResult.read(folder, boxes=True)
+        self.boxes = Boxes(folder) if has_only_boxes(folder) else None
         self.num_frames = len(self.saved.frames)
         self.shape = self.saved.height, self.saved.width
         self._maps, self._jpegs = ByteCache(MAP_BYTES), ByteCache(FRAME_BYTES)
@@ -100,6 +103,7 @@ class OpenedResult:
             "frames": self.num_frames,
             "times": [round(time, 4) for time in self.times],
             "names": self.saved.frames,
+            "boxes": self.boxes is not None,
         }
 
     def state(self) -> dict[str, Any]:
@@ -151,6 +155,8 @@ class OpenedResult:
         """
         with self._lock:
             self._check_revision(revision)
+            if isinstance(edit, Paint | Masks):
+                self.check_masks()
             self.table.check(edit)
             counts = self._count(edit, [*self.journal.edits, edit])
             self.journal.do(edit)
@@ -178,6 +184,14 @@ class OpenedResult:
             self._check_revision(revision)
             edit = self.journal.redo()
             self._apply(edit, self._count(edit, self.journal.edits))
+
+    def check_masks(self) -> None:
+        """
+        Raises:
+            EditError: the result has boxes, not masks.
+        """
+        if self.boxes is not None:
+            raise EditError("this result has boxes, which cannot be painted")
 
     def _check_revision(self, revision: int | None) -> None:
         if revision is not None and revision != self.revision:
@@ -226,6 +240,8 @@ class OpenedResult:
 
     def _edited(self, frame: int, edits: list[Edit], revision: int | None = None) -> Runs:
         """The map after edits; a map that was painted is kept for its revision, where one is given."""
+        if self.boxes is not None:
+            return Runs.of(self.boxes.id_map(frame, edits))
         key = frame, revision
         painted = None if revision is None else self._maps.get(key)
         if painted is not None:

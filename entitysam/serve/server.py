@@ -144,4 +144,4 @@ def _source(folder: Path, source: str) -> dict[str, Any]:
     """Of an input that the user types; stride and length are those of the result."""
     from entitysam.engine.labelling.saved_result import SavedResult
 
-    return {**(SavedResult.read(folder).source or {}), "source": source}
+    return {**(SavedResult.read(folder, boxes=True).source or {}), "source": source}

@@ -13,7 +13,7 @@ from typing_extensions import NotRequired, TypedDict
 
 from entitysam.classification.masklets import MapMasklets
 from entitysam.io.id_maps import read_ids
-from entitysam.io.json_files import Finite, JsonError, read_json
+from entitysam.io.json_files import Box, Finite, JsonError, read_json
 from entitysam.io.paths import UnsafePathError, join_inside
 from entitysam.io.readers.source import FrameSource, InputError
 from entitysam.io.result_folder import MASKS, MOT, SEGMENTS, TRACKS, recorded_origin
@@ -31,6 +31,7 @@ class _TrackFrame(TypedDict):
     frame: FrameIndex
     score: Finite
     area: NotRequired[Area]
+    bbox: NotRequired[Box]
 
 
 class _Track(TypedDict):
@@ -96,15 +97,20 @@ class SavedResult:
     names: list[str]
 
     @classmethod
-    def read(cls, folder: Path) -> "SavedResult":
+    def read(cls, folder: Path, boxes: bool = False) -> "SavedResult":
         """Reads and checks the result of a finished run.
+
+        Args:
+            folder: of the result.
+            boxes: a result of `entitysam track` without masks is taken, too; its areas are those of the boxes.
 
         Raises:
             InputError: no finished result, a file that cannot be read, a value out of its range, or a frame name that
                 leaves the folder.
         """
-        if not (folder / SEGMENTS).is_file():
-            if (folder / MOT).is_file():
+        is_boxes = has_only_boxes(folder)
+        if not (folder / SEGMENTS).is_file() and not (boxes and is_boxes):
+            if is_boxes:
                 raise InputError(f"{folder}: a result of 'entitysam track' without masks; masks are needed here")
             raise InputError(f"{folder}: no finished result of 'entitysam segment' ({SEGMENTS} is missing)")
         path = folder / TRACKS
@@ -130,6 +136,8 @@ class SavedResult:
                     raise InputError(f"{path}: track {track['id']}: frame {record['frame']} of {len(frames)} frames")
                 row[record["frame"]] = record["score"]
                 area[record["frame"]] = record.get("area", 0)
+                if is_boxes and "bbox" in record:
+                    area[record["frame"]] = min(max(round(record["bbox"][2] * record["bbox"][3]), 1), 2**31 - 1)
         head = {key: contents[key] for key in ("video_id", "width", "height", "fps")}
         times = contents.get("times", [None] * len(frames))
         if len(times) != len(frames):
@@ -198,6 +206,11 @@ class SavedResult:
             raise InputError(
                 f"{self.folder}: its frames are {self.width}x{self.height}, those given {source.width}x{source.height}"
             )
+
+
+def has_only_boxes(folder: Path) -> bool:
+    """Whether a folder has a result of `entitysam track` without masks."""
+    return (folder / MOT).is_file() and not (folder / SEGMENTS).is_file()
 
 
 def _check_names(folder: Path, frames: list[str], where: str) -> None:

@@ -148,6 +148,7 @@ async def correct(request: Request, key: str, content_length: Annotated[int | No
     opened, tab, studio = result_of(request, key), tab_of(request), request.app.state.studio
     if studio is None:
         raise UploadError("this server takes no uploads")
+    opened.check_masks()
     path = request.app.state.exports / f"{secrets.token_hex(8)}.xml"
     try:
         await _receive(request, path, min(studio.limits.upload_mib, CORRECTIONS_MIB), content_length)
@@ -221,6 +222,7 @@ def follow(request: Request, key: str, prompt: Prompt) -> dict[str, Any]:
         raise UploadError("clicks and boxes need SAM 2.1: start the server with --prompter sam2.1_hiera_small.pt")
     if len(prompt.labels) != len(prompt.points) or not (prompt.points or prompt.box):
         raise UploadError("a prompt needs clicks or a box, and one label per click")
+    opened.check_masks()
     if prompt.frame >= opened.num_frames:
         raise UploadError(f"there is no frame {prompt.frame}")
     if prompt.id in opened.table.locked():

@@ -6,7 +6,7 @@ const $ = (id) => document.getElementById(id);
 
 export class Tools {
   constructor(app, picture, on) {
-    Object.assign(this, { app, picture, on, brush: "", fresh: 0, busy: Promise.resolve() });
+    Object.assign(this, { app, picture, on, brush: "", fresh: 0, can: {}, busy: Promise.resolve() });
     const click = (id, action) => $(id).addEventListener("click", action);
     click("undo", () => this.step("undo"));
     click("redo", () => this.step("redo"));
@@ -18,7 +18,10 @@ export class Tools {
     click("outside", () => $("outside").setAttribute("aria-pressed", String($("outside").getAttribute("aria-pressed") !== "true")));
     click("clear-prompt", () => this.setPrompt(null));
     for (const button of document.querySelectorAll("[data-follow]")) button.addEventListener("click", () => this.follow(button.dataset.follow));
-    getJson("abilities").then((can) => ($("prompts").hidden = !can.prompts), () => {});
+    getJson("abilities").then((can) => {
+      this.can = can;
+      this.update();
+    }, () => {});
     $("name").addEventListener("change", () => this.rename()); // `select` lets it happen before another entity is chosen
     $("name").addEventListener("keydown", (event) => {
       if (event.key === "Enter" || event.key === "Escape") {
@@ -86,6 +89,7 @@ export class Tools {
       this.on.notice("Open a result first.");
       return;
     }
+    if (this.refuseBoxes()) return;
     this.fresh = this.app.state.next_id;
     this.app.selected = this.fresh;
     this.picture.selected = this.fresh;
@@ -121,7 +125,14 @@ export class Tools {
 
   // -- brush
 
+  refuseBoxes() {
+    const boxes = this.app.meta?.boxes;
+    if (boxes) this.on.notice("This result has boxes, which cannot be painted.");
+    return boxes;
+  }
+
   setBrush(kind, isOn = this.brush !== kind) {
+    if (isOn && this.refuseBoxes()) return;
     if (isOn && !this.app.selected) {
       this.on.notice("Select an entity first, or start a new one.");
       return;
@@ -270,6 +281,11 @@ export class Tools {
     const { app, entity } = this;
     const { state } = app;
     if (this.brush && !app.selected) this.setBrush("", false); // what was painted is gone
+    const isBoxes = Boolean(app.meta?.boxes); // which nothing is painted in
+    for (const id of ["by-hand", "new-entity"]) $(id).hidden = isBoxes;
+    $("prompts").hidden = isBoxes || !this.can.prompts;
+    $("corrections").hidden = isBoxes || !this.can.uploads;
+    document.querySelector("[data-export=maps]").hidden = isBoxes;
     $("undo").disabled = !state?.done.length;
     $("redo").disabled = !state?.undone.length;
     $("entity").hidden = !entity;

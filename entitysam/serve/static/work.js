@@ -18,7 +18,6 @@ export class Work {
     $("share").addEventListener("click", () => this.share());
     $("upload").addEventListener("click", () => this.upload());
     $("correct").addEventListener("click", () => this.correct());
-    getJson("abilities").then((can) => ($("corrections").hidden = !can.uploads), () => {});
     $("renew").addEventListener("click", () => this.review());
     $("next-finding").addEventListener("click", () => this.move(1));
     $("previous-finding").addEventListener("click", () => this.move(-1));

@@ -19,6 +19,7 @@ from support.pages import (
     wait_revision,
     wait_until,
 )
+from support.small_boxes import write_boxes
 from support.small_result import moving_squares
 
 from entitysam.io.id_maps import read_ids
@@ -340,6 +341,38 @@ def test_edits_of_an_earlier_run_are_kept_and_said(browser, server, folder, tmp_
     with open_page(browser, server.url) as (page, problems):
         page.wait_for_selector("#notice:not([hidden])")
         assert "edits-0123456789ab.jsonl" in page.locator("#notice").inner_text()
+        assert problems == []
+    server.workspace.remove(entry.key)
+
+
+def test_boxes_without_masks(browser, server, tmp_path):
+    """They are filled; what paints is not offered, and back with the next result."""
+    entry = server.workspace.open_folder(write_boxes(tmp_path / "boxes", 8))
+    with open_page(browser, server.url) as (page, problems):
+        wait_until(page, "entitysam.meta.title === 'boxes'")
+        only_tints(page)
+        assert [pixel(page, *at) for at in [(20, 20), (50, 30), (5, 65)]] == [colour(1), colour(2), colour(3)]
+        click_pixel(page, 50, 30)
+        assert selected(page) == 2
+        hidden = ["#by-hand", "#new-entity", "#prompts", "#corrections", "[data-export=maps]"]
+        assert not any(page.locator(name).is_visible() for name in hidden[:3])
+        for tab in ("#tab-export", "#tab-entity"):
+            page.locator(tab).click()
+            assert not any(page.locator(name).is_visible() for name in hidden)
+        page.keyboard.press("b")
+        page.locator("#notice", has_text="boxes, which cannot be painted").wait_for()
+        page.keyboard.press("Shift+Delete")
+        wait_revision(page, 1)
+        assert pixel(page, 50, 30) == colour(1)
+        page.keyboard.press("Control+z")
+        wait_revision(page, 2)
+        assert pixel(page, 50, 30) == colour(2)
+        answer = page.evaluate(
+            "fetch(`/api/results/${entitysam.key}/edits`, {method: 'POST', headers: {'X-Tab': sessionStorage.getItem('tab'),"
+            " 'Content-Type': 'application/json'}, body: JSON.stringify({revision: 2, edit: {kind: 'paint', id: 1, frame: 0,"
+            " points: [[1, 1]], radius: 2}})}).then(async (a) => [a.status, (await a.json()).error])"
+        )
+        assert answer == [422, "this result has boxes, which cannot be painted"]
         assert problems == []
     server.workspace.remove(entry.key)
 
