@@ -43,8 +43,8 @@ def write_yolo(video: TrackedVideo, out: Path, tolerance: float = 0.0) -> None:
             lines.append(f"{labels.index(entity.label)} {corners}\n")
         with whole_file(join_inside(folder, f"{name}.txt", "frame")) as temporary:
             temporary.write_text("".join(lines), encoding="ascii")
-    data = {"path": ".", "train": IMAGES, "val": IMAGES, "names": dict(enumerate(labels)),
-            SIZE: [video.width, video.height]}  # fmt: skip
+    # Without 'path', the folder of this file counts; '.' would be that in which the training starts.
+    data = {"train": IMAGES, "val": IMAGES, "names": dict(enumerate(labels)), SIZE: [video.width, video.height]}
     with whole_file(out / DATA) as temporary:
         temporary.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), encoding="utf-8")
 

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from pycocotools import mask as coco_mask
 from support.collections import write_images, write_video
@@ -156,6 +157,11 @@ def test_what_other_programs_find_in_the_files(video, result, tmp_path):
     assert [(shape.get("frame"), shape.get("outside")) for shape in track] == [
         ("0", "0"), ("1", "1"), ("2", "0"), ("3", "0")]  # fmt: skip
     assert root.findtext(".//original_size/width") == str(WIDTH)
+
+    export_result(result, "yolo", tmp_path / "yolo")
+    data = yaml.safe_load((tmp_path / "yolo" / "data.yaml").read_text())
+    assert "path" not in data  # Ultralytics takes the folder of the file, wherever it is started
+    assert (data["train"], data["names"]) == ("images", {0: "dog", 1: "entity", 2: "ünï <b>"})
 
     export_result(result, "sa-v", tmp_path / "sav.json")
     sav = json.loads((tmp_path / "sav.json").read_text())

@@ -1,5 +1,7 @@
 """Prompted SAM 2.1 on a small random network: batching, memory, checks. Its numbers: tests/parity/test_sam2.py."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -144,5 +146,5 @@ def test_prompts_are_checked_before_the_network_runs(model, small_video):
     ]:
         segmented = []
         with pytest.raises(PromptError, match=message):
-            PromptedSegmenter(model).segment(small_video, [good, bad], on_frame=lambda: segmented.append(1))
+            PromptedSegmenter(model).segment(small_video, [good, bad], on_frame=partial(segmented.append, 1))
         assert not segmented
