@@ -75,6 +75,7 @@ async function openFirst() {
 
 async function open(key) {
   stop();
+  $("name").blur(); // takes over what is typed
   await tools.busy; // edits of what was open
   const { state, ...meta } = await getJson(`results/${key}`);
   app.media?.close();
@@ -301,7 +302,7 @@ const KEYS = {
 };
 
 document.addEventListener("keydown", (event) => {
-  if (!app.meta || document.querySelector("dialog[open]")) return;
+  if ((!app.meta && event.key !== "?") || document.querySelector("dialog[open]")) return;
   const target = event.target;
   if (isTyping() || target instanceof HTMLSelectElement) return;
   if (target instanceof HTMLInputElement && ["range", "color"].includes(target.type)) return;

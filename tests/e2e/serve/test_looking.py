@@ -160,6 +160,18 @@ def test_nothing_is_wider_than_the_window(browser, server, copy, width):
         assert problems == []
 
 
+@pytest.mark.parametrize(("width", "height"), [(1000, 420), (700, 320)])
+def test_a_low_window(browser, server, copy, width, height):
+    """The page scrolls; nothing covers the controls, and the picture is not higher than the window."""
+    with open_page(browser, server.url, width, height) as (page, problems):
+        assert page.locator("#picture").bounding_box()["height"] < 0.7 * height
+        for name in ("#play", "#opacity", "#side", "#sort", "#zoom-in"):
+            page.locator(name).click(trial=True, timeout=10_000)
+        page.locator("#forward").click()
+        wait_frame(page, 1)
+        assert problems == []
+
+
 def test_a_full_cache_is_not_filled_again_and_again(page):
     """Frames larger than the cache: each range ahead is fetched once, and then there is rest."""
     asked = page.evaluate(
