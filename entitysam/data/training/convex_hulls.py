@@ -61,7 +61,8 @@ def clipped_box(outline: np.ndarray, window: np.ndarray) -> np.ndarray:
     area, shared = cv2.intersectConvexConvex(outline.astype(np.float32), box_outline(window))
     if area <= 0 or shared is None:
         return np.zeros(4, np.float32)
-    return np.concatenate([shared[:, 0].min(0), shared[:, 0].max(0)]).astype(np.float32)
+    low, high = shared[:, 0].min(0), shared[:, 0].max(0)  # a millionth of a pixel outside in some versions of OpenCV
+    return np.concatenate([np.maximum(low, window[:2]), np.minimum(high, window[2:])]).astype(np.float32)
 
 
 def warped(outline: np.ndarray, affine: np.ndarray) -> np.ndarray:

@@ -83,7 +83,7 @@ def test_rows_are_instances_in_both_views():
         assert boxes.shape == (len(visible), 2, 4)
         assert visible.any(1).all()
         assert (boxes[~visible] == 0).all()
-        assert (boxes >= -1e-6).all()
+        assert (boxes >= 0).all()
         assert (boxes <= 128).all()
         sides = boxes[visible]
         assert (sides[:, 2:] - sides[:, :2] > 1).all()
