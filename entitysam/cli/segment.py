@@ -176,8 +176,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _read_prompts(arguments: argparse.Namespace, source: "FrameSource") -> "list[Prompt]":
     """The prompts of `--prompts`; refuses options that do not go with them."""
+    from entitysam.errors import ConfigError
     from entitysam.io.readers.source import InputError
     from entitysam.sam2.prompts import read_prompts
+    from entitysam.shipped import RANDOM, is_weight_file
 
     others = {"--online": arguments.online, "--reid": arguments.reid is not None, "--resume": arguments.resume,
               "--window": arguments.window, "--tiles": arguments.tiles, "--entities": arguments.entities,
@@ -185,6 +187,11 @@ def _read_prompts(arguments: argparse.Namespace, source: "FrameSource") -> "list
     for name, given in others.items():
         if given:
             raise InputError(f"{arguments.input}: --prompts does not go together with {name}")
+    named = arguments.model.startswith("sam2") or is_weight_file(arguments.model)
+    if not named and arguments.weights in (None, RANDOM):  # before another network is downloaded
+        raise ConfigError(
+            "--prompts needs SAM 2.1: --weights sam2.1_hiera_small.pt (a file of its release), or --model sam2_small"
+        )
     return read_prompts(arguments.prompts)
 
 

@@ -67,6 +67,9 @@ def test_a_release_file_is_recognised(tmp_path):
 
 REFUSED = {
     "--prompts needs SAM 2.1": [],
+    "--prompts needs SAM 2.1: --weights": ["--model", "vit-s"],  # whose weights are not downloaded before
+    "file of its release), or --model sam2_small": ["--weights", "random"],
+    "put sam2.1_hiera_small.pt of its release into checkpoints/": ["--model", "sam2_small"],
     "--prompts does not go together with --online": ["--online"],
     "--prompts does not go together with --resume": ["--resume"],
     "an EntitySAM, not a SAM 2.1, for it lacks SAM 2's mask decoder": ["--weights", "TINY"],
@@ -80,7 +83,8 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("message", REFUSED)
-def test_what_is_refused_in_one_line(clip, prompts, tmp_path, capsys, message):
+def test_what_is_refused_in_one_line(clip, prompts, tmp_path, capsys, monkeypatch, message):
+    monkeypatch.chdir(tmp_path)
     tiny = str(Path(__file__).parents[2] / "checkpoints" / "entitysam_tiny.safetensors")
     options = [tiny if word == "TINY" else word for word in REFUSED[message]]
     code, shown = run(capsys, clip, "-o", tmp_path / "out", "--prompts", prompts, *options)

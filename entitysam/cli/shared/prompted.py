@@ -9,7 +9,6 @@ from entitysam.cli.shared.progress import frame_bar
 from entitysam.cli.shared.results import Job, summarize, write_result
 from entitysam.cli.shared.stopping import StopRequest
 from entitysam.engine.build import OpenedModel, open_model
-from entitysam.errors import ConfigError
 from entitysam.io.writers.annotations import EntityNames
 from entitysam.io.writers.segments import WrittenResult
 from entitysam.sam2.prompts import Prompt
@@ -18,16 +17,14 @@ from entitysam.shipped import is_weight_file
 
 
 def open_prompted_model(arguments: argparse.Namespace, overrides: dict[str, Any]) -> OpenedModel:
-    """The SAM 2.1 of a command line: `--weights FILE`, `--model FILE`, or `--model sam2_small --weights random`.
+    """The SAM 2.1 of a command line: `--weights FILE`, `--model FILE`, or `--model sam2_small` (its file in `checkpoints/`).
 
     Raises:
-        ConfigError: no SAM 2.1 is named; CheckpointError: the file is another network.
+        CheckpointError: no such file, or the file is another network.
     """
     if is_weight_file(arguments.model):
         return open_model(arguments.model, device=arguments.device, overrides=overrides, kind="sam2")
     model = arguments.model if arguments.model.startswith("sam2") else ""
-    if not arguments.weights:
-        raise ConfigError("--prompts needs SAM 2.1: --weights sam2.1_hiera_small.pt (a file of its release)")
     return open_model(model, arguments.weights, device=arguments.device, overrides=overrides, kind="sam2")
 
 
