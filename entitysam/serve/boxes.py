@@ -28,6 +28,12 @@ class Boxes:
         self.video = read_result(folder)
         self._found = self.video.by_frame()
 
+    def fill_areas(self, areas: np.ndarray) -> None:
+        """Writes the areas of the boxes, in whole pixels and at least 1, to int32 [n, T]; entities by ascending ids."""
+        for row, entity in zip(areas, self.video.entities):
+            for frame, instance in entity.instances.items():
+                row[frame] = min(max(round(instance.area), 1), 2**31 - 1)
+
     def on_frame(self, frame: int, edits: Sequence[Edit]) -> dict[int, Instance]:
         """Boxes by id after edits, none of which paints; two that have one id then are the box around both."""
         mapping = relabelled_only(frame, edits) or {}

@@ -57,6 +57,8 @@ class OpenedResult:
         self.folder = folder
         self.saved = SavedResult.read(folder, boxes=True)
         self.boxes = Boxes(folder) if has_only_boxes(folder) else None
+        if self.boxes is not None:
+            self.boxes.fill_areas(self.saved.areas)
         self.num_frames = len(self.saved.frames)
         self.shape = self.saved.height, self.saved.width
         self._maps, self._jpegs = ByteCache(MAP_BYTES), ByteCache(FRAME_BYTES)

@@ -13,7 +13,7 @@ from typing_extensions import NotRequired, TypedDict
 
 from entitysam.classification.masklets import MapMasklets
 from entitysam.io.id_maps import read_ids
-from entitysam.io.json_files import Box, Finite, JsonError, read_json
+from entitysam.io.json_files import Finite, JsonError, read_json
 from entitysam.io.paths import UnsafePathError, join_inside
 from entitysam.io.readers.source import FrameSource, InputError
 from entitysam.io.result_folder import MASKS, MOT, SEGMENTS, TRACKS, recorded_origin
@@ -31,7 +31,6 @@ class _TrackFrame(TypedDict):
     frame: FrameIndex
     score: Finite
     area: NotRequired[Area]
-    bbox: NotRequired[Box]
 
 
 class _Track(TypedDict):
@@ -102,7 +101,7 @@ class SavedResult:
 
         Args:
             folder: of the result.
-            boxes: a result of `entitysam track` without masks is taken, too; its areas are those of the boxes.
+            boxes: a result of `entitysam track` without masks is taken, too.
 
         Raises:
             InputError: no finished result, a file that cannot be read, a value out of its range, or a frame name that
@@ -136,8 +135,6 @@ class SavedResult:
                     raise InputError(f"{path}: track {track['id']}: frame {record['frame']} of {len(frames)} frames")
                 row[record["frame"]] = record["score"]
                 area[record["frame"]] = record.get("area", 0)
-                if is_boxes and "bbox" in record:
-                    area[record["frame"]] = min(max(round(record["bbox"][2] * record["bbox"][3]), 1), 2**31 - 1)
         head = {key: contents[key] for key in ("video_id", "width", "height", "fps")}
         times = contents.get("times", [None] * len(frames))
         if len(times) != len(frames):
