@@ -53,8 +53,18 @@ def serve(
             studio.reopen(workspace)
         with suppress(KeyboardInterrupt):  # is how it ends
             announce(address(listener, settings))
-            uvicorn.Server(_config(build_app(workspace, settings, studio, sources))).run(sockets=[listener])
+            _Server(workspace, build_app(workspace, settings, studio, sources)).run(sockets=[listener])
     return 0
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, workspace: Workspace, app: Any):
+        super().__init__(_config(app))
+        self._workspace = workspace
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._workspace.closing = True  # requests that wait for news are answered now
+        await super().shutdown(sockets)
 
 
 class BackgroundServer:
@@ -81,7 +91,7 @@ class BackgroundServer:
     ):
         settings = settings or Settings()
         self.workspace = workspace
-        self._server = uvicorn.Server(_config(build_app(workspace, settings, studio, sources)))
+        self._server = _Server(workspace, build_app(workspace, settings, studio, sources))
         self._listener = _listen("127.0.0.1", port)
         self.url = address(self._listener, settings)
         self._thread = threading.Thread(target=self._server.run, args=([self._listener],), daemon=True)

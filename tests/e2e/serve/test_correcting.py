@@ -388,9 +388,9 @@ def test_another_result_and_the_same_one_after_a_restart(browser, folder, tmp_pa
         workspace = Workspace()
         keys = [workspace.open_folder(target).key for target in [*folders, folders[0]]]
         assert keys[2] == keys[0]
-        return BackgroundServer(workspace, port=port), keys[1]
+        return BackgroundServer(workspace, port=port), *keys[:2]
 
-    first, two = start()
+    first, one, two = start()
     with open_page(browser, first.url) as (page, problems):
         choose(page, 2)
         page.locator("#tab-review").click()
@@ -404,16 +404,23 @@ def test_another_result_and_the_same_one_after_a_restart(browser, folder, tmp_pa
         wait_until(page, f"entitysam.key === '{two}' && entitysam.state")
         page.locator("#findings", has_text="Of the first").wait_for(state="detached")
         assert [OpenedResult(target).revision for target in folders] == [1, 0]
+        choose(page, 4)
+        page.locator("#tab-entity").click()
+        page.locator("#name").fill("typed")
+        for key in (one, two):
+            page.locator("#result").select_option(key)
+            wait_until(page, f"entitysam.key === '{key}' && entitysam.state")
+        wait_revision(page, 1)
+        assert "typed 4" in shown(page)
         first.close()
         page.locator("#notice", has_text="does not answer").wait_for()
-        second, _ = start(int(first.url.split(":")[2].strip("/")))
+        second, *_ = start(int(first.url.split(":")[2].strip("/")))
         with second:
             page.wait_for_selector("#notice", state="hidden")
             choose(page, 3)
-            page.locator("#tab-entity").click()
             page.locator("#delete").click()
-            wait_revision(page, 1)
-            assert OpenedResult(folders[1]).revision == 1
+            wait_revision(page, 2)
+            assert OpenedResult(folders[1]).revision == 2
             second.workspace.remove(two)
             page.locator("#notice", has_text="does not have this result").wait_for()
         assert [text for text in problems if "ERR_CONNECTION" not in text] == []

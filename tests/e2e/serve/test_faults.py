@@ -180,6 +180,18 @@ def test_a_result_without_its_video_is_still_shown(folder, tmp_path):
     np.testing.assert_array_equal(opened.ids(0), moving_squares(6, (48, 64))[1][0])
 
 
+def test_a_request_that_waits_is_answered_when_the_server_ends():
+    """And not cancelled, which fills the terminal with a traceback wherever a page is open."""
+    server = BackgroundServer(Workspace())
+    connection = http.client.HTTPConnection(server.url.split("/")[2], timeout=30)
+    connection.request("GET", f"/api/events?version={server.workspace.version}", None, HEADERS)
+    while not server._server.server_state.tasks:
+        time.sleep(0.01)
+    server.close()
+    answer = connection.getresponse()
+    assert (answer.status, json.loads(answer.read())) == (200, {"version": 0, "revisions": {}})
+
+
 @pytest.mark.slow
 def test_it_ends_by_ctrl_c(folder):
     process = subprocess.Popen(
