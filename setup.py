@@ -37,7 +37,8 @@ INSTALL = [
     "hydra-core>=1.3.2",
     "omegaconf>=2.3",
     "fvcore>=0.1.5.post20221221",
-    "av>=17.1",
+    "av>=18.1; python_version >= '3.11'",
+    "av>=17.1; python_version < '3.11'",  # the last for Python 3.10; FFmpeg in it can crash on a damaged VP9 stream
     "opencv-python-headless>=4.8",
     "pycocotools>=2.0.7",
     "safetensors>=0.4.3",

@@ -11,6 +11,12 @@ import pytest
 from entitysam.io.readers.source import InputError, open_frames
 from entitysam.io.readers.video import apply_display_matrix
 
+# Python 3.10 has no later one than 17.1.
+needs_new_pyav = pytest.mark.skipif(
+    tuple(int(part) for part in av.__version__.split(".")[:2]) < (18, 1),
+    reason="PyAV before 18.1: FFmpeg crashes on damaged VP9 streams, frames wait for the garbage collector",
+)
+
 NUM_FRAMES = 20
 HEIGHT, WIDTH = 48, 64
 
@@ -107,6 +113,7 @@ def test_rotation_metadata(tmp_path, matrix, corners):
     assert frame[blue_row, blue_column, 2] > 180 > frame[blue_row, blue_column, 0] + 80
 
 
+@needs_new_pyav
 def test_decoded_frames_do_not_wait_for_the_garbage_collector(tmp_path):
     source = open_frames(turn(write_video(tmp_path / "phone.mp4", "libx264"), (0, 1, -1, 0)))
     gc.collect()
@@ -172,7 +179,8 @@ def damage(data: bytes, seed: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("name", "codec", "pixel_format"), [("a.gif", "gif", "rgb8"), ("a.webm", "libvpx-vp9", "yuv420p")]
+    ("name", "codec", "pixel_format"),
+    [("a.gif", "gif", "rgb8"), pytest.param("a.webm", "libvpx-vp9", "yuv420p", marks=needs_new_pyav)],
 )
 def test_missing_frames_of_damaged_files_are_reported(tmp_path, name, codec, pixel_format):
     """Neither format states its number of frames. Damage after which all blocks still add up cannot be told."""
