@@ -188,7 +188,8 @@ class OpenedResult:
             self._apply(edit, self._count(edit, self.journal.edits))
 
     def check_masks(self) -> None:
-        """
+        """Refuses what paints.
+
         Raises:
             EditError: the result has boxes, not masks.
         """
