@@ -120,8 +120,7 @@ class PromptedSession:
 
     Args:
         model: the network, in eval mode.
-        frames: the video, or None where frames are given to `step` one by one.
-        size: (height, width) of the video in pixels; taken from the first frame where `frames` is given.
+        frames: the video; its first frame gives the size of all.
         fill_hole_area: holes of up to so many pixels at a quarter of the input size are filled; 0 = none.
         keep_history: keep what corrections on earlier frames need; False keeps memory constant.
         max_prompted: prompted frames that an object remembers, the newest ones; 0 = all, as in the released models.
