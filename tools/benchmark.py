@@ -6,6 +6,7 @@ Example: python tools/benchmark.py model --model vits --image-size 256 --frames 
 import argparse
 import importlib
 import pkgutil
+import sys
 from pathlib import Path
 
 import benchmarks
@@ -31,7 +32,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     arguments = parser().parse_args()
-    arguments.run(arguments)
+    try:
+        arguments.run(arguments)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
